@@ -1,0 +1,143 @@
+"""What a person at the terminal sees of a search: a live view, or plain lines when the output is not a terminal."""
+
+from collections.abc import Iterator
+from datetime import timedelta
+from time import monotonic
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.markup import escape
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from nas.sampling import Ledger
+from nas.scheduler import Progress, Running
+from nas.study import TrialRecord
+
+QUIET, NORMAL, VERBOSE = -1, 0, 1
+REFRESH_PER_SECOND = 4
+
+
+def duration(seconds: float) -> str:
+    """Hours, minutes and seconds, such as 0:21:03."""
+    return str(timedelta(seconds=round(seconds)))
+
+
+def roughly(seconds: float) -> str:
+    """A duration as one says it, such as `about 12 min`."""
+    if seconds < 90:
+        return f"about {max(1, round(seconds))} s"
+    if seconds < 90 * 60:
+        return f"about {round(seconds / 60)} min"
+    return f"about {seconds / 3600:.1f} h"
+
+
+def _headline(progress: Progress, elapsed: float) -> RenderableType:
+    line = Table.grid(padding=(0, 2))
+    left = "time left unknown yet" if progress.seconds_left is None else f"{roughly(progress.seconds_left)} left"
+    if progress.trained >= progress.total:
+        left = "done"
+    line.add_row(
+        ProgressBar(total=max(1, progress.total), completed=progress.trained, width=24),
+        Text(f"{progress.trained} of {progress.total} trained", style="bold"),
+        Text(f"{progress.stopped_early} stopped early"),
+        Text(f"{progress.failed} failed", style="red" if progress.failed else "dim"),
+        Text(f"{duration(elapsed)} elapsed, {left}"),
+    )
+    return line
+
+
+def ledger_line(ledger: Ledger) -> str:
+    """What became of the proposals, in one line."""
+    reasons = sorted(ledger.reasons.items(), key=lambda item: -item[1])
+    detail = " · ".join(f"{reason} {count:,}" for reason, count in reasons)
+    line = f"{ledger.rejected:,} of {ledger.proposals:,} proposals rejected before training"
+    return f"{line}: {detail}" if detail else line
+
+
+def _trials_table(title: str) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, expand=True)
+    table.add_column("trial", justify="right", width=5)
+    table.add_column("epoch", width=19)
+    table.add_column("val. acc.", justify="right", width=9)
+    table.add_column("params", justify="right", width=7)
+    table.add_column("network", ratio=1, no_wrap=True, overflow="ellipsis")
+    return table
+
+
+def _percent(accuracy: float | None) -> str:
+    return "–" if accuracy is None else f"{accuracy:.2%}"
+
+
+def _running_table(running: tuple[Running, ...]) -> Table:
+    table = _trials_table("training now")
+    for trial in running:
+        bar = Table.grid(padding=(0, 1))
+        bar.add_row(ProgressBar(total=trial.epochs, completed=trial.epoch, width=10), f"{trial.epoch}/{trial.epochs}")
+        accuracy = _percent(trial.val_accuracy)
+        table.add_row(str(trial.number), bar, accuracy, f"{trial.params:,}", escape(trial.notation))
+    return table
+
+
+def _best_table(best: tuple[TrialRecord, ...]) -> Table:
+    table = _trials_table("best so far, trained to the end")
+    for trial in best:
+        accuracy = _percent(trial.val_accuracy)
+        table.add_row(str(trial.number), str(trial.epochs), accuracy, f"{trial.params:,}", escape(trial.notation))
+    if not best:
+        table.add_row("", "", "", "", Text("none yet", style="dim"))
+    return table
+
+
+def view(title: str, progress: Progress, elapsed: float) -> RenderableType:
+    """The whole live view."""
+    return Group(
+        Text(title, style="bold cyan"),
+        _headline(progress, elapsed),
+        Text(ledger_line(progress.ledger), style="dim"),
+        Text(),
+        _running_table(progress.running),
+        Text(),
+        _best_table(progress.best),
+        Text(),
+        Text("Ctrl+C stops; the same command goes on", style="dim"),
+    )
+
+
+def _follow_live(events: Iterator[Progress], title: str, console: Console) -> Progress | None:
+    started, last = monotonic(), None
+
+    def renderable() -> RenderableType:
+        return Text(title) if last is None else view(title, last, monotonic() - started)
+
+    with Live(console=console, get_renderable=renderable, refresh_per_second=REFRESH_PER_SECOND):
+        for last in events:  # noqa: B007, the view reads it
+            pass
+    return last
+
+
+def _follow_plain(events: Iterator[Progress], title: str, console: Console, verbosity: int) -> Progress | None:
+    started, last = monotonic(), None
+    console.print(title, markup=False, highlight=False, soft_wrap=True)
+    for last in events:
+        if verbosity == NORMAL and ": epoch " in last.news:
+            continue
+        left = "" if last.seconds_left is None else f", {roughly(last.seconds_left)} left"
+        line = f"{duration(monotonic() - started)}  {last.trained} of {last.total} trained{left}  {last.news}"
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    if last is not None:
+        console.print(ledger_line(last.ledger), markup=False, highlight=False, soft_wrap=True)
+    return last
+
+
+def follow(events: Iterator[Progress], title: str, console: Console, verbosity: int) -> Progress | None:
+    """Show a search to its end; the last thing it told."""
+    if verbosity == QUIET:
+        last = None
+        for last in events:  # noqa: B007
+            pass
+        return last
+    if console.is_terminal:
+        return _follow_live(events, title, console)
+    return _follow_plain(events, title, console, verbosity)

@@ -1,0 +1,95 @@
+"""What the commands have in common: options, one-sentence errors, exit statuses. Nothing heavy is imported here."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+from nas.errors import UserError
+from nas.study import StudyLocation, locate
+
+DONE, NOTHING_FEASIBLE, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser whose errors are one sentence, without the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; see --help")
+
+
+def positive(text: str) -> int:
+    """A whole number of at least 1."""
+    if not text.strip().lstrip("+-").isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} must be a whole number of at least 1")
+    return int(text)
+
+
+def natural(text: str) -> int:
+    """A whole number of at least 0."""
+    if not text.strip().lstrip("+").isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} must be a whole number of at least 0")
+    return int(text)
+
+
+def positive_seconds(text: str) -> float:
+    """A duration above 0."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} must be a number of seconds above 0")
+    return seconds
+
+
+def fraction(text: str) -> float:
+    """An accuracy: above 0, at most 1."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} must be a fraction above 0 and at most 1, such as 0.994")
+    return value
+
+
+def add_location(parser: argparse.ArgumentParser) -> None:
+    """The options that say where a study lives."""
+    parser.add_argument(
+        "--storage",
+        metavar="URL",
+        default=os.environ.get("OPTUNA_STORAGE"),
+        help="Optuna storage (default: $OPTUNA_STORAGE, else SQLite in the output folder)",
+    )
+    parser.add_argument(
+        "--output-dir",
+        metavar="DIR",
+        type=Path,
+        default=Path("results"),
+        help="folder of all results (default: results)",
+    )
+
+
+def add_data_dir(parser: argparse.ArgumentParser) -> None:
+    """The option that says where data sets are kept."""
+    parser.add_argument("--data-dir", metavar="DIR", help="folder of torchvision's data sets (default: ~/.cache/nas)")
+
+
+def existing_location(args: argparse.Namespace) -> StudyLocation:
+    """Where the study that `--study-name` names lives."""
+    return locate(args.study_name, args.output_dir, args.storage)
+
+
+def run(command: Callable[[], int]) -> NoReturn:
+    """Run a command and exit with its status; bad input is one sentence and status 2."""
+    try:
+        status = command()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        status = BAD_INPUT
+    except KeyboardInterrupt:
+        status = INTERRUPTED
+    sys.exit(status)

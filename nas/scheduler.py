@@ -1,0 +1,288 @@
+"""The search loop: one scheduler asks the study for trials, hands them to workers, reports, and stops the hopeless ones.
+
+Only the scheduler writes the study. Trials in flight when it ends stay RUNNING there; the next run takes them up again
+under their own numbers, with their own parameters and seeds.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
+from dataclasses import asdict, dataclass, field
+from statistics import fmean
+from time import monotonic
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from nas.constraints import Constraints
+from nas.data import Dataset
+from nas.files import write_whole
+from nas.sampling import FeasibleSampler, Ledger, NothingFeasibleError
+from nas.study import DIVERGED, StudyLocation, TrialRecord, describe, ranked, read_trial, records, total_ledger
+from nas.training import DivergedError, EpochReport, TrainingJob
+from nas.workers import LocalWorker, Worker
+
+MAX_RERUNS = 2  # of a trial whose worker died
+MAX_CRASHES = 3  # trials in a row given up because their workers died: then it is not the trial
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """How much to train, on what, with what."""
+
+    trials: int
+    devices: Sequence[str]  # one worker each
+    dataset: Dataset
+    constraints: Constraints
+    seed: int
+    timeout: float | None = None  # seconds, after which no further trial begins
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Running:
+    """A trial in a worker; the accuracy is that of its last finished epoch."""
+
+    number: int
+    notation: str
+    params: int
+    epoch: int
+    epochs: int
+    val_accuracy: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """Where a search stands; `news` is what just happened, in one line."""
+
+    trained: int
+    total: int
+    stopped_early: int
+    failed: int
+    epochs: int  # trained so far, in the whole study
+    ledger: Ledger
+    running: tuple[Running, ...]
+    best: tuple[TrialRecord, ...]
+    seconds_left: float | None
+    news: str
+
+
+@dataclass(slots=True)
+class _Flight:
+    """A trial in training."""
+
+    trial: optuna.Trial
+    record: TrialRecord
+    reported: int  # epochs that the study knew of before this run
+    reports: list[EpochReport] = field(default_factory=list)
+    reruns: int = 0
+
+
+@dataclass(slots=True)
+class _Slot:
+    """A worker, and the trial that it trains."""
+
+    device: str
+    worker: Worker
+    flight: _Flight | None = None
+
+
+class Scheduler:
+    """One run of a search; `events` is the loop."""
+
+    def __init__(
+        self,
+        study: optuna.Study,
+        location: StudyLocation,
+        plan: Plan,
+        sampler: FeasibleSampler,
+        make_worker: Callable[[], Worker] = LocalWorker,
+    ) -> None:
+        self._study = study
+        self._location = location
+        self._plan = plan
+        self._sampler = sampler
+        self._make_worker = make_worker
+        _discard_undescribed(study, flying=set())
+        known = records(study)
+        self._finished = [record for record in known if record.state.is_finished()]
+        self._interrupted = [record for record in known if not record.state.is_finished()]
+        self._ledger = total_ledger(study)
+        self._slots: list[_Slot] = []
+        self._crashes = 0
+        self._exhausted = False
+
+    def events(self) -> Iterator[Progress]:
+        """Train until the plan is fulfilled, telling of every epoch; closing the iterator ends the workers."""
+        started = monotonic()
+        pending: dict[Future[EpochReport], _Slot] = {}
+        if not self._interrupted and self._trained() >= self._plan.trials:
+            yield self._progress("nothing is left to train")
+            return
+        try:
+            self._slots = [_Slot(device, self._make_worker()) for device in self._plan.devices]
+            yield self._progress("workers are starting")
+            while True:
+                late = self._plan.timeout is not None and monotonic() - started > self._plan.timeout
+                for slot in self._slots:
+                    if slot.flight is None and not late and (flight := self._next_flight()) is not None:
+                        slot.flight = flight
+                        pending[slot.worker.start(self._job(slot, flight))] = slot
+                        yield self._progress(_begins(flight))
+                if not pending:
+                    return
+                done, _ = wait(pending, return_when=FIRST_COMPLETED)
+                for future in done:
+                    slot = pending.pop(future)
+                    news, following = self._advance(slot, future)
+                    if following is not None:
+                        pending[following] = slot
+                    yield self._progress(news)
+        finally:
+            for slot in self._slots:
+                slot.worker.stop()
+
+    def _job(self, slot: _Slot, flight: _Flight) -> TrainingJob:
+        return TrainingJob(
+            candidate=flight.record.candidate,
+            constraints=self._plan.constraints,
+            dataset=self._plan.dataset,
+            seed=flight.record.seed,
+            device=slot.device,
+        )
+
+    def _next_flight(self) -> _Flight | None:
+        """An interrupted trial, or a new one while the plan is short of trials."""
+        if self._interrupted:
+            record = self._interrupted.pop(0)
+            frozen = self._study.get_trials(deepcopy=False)[record.number]
+            return _Flight(optuna.Trial(self._study, frozen._trial_id), record, reported=frozen.last_step or 0)
+        flying = sum(slot.flight is not None for slot in self._slots)
+        if self._exhausted or self._trained() + flying >= self._plan.trials:
+            return None
+        try:
+            trial = self._study.ask(self._sampler.distributions)
+        except NothingFeasibleError as error:
+            self._exhausted = True
+            self._ledger += error.ledger
+            _discard_undescribed(self._study, {s.flight.record.number for s in self._slots if s.flight is not None})
+            return None
+        assert self._sampler.accepted is not None
+        describe(trial, self._sampler.accepted, self._sampler.ledger, self._plan.seed)
+        self._ledger += self._sampler.ledger
+        described = read_trial(self._study.get_trials(deepcopy=False)[trial.number])
+        assert described is not None
+        return _Flight(trial, described, reported=0)
+
+    def _advance(self, slot: _Slot, future: Future[EpochReport]) -> tuple[str, Future[EpochReport] | None]:
+        """Take in what a worker answered: news, and the future of its next epoch when the trial goes on."""
+        flight = slot.flight
+        assert flight is not None
+        try:
+            report = future.result()
+        except DivergedError as error:
+            self._crashes = 0
+            return self._finish(slot, TrialState.FAIL, f"{DIVERGED}: {error}"), None
+        except BrokenExecutor:
+            return self._replace_worker(slot)
+        self._crashes = 0
+        flight.reports.append(report)
+        epochs = flight.record.candidate.recipe.epochs
+        if report.epoch > flight.reported:
+            flight.trial.report(report.val_accuracy, report.epoch)
+        if report.epoch == epochs:
+            return self._finish(slot, TrialState.COMPLETE, ""), None
+        if report.epoch >= flight.reported and flight.trial.should_prune():
+            return self._finish(slot, TrialState.PRUNED, f"stopped after epoch {report.epoch} of {epochs}"), None
+        news = f"trial {flight.record.number}: epoch {report.epoch} of {epochs}, {report.val_accuracy:.2%}"
+        return news, slot.worker.next()
+
+    def _replace_worker(self, slot: _Slot) -> tuple[str, Future[EpochReport] | None]:
+        flight = slot.flight
+        assert flight is not None
+        slot.worker.stop()
+        slot.worker = self._make_worker()
+        flight.reports.clear()
+        flight.reruns += 1
+        if flight.reruns <= MAX_RERUNS:
+            news = f"trial {flight.record.number}: its worker died; it is trained again"
+            return news, slot.worker.start(self._job(slot, flight))
+        self._crashes += 1
+        if self._crashes == MAX_CRASHES:
+            raise RuntimeError(f"the workers of {MAX_CRASHES} trials in a row died {MAX_RERUNS + 1} times each")
+        return self._finish(slot, TrialState.FAIL, f"its worker died {flight.reruns} times"), None
+
+    def _finish(self, slot: _Slot, state: TrialState, reason: str) -> str:
+        """Keep the weights, complete the trial's attributes and tell the study."""
+        flight = slot.flight
+        assert flight is not None
+        trial, reports = flight.trial, flight.reports
+        if reports:
+            write_whole(self._location.weights_path(trial.number), reports[-1].weights)
+            trial.set_user_attr("val_loss", reports[-1].val_loss)
+            trial.set_user_attr("seconds", round(sum(report.seconds for report in reports), 2))
+            curve = [{k: v for k, v in asdict(report).items() if k != "weights"} for report in reports]
+            trial.set_user_attr("curve", curve)
+        if reason:
+            trial.set_user_attr("reason", reason)
+        value = reports[-1].val_accuracy if state is TrialState.COMPLETE else None
+        record = read_trial(self._study.tell(trial, value, state=state))
+        assert record is not None
+        self._finished.append(record)
+        slot.flight = None
+        accuracy = f"{record.val_accuracy:.2%}, " if record.val_accuracy is not None else ""
+        return f"trial {record.number}: {accuracy}{reason or 'trained to the end'} ({record.params:,} params)"
+
+    def _trained(self) -> int:
+        return sum(record.trained for record in self._finished)
+
+    def _progress(self, news: str) -> Progress:
+        running = [_running(slot.flight) for slot in self._slots if slot.flight is not None]
+        return Progress(
+            trained=self._trained(),
+            total=self._plan.trials,
+            stopped_early=sum(record.state is TrialState.PRUNED for record in self._finished),
+            failed=sum(record.state is TrialState.FAIL for record in self._finished),
+            epochs=sum(record.epochs for record in self._finished) + sum(trial.epoch for trial in running),
+            ledger=self._ledger,
+            running=tuple(running),
+            best=tuple(ranked(self._finished)[:5]),
+            seconds_left=self._seconds_left(),
+            news=news,
+        )
+
+    def _seconds_left(self) -> float | None:
+        """Mean training time of a finished trial, for each one to come; None before the first has finished."""
+        times = [record.seconds for record in self._finished if record.seconds is not None]
+        if not times:
+            return None
+        typical = fmean(times)
+        flights = [slot.flight for slot in self._slots if slot.flight is not None]
+        begun = sum(max(0.0, typical - sum(report.seconds for report in flight.reports)) for flight in flights)
+        to_begin = max(0, self._plan.trials - self._trained() - len(flights))
+        return (to_begin * typical + begun) / len(self._plan.devices)
+
+
+def _begins(flight: _Flight) -> str:
+    verb = "continues from its start" if flight.reported else "begins"
+    return f"trial {flight.record.number} {verb}: {flight.record.notation} ({flight.record.params:,} params)"
+
+
+def _running(flight: _Flight) -> Running:
+    last = flight.reports[-1] if flight.reports else None
+    return Running(
+        number=flight.record.number,
+        notation=flight.record.notation,
+        params=flight.record.params,
+        epoch=last.epoch if last else 0,
+        epochs=flight.record.candidate.recipe.epochs,
+        val_accuracy=last.val_accuracy if last else None,
+    )
+
+
+def _discard_undescribed(study: optuna.Study, flying: set[int]) -> None:
+    """End the trials that were created but cut off before they had a candidate; they never count."""
+
+    def cut_off(trial: FrozenTrial) -> bool:
+        return trial.number not in flying and read_trial(trial) is None
+
+    for trial in filter(cut_off, study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))):
+        study.tell(trial.number, state=TrialState.FAIL)

@@ -1,0 +1,215 @@
+"""python -m nas.search: search for the best network of a space within its limits."""
+
+import argparse
+import shlex
+import signal
+import sys
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from nas.errors import UserError
+from nas.options import (
+    DONE,
+    INTERRUPTED,
+    NOTHING_FEASIBLE,
+    Parser,
+    add_data_dir,
+    add_location,
+    fraction,
+    natural,
+    positive,
+    positive_seconds,
+    run,
+)
+from nas.sampling import MAX_PROPOSALS, FeasibleSampler, Ledger, probe
+from nas.space import SearchSpace, known_spaces, load_space, restrict, space_name
+from nas.study import (
+    PRUNERS,
+    SAMPLERS,
+    StudyLocation,
+    digests,
+    locate,
+    make_pruner,
+    make_sampler,
+    records,
+    settings,
+    writing,
+)
+
+if TYPE_CHECKING:  # torch takes seconds to import, and --help needs none of it
+    from nas.scheduler import Plan
+
+DESCRIPTION = """\
+Search for the best network of a search space within its limits, and write it as source code.
+
+Candidates that break a limit are rejected before anything is trained. The others are trained as Optuna trials, the
+hopeless ones stopped early. The best network is read on the test set once and written to DIR/NAME/best/model.py, with its
+weights. The same command continues an interrupted search to the same total.
+"""
+
+EXAMPLES = """\
+examples:
+  python -m nas.search --trials 50                  MNIST within 20,000 parameters
+  python -m nas.search --dry-run                    what the space holds, and how long a search would take
+  python -m nas.search --max-params 5000 --study-name small
+  python -m nas.search --space my_space.py --trials 100
+
+exit status: 0 done, 1 nothing feasible, 2 bad input, 130 interrupted
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's options."""
+    options = Parser(
+        prog="python -m nas.search",
+        description=DESCRIPTION,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    what = options.add_argument_group("what to search")
+    what.add_argument(
+        "--trials", metavar="N", type=positive, default=50, help="networks trained in total (default: 50)"
+    )
+    known = ", ".join(known_spaces())
+    what.add_argument("--space", metavar="NAME", default="mnist", help=f"{known}, or a .py file (default: mnist)")
+    what.add_argument("--study-name", metavar="NAME", help="resumes where the name exists (default: the space's name)")
+    add_location(what)  # type: ignore[arg-type]  # an argument group takes options as a parser does
+    add_data_dir(what)  # type: ignore[arg-type]
+    limits = options.add_argument_group("tighter than the space")
+    limits.add_argument("--epochs", metavar="N", type=positive, help="epochs of a full training")
+    limits.add_argument("--max-params", metavar="N", type=positive, help="largest number of parameters")
+    limits.add_argument("--max-macs", metavar="N", type=positive, help="largest number of multiply-accumulates")
+    limits.add_argument("--target", metavar="X", type=fraction, help="accuracy asked for, such as 0.994")
+    how = options.add_argument_group("how to search")
+    how.add_argument("--sampler", choices=SAMPLERS, default="tpe", help="who proposes candidates (default: tpe)")
+    how.add_argument("--pruner", choices=PRUNERS, default="hyperband", help="who stops trials (default: hyperband)")
+    how.add_argument("--seed", metavar="N", type=natural, default=0, help="of everything drawn (default: 0)")
+    how.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
+    how.add_argument("--jobs", metavar="N", type=positive, help="workers (default: one per core, or one per GPU)")
+    how.add_argument("--timeout", metavar="SECONDS", type=positive_seconds, help="begin no trial after this time")
+    how.add_argument("--dry-run", action="store_true", help="train nothing; say what the space holds and costs")
+    loudness = how.add_mutually_exclusive_group()
+    loudness.add_argument(
+        "-q", "--quiet", dest="verbosity", action="store_const", const=-1, default=0, help="no progress"
+    )
+    loudness.add_argument("-v", "--verbose", dest="verbosity", action="store_const", const=1, help="every epoch")
+    return options
+
+
+def diagnosis(ledger: Ledger) -> str:
+    """Why nothing fits: the limit that rejects most, the nearest miss, and what to widen."""
+    reason, count = max(ledger.reasons.items(), key=lambda item: item[1])
+    lines = [
+        f"Nothing feasible among {ledger.proposals:,} candidates drawn from the space.",
+        f"{reason} rejects most: {count:,} of them.",
+    ]
+    if ledger.nearest is not None:
+        miss = ledger.nearest
+        lines.append(f"The nearest miss is {miss.notation}: {'; '.join(miss.violations)}.")
+        lines.append("Loosen that limit, or let the space propose smaller networks (fewer cells, fewer kernels).")
+    else:
+        lines.append("Let the space propose fewer poolings or smaller kernels, so that layers fit on their maps.")
+    return "\n".join(lines)
+
+
+def headline(space: SearchSpace, location: StudyLocation, trained: int, trials: int) -> str:
+    """What is searched within which limits, and how far it is."""
+    limits = space.constraints
+    parts = [
+        f"≤ {limits.max_params:,} params" if limits.max_params else "",
+        f"≤ {limits.max_macs:,} MACs" if limits.max_macs else "",
+        f"≤ {limits.max_activation_bytes:,} activation bytes" if limits.max_activation_bytes else "",
+        f"receptive field ≥ {limits.min_receptive_field}" if limits.min_receptive_field else "",
+        "no fully connected layer" if "linear" in limits.forbid else "",
+        f"{space.recipe.epochs} epochs",
+    ]
+    going_on = f" · {trained} of {trials} trained, {max(0, trials - trained)} to go" if trained else ""
+    return f"study {location.name} on {space.dataset} · {' · '.join(part for part in parts if part)}{going_on}"
+
+
+def _interrupt(signum: int, frame: object) -> None:  # noqa: ARG001, as signal calls it
+    raise KeyboardInterrupt
+
+
+def plan_of(args: argparse.Namespace, space: SearchSpace) -> "Plan":
+    """What to train with what.
+
+    Raises:
+        UserError: an unknown device or data set, or one that does not fit the space's networks.
+    """
+    from nas.data import Dataset, load_training
+    from nas.scheduler import Plan
+    from nas.workers import devices
+
+    dataset = Dataset(name=space.dataset, input_shape=space.input_shape, data_dir=args.data_dir)
+    workers = devices(args.device, args.jobs)
+    if (classes := len(load_training(dataset).classes)) != space.num_classes:
+        raise UserError(
+            f"data set {space.dataset!r} has {classes} classes, the networks of the space {space.num_classes}"
+        )
+    return Plan(
+        trials=args.trials,
+        devices=workers,
+        dataset=dataset,
+        constraints=space.constraints,
+        seed=args.seed,
+        timeout=args.timeout,
+    )
+
+
+def search(args: argparse.Namespace, space: SearchSpace, location: StudyLocation, console: Console) -> None:
+    """Run a search, or go on with one, and write its results."""
+    from nas.console import follow
+    from nas.results import finish
+    from nas.scheduler import Scheduler
+
+    plan = plan_of(args, space)
+    wanted = settings(space, seed=args.seed, sampler=args.sampler, pruner=args.pruner)
+    with writing(location, wanted) as study:
+        study.sampler = sampler = FeasibleSampler(
+            make_sampler(args.sampler, args.seed), space, args.seed, seen=digests(study)
+        )
+        study.pruner = make_pruner(args.pruner, space.recipe.epochs)
+        scheduler = Scheduler(study, location, plan, sampler)
+        title = headline(space, location, sum(record.trained for record in records(study)), args.trials)
+        follow(scheduler.events(), title, console, args.verbosity)
+        if finish(study, location, space, plan.dataset, console) is None:
+            console.print("No network was trained to the end, so there is no winner; see trials.csv.")
+
+
+def dry_run(args: argparse.Namespace, space: SearchSpace, console: Console) -> Ledger:
+    """Say what the space holds, and how long the search would take."""
+    from nas.dry_run import dry_run
+
+    return dry_run(space, plan_of(args, space), args.pruner, console)
+
+
+def main() -> int:
+    """The command; its exit status."""
+    args = parser().parse_args()
+    space = restrict(load_space(args.space), epochs=args.epochs, max_params=args.max_params, max_macs=args.max_macs)
+    if args.target is not None:
+        space = replace(space, target=args.target)
+    location = locate(args.study_name or space_name(args.space), args.output_dir, args.storage)
+    console = Console(highlight=False)
+    signal.signal(signal.SIGTERM, _interrupt)
+    feasible, ledger = probe(space, args.seed, draws=MAX_PROPOSALS, until_feasible=True)
+    if not feasible:
+        print(diagnosis(ledger), file=sys.stderr)
+        return NOTHING_FEASIBLE
+    try:
+        if args.dry_run:
+            dry_run(args, space, console)
+        else:
+            search(args, space, location, console)
+    except KeyboardInterrupt:
+        again = shlex.join(["python", "-m", "nas.search", *sys.argv[1:]])
+        print(f"Interrupted; nothing finished is lost. Go on with: {again}", file=sys.stderr)
+        return INTERRUPTED
+    return DONE
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,118 @@
+"""Workers: each holds one training and answers `next` with a future of its next epoch report.
+
+A `LocalWorker` is a spawned process of this machine with one thread. Its trainings see neither the study nor the
+database; a worker that dies is one failed future.
+"""
+
+import ctypes
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from multiprocessing import connection, get_context, parent_process
+from typing import Protocol
+
+import torch
+
+from nas.errors import UserError
+from nas.training import EpochReport, TrainingJob, train
+
+GLIBC_M_TRIM_THRESHOLD, GLIBC_M_MMAP_THRESHOLD = -1, -3  # malloc.h
+KEPT_BYTES = 1 << 30
+
+
+class Worker(Protocol):
+    """What the scheduler needs of a worker, wherever it runs."""
+
+    def start(self, job: TrainingJob) -> Future[EpochReport]:
+        """Begin a training, giving up any other; the future is that of its first epoch."""
+
+    def next(self) -> Future[EpochReport]:
+        """The next epoch of the training begun last."""
+
+    def stop(self) -> None:
+        """End the worker at once, whatever it is doing."""
+
+
+class _Process:
+    """What a worker process holds between calls: the training begun last."""
+
+    training: Iterator[EpochReport] = iter(())
+
+
+def _start(job: TrainingJob) -> EpochReport:
+    _Process.training = train(job)
+    return next(_Process.training)
+
+
+def _next() -> EpochReport:
+    return next(_Process.training)
+
+
+def keep_freed_memory() -> None:
+    """Let glibc's malloc keep what is freed, instead of returning it and faulting it in again at every step.
+
+    Measured on one core: the seed network trains at more than twice the speed, smaller ones up to 8 % faster.
+    """
+    if sys.platform == "linux":
+        libc = ctypes.CDLL(None)
+        if hasattr(libc, "mallopt"):
+            libc.mallopt(GLIBC_M_MMAP_THRESHOLD, KEPT_BYTES)
+            libc.mallopt(GLIBC_M_TRIM_THRESHOLD, KEPT_BYTES)
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    assert parent is not None
+    connection.wait([parent.sentinel])
+    os._exit(1)
+
+
+def prepare_process() -> None:
+    """What every process that trains does first."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C reaches the whole group; the scheduler decides
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    keep_freed_memory()
+    torch.set_num_threads(1)
+
+
+class LocalWorker:
+    """One spawned process of this machine."""
+
+    def __init__(self) -> None:
+        self._executor = ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=prepare_process)
+        self._pid = self._executor.submit(os.getpid)
+
+    def start(self, job: TrainingJob) -> Future[EpochReport]:
+        return self._executor.submit(_start, job)
+
+    def next(self) -> Future[EpochReport]:
+        return self._executor.submit(_next)
+
+    def stop(self) -> None:
+        if self._pid.done() and not self._pid.exception():
+            os.kill(self._pid.result(), signal.SIGKILL)
+        self._executor.shutdown(wait=True, cancel_futures=True)
+
+
+def devices(device: str, jobs: int | None) -> tuple[str, ...]:
+    """The device of each worker: `jobs` of them, by default one per core that this process may use, or one per GPU.
+
+    Raises:
+        UserError: an unknown device, or one that this machine does not have.
+    """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cpu":
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return ("cpu",) * (jobs or cores)
+    kind, _, index = device.partition(":")
+    if kind != "cuda" or not (index.isdecimal() or device == "cuda"):
+        raise UserError(f"--device {device!r} is unknown; give auto, cpu, cuda or cuda:N")
+    count = torch.cuda.device_count()
+    if int(index or 0) >= count:
+        raise UserError(f"--device {device}: torch can use {count} CUDA devices here; give --device cpu")
+    gpus = [device] if index else [f"cuda:{i}" for i in range(count)]
+    return tuple(gpus[i % len(gpus)] for i in range(jobs or len(gpus)))

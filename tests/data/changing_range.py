@@ -1,0 +1,20 @@
+"""The range of a parameter depends on another one."""
+
+from nas.architecture import Architecture, Candidate, Conv, Head
+from nas.constraints import Constraints
+from nas.recipe import Recipe
+from nas.space import SearchSpace, Trial
+
+RECIPE = Recipe(epochs=2)
+
+
+def sample(trial: Trial) -> Candidate:
+    least = trial.suggest_int("least", 4, 6)
+    kernels = trial.suggest_int("kernels", least, 8)
+    architecture = Architecture(
+        input_shape=(1, 28, 28), num_classes=10, layers=(Conv(out_channels=kernels),), head=Head()
+    )
+    return Candidate(architecture=architecture, recipe=RECIPE)
+
+
+SPACE = SearchSpace(sample=sample, constraints=Constraints(), dataset="mnist", recipe=RECIPE)

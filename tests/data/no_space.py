@@ -1,0 +1,3 @@
+"""Defines no SPACE."""
+
+space = "in lower case"

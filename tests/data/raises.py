@@ -1,0 +1,3 @@
+"""Raises while it is loaded."""
+
+SPACE = 1 // 0

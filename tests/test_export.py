@@ -1,0 +1,285 @@
+"""The exported file is judged by others: by ruff, by the built network and, run as a script, by itself."""
+
+import ast
+import random
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nas.architecture import Architecture, Conv, Head, MaxPool, Transition
+from nas.constraints import Constraints
+from nas.data import normalize
+from nas.export import ExportError, ModelCard, export, model_source
+from nas.network import build
+from nas.recipe import Recipe
+from nas.space import Feasible, SearchSpace, load_space
+
+SPACE = load_space("mnist")
+HOSTILE = 'a"""\n\\\'"; import os; os.abort() #\x00\x1b\u202e\u00e9\U0001f600{x}%s\\'
+
+CARD = ModelCard(
+    study="mnist",
+    trial=12,
+    dataset="mnist",
+    seed=7,
+    epochs=19,
+    recipe=Recipe(epochs=19),
+    val_accuracy=0.9941,
+    n_val=10_000,
+    test_accuracy=0.9938,
+    n_test=10_000,
+    mean=(0.1306,),
+    std=(0.3081,),
+    classes=tuple("0123456789"),
+    versions="nas 0.1.0, torch 2.15.0",
+)
+
+SMALL = Architecture(
+    input_shape=(1, 12, 12),
+    num_classes=10,
+    layers=(Conv(out_channels=4, dropout=0.1), MaxPool(), Transition(out_channels=3), Conv(out_channels=6, padding=0)),
+    head=Head(),
+)
+LINEAR = replace(SMALL, head=Head(kind="linear"))
+DISGUISED = replace(SMALL, layers=(*SMALL.layers, Conv(out_channels=8, kernel_size=4, padding=0)))  # on a 4×4 map
+WIDE = Architecture(  # lines that leave no room for their comments, more than one channel, long tuples
+    input_shape=(3, 20, 20),
+    num_classes=47,
+    layers=(Conv(out_channels=1024), Conv(out_channels=1024, kernel_size=11, padding=15, dropout=0.123456789)),
+    head=Head(kind="conv_pool", padding=2, bias=False),
+)
+WIDE_CARD = replace(
+    CARD,
+    mean=(0.49139968, 0.48215841, 0.44653091),
+    std=(1e-05, 1.0, 1 / 3),
+    classes=tuple(f"{i:03}" for i in range(47)),
+)
+HOSTILE_CARD = replace(
+    CARD,
+    study=HOSTILE,
+    dataset=HOSTILE * 9,
+    versions=HOSTILE,
+    classes=(HOSTILE, "it's", 'say "hi"', "'\"", "", " ", "\\N{DASH}", "\udc80", "{mean}", "7"),
+)
+HARMLESS = ast.parse(model_source(SMALL, CARD))
+
+
+def feasible_architectures(space: SearchSpace, n: int) -> list[Architecture]:
+    found: list[Architecture] = []
+    rng = random.Random(0)
+    while len(found) < n:
+        checked = space.check(space.decode(space.draw(rng)))
+        if isinstance(checked, Feasible):
+            found.append(checked.candidate.architecture)
+    return found
+
+
+def run_source(source: str) -> dict[str, Any]:
+    namespace: dict[str, Any] = {"__name__": "exported"}
+    exec(compile(source, "model.py", "exec"), namespace)
+    return namespace
+
+
+def trained_weights(architecture: Architecture) -> bytes:
+    """Weights of a network that has seen a batch, so that the statistics of its batch normalization are its own."""
+    torch.manual_seed(3)
+    network = build(architecture)
+    network(torch.randn(16, *architecture.input_shape))
+    return safetensors.torch.save(network.state_dict())
+
+
+def run_script(folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, folder / "model.py"], capture_output=True, text=True, check=False)
+
+
+def docstring(source: str) -> str:
+    text = ast.get_docstring(ast.parse(source))
+    assert text is not None
+    return " ".join(text.split())
+
+
+def test_sources_are_clean_for_default_ruff(tmp_path: Path) -> None:
+    assert SPACE.baseline is not None
+    drawn = [(architecture, CARD) for architecture in feasible_architectures(SPACE, 20)]
+    others = [(SPACE.baseline, CARD), (LINEAR, CARD), (DISGUISED, CARD), (WIDE, WIDE_CARD), (SMALL, HOSTILE_CARD)]
+    for i, (architecture, card) in enumerate([*drawn, *others]):
+        (tmp_path / f"model_{i}.py").write_text(model_source(architecture, card), encoding="utf-8")
+    for command in (["check"], ["format", "--diff"]):
+        ruff = [sys.executable, "-m", "ruff", *command, "--isolated", "--no-cache", str(tmp_path)]
+        result = subprocess.run(ruff, capture_output=True, text=True, check=False)
+        assert result.returncode == 0, result.stdout + result.stderr
+    lines = [line for file in tmp_path.iterdir() for line in file.read_text(encoding="utf-8").splitlines()]
+    assert all(len(line) <= 88 for line in lines if not line.startswith('    "'))  # a class name is as long as it is
+
+
+@pytest.mark.parametrize("architecture", [*feasible_architectures(SPACE, 20), SPACE.baseline, LINEAR, DISGUISED])
+def test_source_is_the_built_network(architecture: Architecture) -> None:
+    namespace = run_source(model_source(architecture, CARD))
+    torch.manual_seed(1)
+    built, written = build(architecture).eval(), namespace["Net"]().eval()
+    state = built.state_dict()
+    assert {name: value.shape for name, value in written.state_dict().items()} == {
+        name: value.shape for name, value in state.items()
+    }
+    assert namespace["PARAMS"] == sum(parameter.numel() for parameter in built.parameters())
+    written.load_state_dict(state)
+    images = torch.randint(256, (2, *architecture.input_shape), dtype=torch.uint8)
+    inputs = namespace["preprocess"](images)
+    assert torch.equal(inputs, normalize(images, CARD.mean, CARD.std))
+    assert torch.equal(written(inputs), built(inputs))
+
+
+def test_source_of_seed_network_has_its_published_parameters() -> None:
+    assert SPACE.baseline is not None
+    source = model_source(SPACE.baseline, CARD)
+    assert "\nPARAMS = 18_738\n" in source
+    assert "10 classes, 18,738 parameters." in docstring(source)
+    assert "            nn.Conv2d(1, 128, 3, padding=1),  # 128×28×28 · 3 · 1,280\n" in source
+
+
+def test_source_normalises_every_channel_by_its_own_statistics() -> None:
+    card = replace(CARD, mean=(0.5, 0.25, 0.0), std=(0.5, 0.25, 2.0), classes=("cat", "dog"))
+    architecture = replace(SMALL, input_shape=(3, 12, 12), num_classes=2)
+    namespace = run_source(model_source(architecture, card))
+    white = torch.full((1, 3, 1, 1), 255, dtype=torch.uint8)
+    assert namespace["preprocess"](white).flatten().tolist() == [1.0, 3.0, 0.5]
+    assert namespace["CLASSES"] == ("cat", "dog")
+
+
+def test_docstring_states_accuracy_cost_and_origin() -> None:
+    text = docstring(model_source(SMALL, CARD))
+    accuracy = "validation 99.41 % (10,000 images), test 99.38 % (10,000 images), one run, n = 1, final epoch 19 of 19."
+    assert accuracy in text
+    # by hand: 36·144 + 12·36 + 162·16 + 60 MACs; 4 bytes · (1 + 4) · 144; 3 pixels, 4 after the pool, 8 after the last
+    assert "8,268 multiply-accumulates (MACs), 2,880 bytes of activations at the peak (float32)" in text
+    assert "fully connected layers: none. Receptive field: 8 pixels." in text
+    assert "Origin: study 'mnist', trial 12, seed 7; nas 0.1.0, torch 2.15.0." in text
+
+
+def test_docstring_says_when_training_stopped_early_and_test_set_was_not_read() -> None:
+    text = docstring(model_source(SMALL, replace(CARD, epochs=3, test_accuracy=None, n_test=None)))
+    assert (
+        "Accuracy: validation 99.41 % (10,000 images), the test set was not read for this network, "
+        "one run, n = 1, stopped after epoch 3 of 19." in text
+    )
+
+
+def test_hostile_names_stay_data() -> None:
+    source = model_source(SMALL, HOSTILE_CARD)
+    tree = ast.parse(source)
+    # the syntax tree is that of a harmless file: no name adds to it
+    assert [type(node) for node in ast.walk(tree)] == [type(node) for node in ast.walk(HARMLESS)]
+    assert run_source(source)["CLASSES"] == HOSTILE_CARD.classes
+    assert set(source) - {"×", "·", "\n"} <= set(map(chr, range(32, 127)))
+
+
+@settings(deadline=None)
+@given(study=st.text(), names=st.lists(st.text(), min_size=10, max_size=10))
+def test_any_names_give_a_file_that_holds_them_as_data(study: str, names: list[str]) -> None:
+    source = model_source(SMALL, replace(CARD, study=study, dataset=study, versions=study, classes=tuple(names)))
+    assert [type(node) for node in ast.parse(source).body] == [type(node) for node in HARMLESS.body]
+    assert run_source(source[: source.index("class Net")])["CLASSES"] == tuple(names)
+    text = ast.get_docstring(ast.parse(source))
+    assert text is not None
+    assert text.isascii()
+    assert all(len(line) <= 88 for line in text.splitlines())
+
+
+@pytest.mark.parametrize("card", [CARD, replace(HOSTILE_CARD, epochs=1)])
+def test_export_writes_files_that_run_as_a_script(tmp_path: Path, card: ModelCard) -> None:
+    folder = tmp_path / "results" / "best"
+    weights = trained_weights(SMALL)
+    export(folder, SMALL, weights, card, Constraints(max_params=400, forbid=("linear",)))
+    assert [path.name for path in tmp_path.rglob("*")] == ["results", "best", *(p.name for p in folder.iterdir())]
+    assert {path.name for path in folder.iterdir()} == {"model.py", "weights.safetensors"}
+    assert (folder / "weights.safetensors").read_bytes() == weights
+    result = run_script(folder)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout == "weights loaded: 303 parameters, predicts 10 classes\nfully connected layers: none\n"
+
+
+@pytest.mark.parametrize("architecture", [LINEAR, DISGUISED])
+def test_export_refuses_forbidden_dense_layer(tmp_path: Path, architecture: Architecture) -> None:
+    message = r"^model\.py fails in a fresh interpreter: 1 fully connected layer, none allowed$"
+    with pytest.raises(ExportError, match=message):
+        export(tmp_path / "best", architecture, trained_weights(architecture), CARD, Constraints(forbid=("linear",)))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_export_writes_dense_layer_that_is_allowed(tmp_path: Path) -> None:
+    export(tmp_path, LINEAR, trained_weights(LINEAR), CARD, Constraints())
+    assert run_script(tmp_path).stdout.endswith("\nfully connected layers: 1\n")
+
+
+def test_export_refuses_broken_limit_and_leaves_earlier_files(tmp_path: Path) -> None:
+    (tmp_path / "model.py").write_text("earlier")
+    message = r"^model\.py fails in a fresh interpreter: 303 params, 1.0 % over the limit of 300$"
+    with pytest.raises(ExportError, match=message):
+        export(tmp_path, SMALL, trained_weights(SMALL), CARD, Constraints(max_params=300))
+    assert [path.name for path in tmp_path.iterdir()] == ["model.py"]
+    assert (tmp_path / "model.py").read_text() == "earlier"
+
+
+def test_export_refuses_weights_that_do_not_fit(tmp_path: Path) -> None:
+    weights = trained_weights(SMALL)
+    state = safetensors.torch.load(weights)
+    del state["0.weight"]
+    wrong = [
+        (safetensors.torch.save(state), 'Missing key.* "0.weight"'),
+        (weights[:-1], "InvalidHeader|MetadataIncompleteBuffer|incomplete"),
+        (trained_weights(LINEAR), "size mismatch|Missing key"),
+    ]
+    for tampered, reason in wrong:
+        with pytest.raises(ExportError, match=f"^the weights do not fit the architecture: .*({reason})"):
+            export(tmp_path / "best", SMALL, tampered, CARD, Constraints())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_export_refuses_weights_that_are_not_finite(tmp_path: Path) -> None:
+    state = safetensors.torch.load(trained_weights(SMALL))
+    state["0.weight"].fill_(torch.nan)
+    with pytest.raises(ExportError, match=r"^model\.py gives other class scores .*, or NaN$"):
+        export(tmp_path, SMALL, safetensors.torch.save(state), CARD, Constraints())
+
+
+def test_export_refuses_card_of_another_task(tmp_path: Path) -> None:
+    card = replace(CARD, classes=("cat", "dog"))
+    with pytest.raises(
+        ExportError, match=r"^model\.py does not pass its own check: the network predicts 10 classes, not 2$"
+    ):
+        export(tmp_path, SMALL, trained_weights(SMALL), card, Constraints())
+
+
+def test_script_refuses_tampered_files(tmp_path: Path) -> None:
+    model, weights = tmp_path / "model.py", tmp_path / "weights.safetensors"
+    source, content = model_source(SMALL, CARD), trained_weights(SMALL)
+    model.write_text(source, encoding="utf-8")
+    state = safetensors.torch.load(content)
+    del state["1.bias"]
+
+    def refusal() -> str:
+        result = run_script(tmp_path)
+        assert result.returncode == 1
+        assert "Traceback" not in result.stderr
+        return result.stderr
+
+    prefix = "weights.safetensors cannot be loaded into this network: "
+    weights.write_bytes(safetensors.torch.save(state))
+    assert 'Missing key(s) in state_dict: "1.bias"' in refusal().removeprefix(prefix)
+    weights.write_bytes(content[:-1])
+    assert refusal().startswith(prefix)
+    weights.unlink()
+    assert refusal().startswith(prefix)
+    weights.write_bytes(content)
+    model.write_text(source.replace("PARAMS = 303", "PARAMS = 302"), encoding="utf-8")
+    assert refusal() == "the network has 303 parameters, not 302\n"
+    model.write_text(source.replace("DENSE_LAYERS = 0", "DENSE_LAYERS = 1"), encoding="utf-8")
+    assert refusal() == "the network has 0 fully connected layers, not 1\n"
