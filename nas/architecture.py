@@ -10,7 +10,7 @@ import json
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, Literal, TypeAlias, assert_never
 
-from nas.errors import UserError
+from nas.errors import UserError, require, require_bool, require_whole
 from nas.recipe import Augmentation, Recipe
 
 Activation: TypeAlias = Literal["relu", "silu", "gelu", "none"]
@@ -19,22 +19,6 @@ Shape: TypeAlias = tuple[int, int, int]
 
 ACTIVATIONS = ("relu", "silu", "gelu", "none")
 HEADS = ("pool_conv", "conv_pool", "linear")
-
-
-def _require(condition: bool, where: str, name: str, value: object, rule: str) -> None:
-    if not condition:
-        raise UserError(f"{where}: {name} {value!r} must be {rule}")
-
-
-def _require_whole(where: str, name: str, value: object, minimum: int) -> None:
-    """True and 16.0 equal whole numbers, but torch would not take them and their JSON differs."""
-    if type(value) is not int or value < minimum:
-        raise UserError(f"{where}: {name} {value!r} must be a whole number, at least {minimum}")
-
-
-def _require_bool(where: str, name: str, value: object) -> None:
-    if type(value) is not bool:
-        raise UserError(f"{where}: {name} {value!r} must be True or False")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,13 +38,13 @@ class Conv:
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
-        _require_whole("Conv", "out_channels", self.out_channels, 1)
-        _require_whole("Conv", "kernel_size", self.kernel_size, 1)
-        _require_whole("Conv", "padding", self.padding, 0)
-        _require_bool("Conv", "bias", self.bias)
-        _require_bool("Conv", "batch_norm", self.batch_norm)
-        _require(0 <= self.dropout < 1, "Conv", "dropout", self.dropout, "at least 0 and below 1")
-        _require(self.activation in ACTIVATIONS, "Conv", "activation", self.activation, f"one of {ACTIVATIONS}")
+        require_whole("Conv", "out_channels", self.out_channels, 1)
+        require_whole("Conv", "kernel_size", self.kernel_size, 1)
+        require_whole("Conv", "padding", self.padding, 0)
+        require_bool("Conv", "bias", self.bias)
+        require_bool("Conv", "batch_norm", self.batch_norm)
+        require(0 <= self.dropout < 1, "Conv", "dropout", self.dropout, "at least 0 and below 1")
+        require(self.activation in ACTIVATIONS, "Conv", "activation", self.activation, f"one of {ACTIVATIONS}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,9 +60,9 @@ class Transition:
     bias: bool = True
 
     def __post_init__(self) -> None:
-        _require_whole("Transition", "out_channels", self.out_channels, 1)
-        _require_whole("Transition", "padding", self.padding, 0)
-        _require_bool("Transition", "bias", self.bias)
+        require_whole("Transition", "out_channels", self.out_channels, 1)
+        require_whole("Transition", "padding", self.padding, 0)
+        require_bool("Transition", "bias", self.bias)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +76,7 @@ class MaxPool:
     kernel_size: int = 2
 
     def __post_init__(self) -> None:
-        _require_whole("MaxPool", "kernel_size", self.kernel_size, 2)
+        require_whole("MaxPool", "kernel_size", self.kernel_size, 2)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,10 +95,10 @@ class Head:
     bias: bool = True
 
     def __post_init__(self) -> None:
-        _require(self.kind in HEADS, "Head", "kind", self.kind, f"one of {HEADS}")
-        _require_whole("Head", "padding", self.padding, 0)
-        _require_bool("Head", "bias", self.bias)
-        _require(self.padding == 0 or self.kind == "conv_pool", "Head", "padding", self.padding, "0 unless conv_pool")
+        require(self.kind in HEADS, "Head", "kind", self.kind, f"one of {HEADS}")
+        require_whole("Head", "padding", self.padding, 0)
+        require_bool("Head", "bias", self.bias)
+        require(self.padding == 0 or self.kind == "conv_pool", "Head", "padding", self.padding, "0 unless conv_pool")
 
 
 Layer: TypeAlias = Conv | Transition | MaxPool
@@ -136,10 +120,10 @@ class Architecture:
     def __post_init__(self) -> None:
         shape, layers = self.input_shape, self.layers
         sizes = isinstance(shape, tuple) and len(shape) == 3 and all(type(size) is int and size >= 1 for size in shape)
-        _require(sizes, "Architecture", "input_shape", shape, "three whole numbers, each at least 1")
+        require(sizes, "Architecture", "input_shape", shape, "three whole numbers, each at least 1")
         known = isinstance(layers, tuple) and all(isinstance(layer, Layer) for layer in layers)
-        _require(known, "Architecture", "layers", layers, "a tuple of Conv, Transition and MaxPool")
-        _require_whole("Architecture", "num_classes", self.num_classes, 2)
+        require(known, "Architecture", "layers", layers, "a tuple of Conv, Transition and MaxPool")
+        require_whole("Architecture", "num_classes", self.num_classes, 2)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

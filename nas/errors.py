@@ -3,3 +3,26 @@
 
 class UserError(ValueError):
     """Bad input, said in one sentence: where the value stands, the value, the rule and the way out."""
+
+
+def require(condition: bool, where: str, name: str, value: object, rule: str) -> None:
+    """Raise UserError unless the value keeps the rule."""
+    if not condition:
+        raise UserError(f"{where}: {name} {value!r} must be {rule}")
+
+
+def require_whole(where: str, name: str, value: object, minimum: int) -> None:
+    """Raise UserError unless the value is an int: True and 16.0 equal one, but torch refuses them and JSON differs."""
+    require(type(value) is int and value >= minimum, where, name, value, f"a whole number, at least {minimum}")
+
+
+def require_bool(where: str, name: str, value: object) -> None:
+    """Raise UserError unless the value is True or False."""
+    require(type(value) is bool, where, name, value, "True or False")
+
+
+def require_number(where: str, name: str, value: object, *, low: float, below: float) -> None:
+    """Raise UserError unless the value is a number of at least `low` and below `below`."""
+    inside = isinstance(value, int | float) and not isinstance(value, bool) and low <= value < below
+    bound = f" and below {below:g}" if below < float("inf") else ""
+    require(inside, where, name, value, f"a number, at least {low:g}{bound}")

@@ -2,22 +2,33 @@
 
 from dataclasses import dataclass, field
 
-from nas.errors import UserError
+from nas.errors import require, require_number, require_whole
+
+UNBOUNDED = float("inf")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Augmentation:
-    """Random affine changes of the training images; each is drawn per image, uniformly from ± the value."""
+    """Random affine changes of the training images; each is drawn per image, uniformly from ± the value.
+
+    Raises:
+        UserError: a value outside its range.
+    """
 
     rotation: float = 10.0  # degrees
     shift: float = 2.0  # pixels, in each direction
     scale: float = 0.1  # fraction of the size
     shear: float = 0.2  # tangent of the shear angle
 
+    def __post_init__(self) -> None:
+        for name in ("rotation", "shift", "shear"):
+            require_number("Augmentation", name, getattr(self, name), low=0, below=UNBOUNDED)
+        require_number("Augmentation", "scale", self.scale, low=0, below=1)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """SGD with Nesterov momentum; the learning rate rises linearly over `warmup` of the steps, then falls linearly to 0.
+    """SGD with Nesterov momentum; the rate rises linearly over `warmup` of the steps, then falls linearly to 0.
 
     The defaults are the ones measured for MNIST below 20,000 parameters: small batches, decay to zero and light
     affine augmentation are what has evidence on networks of this size.
@@ -36,10 +47,10 @@ class Recipe:
     augmentation: Augmentation = field(default_factory=Augmentation)
 
     def __post_init__(self) -> None:
-        if self.epochs < 1 or self.batch_size < 2:
-            raise UserError(f"recipe: epochs {self.epochs} and batch_size {self.batch_size} must be at least 1 and 2")
-        if self.learning_rate <= 0:
-            raise UserError(f"recipe: learning_rate {self.learning_rate} must be above 0")
+        require_whole("Recipe", "epochs", self.epochs, 1)
+        require_whole("Recipe", "batch_size", self.batch_size, 2)
+        require_number("Recipe", "learning_rate", self.learning_rate, low=0, below=UNBOUNDED)
         for name in ("warmup", "momentum", "weight_decay", "ema_decay"):
-            if not 0 <= (value := getattr(self, name)) < 1:
-                raise UserError(f"recipe: {name} {value} must be at least 0 and below 1")
+            require_number("Recipe", name, getattr(self, name), low=0, below=1)
+        where = isinstance(self.augmentation, Augmentation)
+        require(where, "Recipe", "augmentation", self.augmentation, "an Augmentation")

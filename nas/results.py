@@ -19,11 +19,13 @@ from rich.table import Table
 
 import nas
 from nas.cost import cost
-from nas.data import Dataset, TrainingData, load_test, load_training
+from nas.data import TrainingData, load_test, load_training
 from nas.errors import UserError
-from nas.export import MODEL, WEIGHTS, ModelCard, export
+from nas.export import MODEL, WEIGHTS, export
 from nas.files import write_whole
+from nas.model_source import ModelCard
 from nas.network import build
+from nas.readers import Dataset
 from nas.space import SearchSpace
 from nas.study import StudyLocation, TrialRecord, constraints_of, ranked, records, total_ledger
 from nas.training import Score, evaluate
@@ -44,7 +46,8 @@ class Winner:
 
 def versions() -> str:
     """The versions that numbers depend on."""
-    return f"nas {nas.__version__}, torch {torch.__version__}, optuna {optuna.__version__}, Python {platform.python_version()}"
+    python = platform.python_version()
+    return f"nas {nas.__version__}, torch {torch.__version__}, optuna {optuna.__version__}, Python {python}"
 
 
 def _weights(location: StudyLocation, trial: TrialRecord) -> bytes:

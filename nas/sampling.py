@@ -1,4 +1,4 @@
-"""Proposing candidates until one is feasible: the sampler that never lets a rejected one become a trial, and its ledger."""
+"""Proposing candidates until one is feasible, so that a rejected one never becomes a trial; and the ledger."""
 
 import hashlib
 import random
@@ -107,8 +107,9 @@ def probe(space: SearchSpace, seed: int, *, draws: int, until_feasible: bool) ->
 class FeasibleSampler(BaseSampler):
     """Wraps any Optuna sampler: it proposes until a candidate is within the limits and new.
 
-    `make` gives the wrapped sampler for a seed; each trial has its own seed, from `seed` and the trial's number, so that
-    a resumed search draws what an uninterrupted one would. After `ask`, `accepted` and `ledger` tell what it found.
+    `make` gives the wrapped sampler for a seed; each trial has its own seed, from `seed` and the trial's number, so
+    that a resumed search draws what an uninterrupted one would. `seen` holds the digests that count as duplicates.
+    After `ask`, `accepted` and `ledger` tell what was found.
     """
 
     def __init__(self, make: Callable[[int], BaseSampler], space: SearchSpace, seed: int, seen: set[str]) -> None:
@@ -120,7 +121,7 @@ class FeasibleSampler(BaseSampler):
         self.accepted: Feasible | None = None
         self.ledger = Ledger()
 
-    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:  # noqa: ARG002
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         return self._space.distributions
 
     def sample_relative(

@@ -1,4 +1,4 @@
-"""The search loop: one scheduler asks the study for trials, hands them to workers, reports, and stops the hopeless ones.
+"""The search loop: one scheduler asks for trials, hands them to workers, reports, and stops the hopeless ones.
 
 Only the scheduler writes the study. Trials in flight when it ends stay RUNNING there; the next run takes them up again
 under their own numbers, with their own parameters and seeds.
@@ -14,8 +14,8 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from nas.constraints import Constraints
-from nas.data import Dataset
 from nas.files import write_whole
+from nas.readers import Dataset
 from nas.sampling import FeasibleSampler, Ledger, NothingFeasibleError
 from nas.study import DIVERGED, StudyLocation, TrialRecord, describe, ranked, read_trial, records, total_ledger
 from nas.training import DivergedError, EpochReport, TrainingJob

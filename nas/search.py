@@ -45,8 +45,8 @@ DESCRIPTION = """\
 Search for the best network of a search space within its limits, and write it as source code.
 
 Candidates that break a limit are rejected before anything is trained. The others are trained as Optuna trials, the
-hopeless ones stopped early. The best network is read on the test set once and written to DIR/NAME/best/model.py, with its
-weights. The same command continues an interrupted search to the same total.
+hopeless ones stopped early. The best network is judged on the test set, once, and written to DIR/NAME/best/model.py
+with its weights. The same command continues an interrupted search to the same total.
 """
 
 EXAMPLES = """\
@@ -129,7 +129,7 @@ def headline(space: SearchSpace, location: StudyLocation, trained: int, trials: 
     return f"study {location.name} on {space.dataset} · {' · '.join(part for part in parts if part)}{going_on}"
 
 
-def _interrupt(signum: int, frame: object) -> None:  # noqa: ARG001, as signal calls it
+def _interrupt(signum: int, frame: object) -> None:
     raise KeyboardInterrupt
 
 
@@ -139,7 +139,8 @@ def plan_of(args: argparse.Namespace, space: SearchSpace) -> "Plan":
     Raises:
         UserError: an unknown device or data set, or one that does not fit the space's networks.
     """
-    from nas.data import Dataset, load_training
+    from nas.data import load_training
+    from nas.readers import Dataset
     from nas.scheduler import Plan
     from nas.workers import devices
 

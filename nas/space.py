@@ -1,4 +1,4 @@
-"""Search spaces: a Python function of an Optuna trial, loaded by name or path, with its parameters recorded and checked.
+"""Search spaces: a Python function of an Optuna trial, loaded by name or path, its parameters recorded and checked.
 
 A space suggests the same parameters, with the same ranges, for every candidate and ignores those it does not use.
 That is what lets multivariate samplers model it, and what makes plots and importances of its trials mean something.
@@ -32,7 +32,7 @@ Choice = TypeVar("Choice")
 
 
 class Trial(Protocol):
-    """What a space may ask of a trial: Optuna's own three calls (`optuna.Trial` has them too)."""
+    """What a space may ask of a trial: three of Optuna's own calls."""
 
     def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int: ...
     def suggest_float(
@@ -73,21 +73,21 @@ class _Replay:
     def __init__(self, params: Mapping[str, Any]) -> None:
         self.params = params
 
-    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:  # noqa: ARG002
+    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
         return cast(int, self.params[name])
 
     def suggest_float(
         self,
         name: str,
-        low: float,  # noqa: ARG002
-        high: float,  # noqa: ARG002
+        low: float,
+        high: float,
         *,
-        step: float | None = None,  # noqa: ARG002
-        log: bool = False,  # noqa: ARG002
+        step: float | None = None,
+        log: bool = False,
     ) -> float:
         return cast(float, self.params[name])
 
-    def suggest_categorical(self, name: str, choices: Sequence[Choice]) -> Choice:  # noqa: ARG002
+    def suggest_categorical(self, name: str, choices: Sequence[Choice]) -> Choice:
         return cast(Choice, self.params[name])
 
 
@@ -101,11 +101,11 @@ def draw_value(distribution: BaseDistribution, rng: random.Random) -> Any:
         case IntDistribution(low=low, high=high, step=step):
             return low + step * int(rng.random() * ((high - low) // step + 1))
         case FloatDistribution(low=low, high=high, log=True):
-            return math.exp(rng.uniform(math.log(low), math.log(high)))
+            return min(high, max(low, math.exp(rng.uniform(math.log(low), math.log(high)))))
         case FloatDistribution(low=low, high=high, step=None):
             return rng.uniform(low, high)
         case FloatDistribution(low=low, high=high, step=float(step)):
-            return low + step * int(rng.random() * (round((high - low) / step) + 1))
+            return min(high, low + step * int(rng.random() * (round((high - low) / step) + 1)))
         case _:
             raise UserError(f"a space cannot use {distribution!r}; use an int, float or categorical suggestion")
 
@@ -181,7 +181,7 @@ class SearchSpace:
 
 
 def _record(space: SearchSpace) -> tuple[dict[str, BaseDistribution], Architecture]:
-    """Draw at random and make sure that every draw asks for the same parameters and gives the same kind of candidate."""
+    """Draw at random; every draw must ask for the same parameters and give the same kind of candidate."""
     rng = random.Random(0)
     first: dict[str, BaseDistribution] | None = None
     architecture: Architecture | None = None

@@ -138,7 +138,6 @@ def _create_or_resume(location: StudyLocation, wanted: dict[str, Any]) -> optuna
     stored = study.user_attrs.get("settings")
     if stored is None:
         study.set_user_attr("settings", wanted)
-        study.set_metric_names(["validation accuracy"])
     elif differences := list(_differences(stored, wanted)):
         raise UserError(
             f"study {location.name!r} cannot go on with other settings: {'; '.join(differences)}; "

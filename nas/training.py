@@ -18,8 +18,9 @@ from torch.nn import functional as F
 
 from nas.architecture import Candidate
 from nas.constraints import Constraints
-from nas.data import Dataset, Images, TrainingData, load_training, prepare
+from nas.data import TrainingData, load_training, prepare
 from nas.network import build, check_built
+from nas.readers import Dataset, Images
 from nas.recipe import Recipe
 
 CHUNK = 1024  # images augmented at a time; measured on one core: 1.4 times the images per second of chunks of 64

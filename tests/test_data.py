@@ -26,19 +26,16 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from nas.data import (
-    MNIST_SHA256,
-    Dataset,
     augment,
     channel_statistics,
-    load_mnist,
     load_test,
     load_training,
     normalize,
     prepare,
     sampling_grid,
-    stratified_sixth,
 )
 from nas.errors import UserError
+from nas.readers import MNIST_SHA256, Dataset, load_mnist, stratified_sixth
 from nas.recipe import Augmentation
 
 MNIST = Dataset(name="mnist", input_shape=(1, 28, 28))

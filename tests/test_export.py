@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from nas.architecture import Architecture, Conv, Head, MaxPool, Transition
 from nas.constraints import Constraints
 from nas.data import normalize
-from nas.export import ExportError, ModelCard, export, model_source
+from nas.export import ExportError, export
+from nas.model_source import ModelCard, model_source
 from nas.network import build
 from nas.recipe import Recipe
 from nas.space import Feasible, SearchSpace, load_space

@@ -1,27 +1,33 @@
 """Recipes: the values they refuse."""
 
+import math
 import re
 from collections.abc import Callable
+from typing import cast
 
 import pytest
 
 from nas.errors import UserError
-from nas.recipe import Recipe
+from nas.recipe import Augmentation, Recipe
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Recipe(epochs=0), "recipe: epochs 0 and batch_size 64 must be at least 1 and 2"),
-        (lambda: Recipe(batch_size=1), "recipe: epochs 19 and batch_size 1 must be at least 1 and 2"),
-        (lambda: Recipe(learning_rate=0.0), "recipe: learning_rate 0.0 must be above 0"),
-        (lambda: Recipe(warmup=1.0), "recipe: warmup 1.0 must be at least 0 and below 1"),
-        (lambda: Recipe(momentum=-0.1), "recipe: momentum -0.1 must be at least 0 and below 1"),
-        (lambda: Recipe(weight_decay=1), "recipe: weight_decay 1 must be at least 0 and below 1"),
-        (lambda: Recipe(ema_decay=float("nan")), "recipe: ema_decay nan must be at least 0 and below 1"),
+        (lambda: Recipe(epochs=0), "Recipe: epochs 0 must be a whole number, at least 1"),
+        (lambda: Recipe(batch_size=1), "Recipe: batch_size 1 must be a whole number, at least 2"),
+        (lambda: Recipe(learning_rate=-0.1), "Recipe: learning_rate -0.1 must be a number, at least 0"),
+        (lambda: Recipe(warmup=1.0), "Recipe: warmup 1.0 must be a number, at least 0 and below 1"),
+        (lambda: Recipe(momentum=-0.1), "Recipe: momentum -0.1 must be a number, at least 0 and below 1"),
+        (lambda: Recipe(weight_decay=1), "Recipe: weight_decay 1 must be a number, at least 0 and below 1"),
+        (lambda: Recipe(ema_decay=float("nan")), "Recipe: ema_decay nan must be a number, at least 0 and below 1"),
+        (lambda: Recipe(epochs=cast(int, 1.5)), "Recipe: epochs 1.5 must be a whole number, at least 1"),
+        (lambda: Recipe(learning_rate=math.inf), "Recipe: learning_rate inf must be a number, at least 0"),
+        (lambda: Augmentation(scale=1.0), "Augmentation: scale 1.0 must be a number, at least 0 and below 1"),
+        (lambda: Augmentation(shear=math.nan), "Augmentation: shear nan must be a number, at least 0"),
     ],
 )
-def test_bad_values_are_refused_in_words(make: Callable[[], Recipe], message: str) -> None:
+def test_bad_values_are_refused_in_words(make: Callable[[], object], message: str) -> None:
     with pytest.raises(UserError, match=f"^{re.escape(message)}$"):
         make()
 

@@ -1,0 +1,232 @@
+"""Reading images: embedded MNIST, torchvision's data sets, folders of class folders; each as one uint8 tensor."""
+
+import gzip
+import hashlib
+import importlib.resources
+import math
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from http.client import HTTPException
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from filelock import FileLock
+from torch import Tensor
+
+from nas.errors import UserError
+
+SPLIT_SEED = 0
+HOLDOUT = 6  # one image in so many is held out
+MIN_IMAGES = 6  # a class this large has a validation image (HOLDOUT) ...
+MIN_IMAGES_BEFORE_TEST = 8  # ... and one this large still has MIN_IMAGES after the test images are taken
+
+MNIST_SHA256 = {  # of the uncompressed files, as in nas/datasets/mnist/README.md
+    "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+    "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+    "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+    "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Images:
+    """Images uint8 (N, C, H, W) and their labels int64 (N,)."""
+
+    images: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dataset:
+    """Which images: a small value that a worker process is sent and loads the images from."""
+
+    name: str  # "mnist", one of TORCHVISION, or the path of a folder of class folders
+    input_shape: tuple[int, int, int]  # C, H, W
+    data_dir: str | None = None  # where torchvision's data sets are kept; None is ~/.cache/nas
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TorchvisionSet:
+    """One of torchvision's data sets: how it is opened and where its files lie below the data folder."""
+
+    constructor: str
+    options: tuple[tuple[str, str], ...] = ()
+    input_shape: tuple[int, int, int] = (1, 28, 28)
+    folder: str
+    files: tuple[str, ...] = tuple(MNIST_SHA256)
+
+
+_EMNIST_FILES = tuple(f"emnist-balanced-{name}".replace("t10k", "test") for name in MNIST_SHA256)
+_CIFAR10_FILES = (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch", "batches.meta")
+TORCHVISION = {
+    "fashion_mnist": TorchvisionSet(constructor="FashionMNIST", folder="FashionMNIST/raw"),
+    "kmnist": TorchvisionSet(constructor="KMNIST", folder="KMNIST/raw"),
+    "emnist": TorchvisionSet(
+        constructor="EMNIST", options=(("split", "balanced"),), folder="EMNIST/raw", files=_EMNIST_FILES
+    ),
+    "cifar10": TorchvisionSet(
+        constructor="CIFAR10", input_shape=(3, 32, 32), folder="cifar-10-batches-py", files=_CIFAR10_FILES
+    ),
+}
+
+
+def stratified_sixth(labels: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    """Mask (N,) of a sixth of the images, rounded up, shared among the classes by largest remainder.
+
+    RandomState and not default_rng: NumPy has frozen its stream for good (NEP 19), so the split is the same anywhere.
+    """
+    total = math.ceil(len(labels) / HOLDOUT)
+    counts = np.bincount(labels)
+    quotas, remainders = np.divmod(counts * total, len(labels))
+    quotas[np.argsort(-remainders, kind="stable")[: total - quotas.sum()]] += 1
+    shuffled = np.lexsort((np.random.RandomState(SPLIT_SEED).random_sample(len(labels)), labels))
+    rank_in_class = np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)
+    mask = np.zeros(len(labels), dtype=np.bool_)
+    mask[shuffled] = rank_in_class < np.repeat(quotas, counts)
+    return mask
+
+
+def load_mnist(folder: Traversable, split: str) -> Images:
+    """The "train" or "t10k" part of MNIST from the gzipped IDX files in `folder`."""
+    images = _read_checked(folder / f"{split}-images-idx3-ubyte.gz")
+    labels = _read_checked(folder / f"{split}-labels-idx1-ubyte.gz")
+    # the checksums fix the contents, so the IDX headers (16 and 8 bytes) hold no news
+    pixels = np.frombuffer(images, np.uint8, offset=16).reshape(-1, 1, 28, 28)
+    return Images(
+        images=torch.from_numpy(pixels.copy()),
+        labels=torch.from_numpy(np.frombuffer(labels, np.uint8, offset=8).astype(np.int64)),
+    )
+
+
+def _read_checked(path: Traversable) -> bytes:
+    try:
+        content = gzip.decompress(path.read_bytes())
+    except FileNotFoundError as error:
+        raise UserError(f"{path} is missing; reinstall nas") from error
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(f"{path} cannot be read ({error}); reinstall nas") from error
+    expected, found = MNIST_SHA256[path.name.removesuffix(".gz")], hashlib.sha256(content).hexdigest()
+    if found != expected:
+        raise UserError(f"{path} is damaged: the SHA-256 of its contents is {found}, not {expected}; reinstall nas")
+    return content
+
+
+def read_images(dataset: Dataset, *, train: bool) -> tuple[Images, tuple[str, ...]]:
+    """The training or the test images of a data set, and the names of its classes.
+
+    Raises:
+        UserError: an unknown data set, another input shape, or files that are missing or damaged.
+    """
+    if dataset.name == "mnist":
+        _require_shape(dataset, (1, 28, 28))
+        folder = importlib.resources.files("nas.datasets.mnist")
+        return load_mnist(folder, "train" if train else "t10k"), tuple("0123456789")
+    if dataset.name in TORCHVISION:
+        return _load_torchvision(dataset, TORCHVISION[dataset.name], train=train)
+    if (root := Path(dataset.name).expanduser()).is_dir():
+        return _load_folder(root, dataset.input_shape, train=train)
+    known = ", ".join(("mnist", *TORCHVISION))
+    raise UserError(
+        f"unknown data set {dataset.name!r}: known are {known}, or the path of an existing folder of class folders"
+    )
+
+
+def _require_shape(dataset: Dataset, shape: tuple[int, int, int]) -> None:
+    if dataset.input_shape != shape:
+        raise UserError(
+            f"data set {dataset.name!r}: input_shape {dataset.input_shape} must be {shape}, as its images are"
+        )
+
+
+def _load_torchvision(dataset: Dataset, source: TorchvisionSet, *, train: bool) -> tuple[Images, tuple[str, ...]]:
+    _require_shape(dataset, source.input_shape)
+    data_dir = Path(dataset.data_dir or "~/.cache/nas").expanduser()
+    try:
+        data = _open_torchvision(data_dir, source, train=train)
+    except (OSError, RuntimeError, ValueError, AssertionError, HTTPException) as error:  # network, MD5, damaged file
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(
+            f"data set {dataset.name!r} can be neither read nor downloaded ({reason}); connect to the network, "
+            f"or put {', '.join(source.files)} into {data_dir / source.folder} (--data-dir DIR chooses {data_dir})"
+        ) from error
+    pixels = torch.as_tensor(data.data)
+    pixels = pixels.permute(0, 3, 1, 2) if pixels.dim() == 4 else pixels.unsqueeze(1)
+    if dataset.name == "emnist":  # its letters lie on their side, mirrored
+        pixels = pixels.transpose(2, 3)
+    images = Images(images=pixels.contiguous(), labels=torch.as_tensor(data.targets, dtype=torch.int64))
+    return images, tuple(data.classes)
+
+
+def _open_torchvision(data_dir: Path, source: TorchvisionSet, *, train: bool) -> Any:
+    import torchvision.datasets  # here, because MNIST needs none of it: seconds in every worker process
+
+    constructor: Callable[..., Any] = getattr(torchvision.datasets, source.constructor)
+    try:  # a folder with the files may be read-only
+        return constructor(root=str(data_dir), train=train, download=False, **dict(source.options))
+    except RuntimeError:  # torchvision's "not found"
+        data_dir.mkdir(parents=True, exist_ok=True)
+        with FileLock(data_dir / f"{source.constructor}.lock"):  # one process downloads, the others wait
+            return constructor(root=str(data_dir), train=train, download=True, **dict(source.options))
+
+
+def _load_folder(root: Path, shape: tuple[int, int, int], *, train: bool) -> tuple[Images, tuple[str, ...]]:
+    if shape[0] not in (1, 3):
+        raise UserError(f"folder {root}: input_shape {shape} must have 1 channel (grey) or 3 (colour)")
+    if (root / "train").is_dir() and (root / "test").is_dir():
+        samples, classes = _list_samples(root / "train", min_images=MIN_IMAGES)
+        test_samples, test_classes = _list_samples(root / "test", min_images=1)
+        if test_classes != classes:
+            odd = ", ".join(sorted(set(classes) ^ set(test_classes)))
+            raise UserError(f"folder {root}: train/ and test/ must have the same class folders, but differ in {odd}")
+        samples = samples if train else test_samples
+    else:
+        samples, classes = _list_samples(root, min_images=MIN_IMAGES_BEFORE_TEST)
+        held_out = stratified_sixth(np.array([label for _, label in samples], dtype=np.int64))
+        samples = [sample for sample, is_test in zip(samples, held_out, strict=True) if is_test != train]
+    pixels = np.stack([_read_image(path, shape) for path, _ in samples])
+    labels = torch.tensor([label for _, label in samples], dtype=torch.int64)
+    return Images(images=torch.from_numpy(pixels), labels=labels), classes
+
+
+def _list_samples(folder: Path, *, min_images: int) -> tuple[list[tuple[str, int]], tuple[str, ...]]:
+    """The image files of a folder of class folders, with their labels; lists names and opens nothing."""
+    from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
+
+    classes = tuple(sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and entry.name[0] != "."))
+    if len(classes) < 2:
+        found = f"only the class folder {classes[0]!r}" if classes else "no class folders"
+        raise UserError(f"folder {folder}: has {found}; it needs at least 2, one for each class")
+    samples = make_dataset(
+        folder, {name: label for label, name in enumerate(classes)}, extensions=IMG_EXTENSIONS, allow_empty=True
+    )
+    counts = np.bincount([label for _, label in samples], minlength=len(classes))
+    if (fewest := int(counts.min())) < min_images:
+        name = classes[int(counts.argmin())]
+        raise UserError(
+            f"folder {folder}: class {name!r} has {fewest} images; every class needs at least {min_images}"
+            f" ({', '.join(IMG_EXTENSIONS)})"
+        )
+    return samples, classes
+
+
+def _read_image(path: str, shape: tuple[int, int, int]) -> npt.NDArray[np.uint8]:
+    """One file as uint8 (C, H, W): grey or colour, resized."""
+    from PIL import Image
+
+    channels, height, width = shape
+    try:
+        with Image.open(path) as image:
+            if image.mode[0] in "IF":  # Pillow would clip them, mostly to white
+                raise ValueError(f"mode {image.mode} has more than 8 bits a channel")
+            resized = image.convert("L" if channels == 1 else "RGB").resize((width, height), Image.Resampling.BILINEAR)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # SyntaxError: a broken PNG
+        raise UserError(f"image {path} cannot be read ({error}); replace or remove it") from error
+    return np.asarray(resized, dtype=np.uint8).reshape(height, width, channels).transpose(2, 0, 1)
