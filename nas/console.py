@@ -123,7 +123,8 @@ def _follow_plain(events: Iterator[Progress], title: str, console: Console, verb
     for last in events:
         if verbosity == NORMAL and ": epoch " in last.news:
             continue
-        left = "" if last.seconds_left is None else f", {roughly(last.seconds_left)} left"
+        done = last.seconds_left is None or last.trained >= last.total
+        left = "" if done else f", {roughly(last.seconds_left)} left"
         line = f"{duration(monotonic() - started)}  {last.trained} of {last.total} trained{left}  {last.news}"
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     if last is not None:

@@ -113,9 +113,7 @@ def dry_run(space: SearchSpace, plan: Plan, pruner: PrunerName, console: Console
     started = time.perf_counter()
     feasible, ledger = probe(space, plan.seed, draws=DRAWS, until_feasible=False)
     rate = DRAWS / (time.perf_counter() - started)
-    say(
-        f"{DRAWS:,} candidates drawn uniformly, {ledger.acceptance:.1%} feasible; {rate:,.0f} drawn and checked per s"
-    )
+    say(f"{DRAWS:,} candidates drawn uniformly, {ledger.acceptance:.1%} feasible; {rate:,.0f} drawn and checked per s")
     say(ledger_line(ledger))
     if not feasible:
         return ledger

@@ -1,31 +1,42 @@
 """A trained candidate as a source file that a person could have written, and its weights; proven before they appear.
 
+python -m nas.export --study-name S --trial N writes those of any trial.
+
 In a fresh interpreter the written file is imported and the weights are loaded strictly; its costs are held against the
 description and the limits, and its class scores for eight fixed images must equal those of the trained network to the
 last bit. Then the file must pass its own check, run as a script.
 """
 
+import argparse
 import multiprocessing
+import platform
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from importlib import metadata
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType
 from typing import cast
 
+import optuna
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+import nas
 from nas.architecture import Architecture, Shape
 from nas.constraints import Constraints
-from nas.data import normalize
+from nas.data import load_training, normalize
+from nas.errors import UserError
 from nas.model_source import ModelCard, model_source
 from nas.network import build, check_built
+from nas.options import DONE, Parser, add_data_dir, add_location, existing_location, natural, run
+from nas.readers import Dataset
+from nas.study import StudyLocation, TrialRecord, constraints_of, open_study, read_test_score, records
 
 MODEL, WEIGHTS = "model.py", "weights.safetensors"
 
@@ -96,3 +107,89 @@ def _scores(network: nn.Module, preprocess: Callable[[Tensor], Tensor], shape: S
 
 def _one_line(text: str) -> str:
     return " ".join(text.split())
+
+
+def versions() -> str:
+    """The versions that numbers depend on."""
+    packages = ", ".join(f"{name} {metadata.version(name)}" for name in ("torch", "optuna"))
+    return f"nas {nas.__version__}, {packages}, Python {platform.python_version()}"
+
+
+def trial_weights(location: StudyLocation, trial: TrialRecord) -> bytes:
+    """The averaged weights of a trial after its last epoch, as safetensors bytes.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    path = location.weights_path(trial.number)
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f"trial {trial.number} has no weights: {path} cannot be read ({error.strerror})") from error
+
+
+def export_trial(
+    study: optuna.Study, location: StudyLocation, trial: TrialRecord, dataset: Dataset, folder: Path
+) -> None:
+    """Write a trial's source file and weights, proven; with its test score where the test images were read for it.
+
+    Raises:
+        UserError: the trial has no weights.
+        ExportError: as `export` does.
+    """
+    data, test = load_training(dataset), read_test_score(study, trial.number)
+    assert trial.val_accuracy is not None
+    card = ModelCard(
+        study=location.name,
+        trial=trial.number,
+        dataset=dataset.name,
+        seed=trial.seed,
+        epochs=trial.epochs,
+        recipe=trial.candidate.recipe,
+        val_accuracy=trial.val_accuracy,
+        n_val=len(data.validation),
+        test_accuracy=test.accuracy if test else None,
+        n_test=test.n if test else None,
+        mean=data.mean,
+        std=data.std,
+        classes=data.classes,
+        versions=versions(),
+    )
+    export(folder, trial.candidate.architecture, trial_weights(location, trial), card, constraints_of(study))
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's options."""
+    options = Parser(
+        prog="python -m nas.export",
+        description="Write any trial of a study as model.py and weights.safetensors, as it was after its last epoch.",
+    )
+    options.add_argument("--study-name", metavar="NAME", default="mnist", help="the study (default: mnist)")
+    options.add_argument("--trial", metavar="N", type=natural, required=True, help="number of the trial")
+    options.add_argument("--folder", metavar="DIR", type=Path, help="where to (default: DIR/NAME/trials/N)")
+    add_location(options)
+    add_data_dir(options)
+    return options
+
+
+def main() -> int:
+    """The command; its exit status."""
+    args = parser().parse_args()
+    location = existing_location(args)
+    study = open_study(location)
+    trial = next((record for record in records(study) if record.number == args.trial), None)
+    if trial is None or trial.val_accuracy is None:
+        trained = [record.number for record in records(study) if record.val_accuracy is not None]
+        held = f"{min(trained)} to {max(trained)}" if trained else "none"
+        raise UserError(f"--trial {args.trial}: study {location.name!r} has no such trained trial; it has {held}")
+    stored = study.user_attrs["settings"]
+    channels, height, width = stored["input_shape"]
+    dataset = Dataset(name=stored["dataset"], input_shape=(channels, height, width), data_dir=args.data_dir)
+    folder = args.folder or location.folder / "trials" / str(trial.number)
+    export_trial(study, location, trial, dataset, folder)
+    print(f"written: {folder / MODEL}, {folder / WEIGHTS}")
+    return DONE
+
+
+if __name__ == "__main__":
+    run(main)

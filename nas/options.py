@@ -20,18 +20,24 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"{message}; see --help")
 
 
+def _whole(text: str, minimum: int) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        value = minimum - 1
+    if value < minimum:
+        raise argparse.ArgumentTypeError(f"{text!r} must be a whole number of at least {minimum}")
+    return value
+
+
 def positive(text: str) -> int:
     """A whole number of at least 1."""
-    if not text.strip().lstrip("+-").isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} must be a whole number of at least 1")
-    return int(text)
+    return _whole(text, 1)
 
 
 def natural(text: str) -> int:
     """A whole number of at least 0."""
-    if not text.strip().lstrip("+").isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} must be a whole number of at least 0")
-    return int(text)
+    return _whole(text, 0)
 
 
 def positive_seconds(text: str) -> float:
@@ -88,7 +94,7 @@ def run(command: Callable[[], int]) -> NoReturn:
     try:
         status = command()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)  # one line, whatever was quoted in it
         status = BAD_INPUT
     except KeyboardInterrupt:
         status = INTERRUPTED

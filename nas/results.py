@@ -3,9 +3,7 @@
 import csv
 import io
 import math
-import platform
 from dataclasses import dataclass
-from pathlib import Path
 
 import optuna
 import safetensors.torch
@@ -14,25 +12,29 @@ import torchinfo
 from optuna.trial import TrialState
 from rich import box
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
-import nas
 from nas.cost import cost
-from nas.data import TrainingData, load_test, load_training
-from nas.errors import UserError
-from nas.export import MODEL, WEIGHTS, export
+from nas.data import load_test, load_training
+from nas.export import MODEL, WEIGHTS, export_trial, trial_weights, versions
 from nas.files import write_whole
-from nas.model_source import ModelCard
 from nas.network import build
 from nas.readers import Dataset
 from nas.space import SearchSpace
-from nas.study import StudyLocation, TrialRecord, constraints_of, ranked, records, total_ledger
-from nas.training import Score, evaluate
+from nas.study import (
+    FinalScore,
+    StudyLocation,
+    TrialRecord,
+    ranked,
+    read_test_score,
+    records,
+    total_ledger,
+    write_test_score,
+)
+from nas.training import evaluate
 
 SUMMARY = "summary.txt"
 TRIALS = "trials.csv"
-WINNER = "winner"  # the study's user attribute: which trial the test set was read for, and what it said
 SUMMARY_WIDTH = 100
 
 
@@ -41,28 +43,15 @@ class Winner:
     """The best trial and its score on the test images."""
 
     record: TrialRecord
-    test: Score
+    test: FinalScore
 
 
-def versions() -> str:
-    """The versions that numbers depend on."""
-    python = platform.python_version()
-    return f"nas {nas.__version__}, torch {torch.__version__}, optuna {optuna.__version__}, Python {python}"
-
-
-def _weights(location: StudyLocation, trial: TrialRecord) -> bytes:
-    path = location.weights_path(trial.number)
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise UserError(f"trial {trial.number} has no weights: {path} cannot be read ({error.strerror})") from error
-
-
-def _read_test_set(location: StudyLocation, trial: TrialRecord, dataset: Dataset, data: TrainingData) -> Score:
+def _read_test_set(location: StudyLocation, trial: TrialRecord, dataset: Dataset) -> FinalScore:
     network = build(trial.candidate.architecture)
-    network.load_state_dict(safetensors.torch.load(_weights(location, trial)))
+    network.load_state_dict(safetensors.torch.load(trial_weights(location, trial)))
     torch.set_num_threads(1)
-    return evaluate(network, load_test(dataset), data, torch.device("cpu"))
+    score = evaluate(network, load_test(dataset), load_training(dataset), torch.device("cpu"))
+    return FinalScore(trial=trial.number, loss=score.loss, accuracy=score.accuracy, n=score.n)
 
 
 def choose(study: optuna.Study, location: StudyLocation, dataset: Dataset) -> Winner | None:
@@ -73,45 +62,11 @@ def choose(study: optuna.Study, location: StudyLocation, dataset: Dataset) -> Wi
     best = next(iter(ranked(records(study))), None)
     if best is None:
         return None
-    stored = study.user_attrs.get(WINNER)
-    if stored is None or stored["trial"] != best.number:
-        score = _read_test_set(location, best, dataset, load_training(dataset))
-        stored = {"trial": best.number, "test_loss": score.loss, "test_accuracy": score.accuracy, "test_n": score.n}
-        study.set_user_attr(WINNER, stored)
-    score = Score(loss=stored["test_loss"], accuracy=stored["test_accuracy"], n=stored["test_n"])
-    return Winner(record=best, test=score)
-
-
-def export_trial(
-    study: optuna.Study, location: StudyLocation, trial: TrialRecord, dataset: Dataset, folder: Path
-) -> None:
-    """Write a trial's source file and weights, proven; the test score only where the study has it.
-
-    Raises:
-        UserError: the trial has no weights.
-    """
-    data = load_training(dataset)
-    tested = study.user_attrs.get(WINNER)
-    if tested is not None and tested["trial"] != trial.number:
-        tested = None
-    assert trial.val_accuracy is not None
-    card = ModelCard(
-        study=location.name,
-        trial=trial.number,
-        dataset=dataset.name,
-        seed=trial.seed,
-        epochs=trial.epochs,
-        recipe=trial.candidate.recipe,
-        val_accuracy=trial.val_accuracy,
-        n_val=len(data.validation),
-        test_accuracy=tested["test_accuracy"] if tested else None,
-        n_test=tested["test_n"] if tested else None,
-        mean=data.mean,
-        std=data.std,
-        classes=data.classes,
-        versions=versions(),
-    )
-    export(folder, trial.candidate.architecture, _weights(location, trial), card, constraints_of(study))
+    test = read_test_score(study, best.number)
+    if test is None:
+        test = _read_test_set(location, best, dataset)
+        write_test_score(study, test)
+    return Winner(record=best, test=test)
 
 
 def trials_csv(trials: list[TrialRecord]) -> str:
@@ -153,7 +108,7 @@ def _comparison(winner: TrialRecord, space: SearchSpace) -> Table:
     return table
 
 
-def verdict(test: Score, target: float | None) -> str:
+def verdict(test: FinalScore, target: float | None) -> str:
     """Whether one run reached the target, and how sure that is (binomial standard error of one score)."""
     if target is None:
         return "No target was set."
@@ -166,33 +121,38 @@ def verdict(test: Score, target: float | None) -> str:
 
 def summary(study: optuna.Study, location: StudyLocation, winner: Winner, space: SearchSpace, n_val: int) -> str:
     """What was found, in plain text, with torchinfo's table of the winner."""
-    trials, ledger, best = records(study), total_ledger(study), winner.record
-    trained = [trial for trial in trials if trial.trained]
+    ledger, best = total_ledger(study), winner.record
+    trained = [trial for trial in records(study) if trial.trained]
     stopped = sum(trial.state is TrialState.PRUNED for trial in trained)
     epochs = sum(trial.epochs for trial in trained)
-    console = Console(file=io.StringIO(), width=SUMMARY_WIDTH, color_system=None, record=True)
-    console.print(
-        f"Study {location.name!r}: {len(trained)} networks trained, {stopped} of them stopped early; {epochs} epochs; "
-        f"{ledger.rejected:,} of {ledger.proposals:,} proposals rejected before training.\n",
-        markup=False,
-        highlight=False,
-    )
-    console.print(f"Winner: trial {best.number}, {escape(best.notation)}", highlight=False)
-    console.print(_comparison(best, space))
-    console.print(
-        f"Validation accuracy {best.val_accuracy:.2%} ({n_val:,} images, epoch {best.epochs} of "
-        f"{best.candidate.recipe.epochs}, seed {best.seed}); it chose the winner, so it flatters.\n"
-        f"Test accuracy {winner.test.accuracy:.2%} ({winner.test.n:,} images, read once, after the choice).\n"
-        f"{verdict(winner.test, space.target)}\n",
-        highlight=False,
-    )
-    architecture = best.candidate.architecture
+    architecture, recipe = best.candidate.architecture, best.candidate.recipe
     columns = ("output_size", "num_params", "kernel_size", "mult_adds")
-    table = torchinfo.summary(
-        build(architecture), input_size=(1, *architecture.input_shape), verbose=0, col_names=columns
+    layers = torchinfo.summary(build(architecture), (1, *architecture.input_shape), col_names=columns, verbose=0)
+    return "\n".join(
+        [
+            f"Study {location.name!r} on {space.dataset!r}: {len(trained)} networks trained, {stopped} of them stopped",
+            f"early; {epochs} epochs; {ledger.rejected:,} of {ledger.proposals:,} proposals rejected before training.",
+            "",
+            f"Winner: trial {best.number}, {best.notation}",
+            _plain_text(_comparison(best, space)),
+            f"Validation accuracy {best.val_accuracy:.2%} ({n_val:,} images; epoch {best.epochs} of {recipe.epochs}; "
+            f"seed {best.seed}).",
+            "It chose the winner, so it flatters.",
+            f"Test accuracy {winner.test.accuracy:.2%} ({winner.test.n:,} images, read once, after the choice).",
+            verdict(winner.test, space.target),
+            "",
+            str(layers),
+            versions(),
+            "",
+        ]
     )
-    console.print(f"{table}\n{versions()}", markup=False, highlight=False)
-    return console.export_text()
+
+
+def _plain_text(table: Table) -> str:
+    console = Console(file=io.StringIO(), width=SUMMARY_WIDTH, color_system=None)
+    with console.capture() as capture:
+        console.print(table)
+    return "\n".join(line.rstrip() for line in capture.get().splitlines())
 
 
 def finish(

@@ -116,7 +116,7 @@ class FeasibleSampler(BaseSampler):
         self._make = make
         self._space = space
         self._seed = seed
-        self._seen = seen
+        self._seen = set(seen)
         self.distributions = space.distributions
         self.accepted: Feasible | None = None
         self.ledger = Ledger()

@@ -71,7 +71,7 @@ class _Flight:
 
     trial: optuna.Trial
     record: TrialRecord
-    reported: int  # epochs that the study knew of before this run
+    reported: int  # epochs that the study knows of, from an earlier run or a worker that died
     reports: list[EpochReport] = field(default_factory=list)
     reruns: int = 0
 
@@ -118,7 +118,8 @@ class Scheduler:
             yield self._progress("nothing is left to train")
             return
         try:
-            self._slots = [_Slot(device, self._make_worker()) for device in self._plan.devices]
+            for device in self._plan.devices:
+                self._slots.append(_Slot(device, self._make_worker()))
             yield self._progress("workers are starting")
             while True:
                 late = self._plan.timeout is not None and monotonic() - started > self._plan.timeout
@@ -188,9 +189,10 @@ class Scheduler:
         epochs = flight.record.candidate.recipe.epochs
         if report.epoch > flight.reported:
             flight.trial.report(report.val_accuracy, report.epoch)
+            flight.reported = report.epoch
         if report.epoch == epochs:
             return self._finish(slot, TrialState.COMPLETE, ""), None
-        if report.epoch >= flight.reported and flight.trial.should_prune():
+        if report.epoch == flight.reported and flight.trial.should_prune():
             return self._finish(slot, TrialState.PRUNED, f"stopped after epoch {report.epoch} of {epochs}"), None
         news = f"trial {flight.record.number}: epoch {report.epoch} of {epochs}, {report.val_accuracy:.2%}"
         return news, slot.worker.next()

@@ -5,19 +5,18 @@ A trial's user attributes are what a person should see in the dashboard; `TrialR
 
 import json
 import shutil
+import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, assert_never, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, assert_never, get_args
 
 import optuna
-from filelock import FileLock, Timeout
+from filelock import AcquireReturnProxy, FileLock, Timeout
 from optuna.distributions import distribution_to_json
-from optuna.exceptions import StorageInternalError
+from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from nas.architecture import Candidate, digest, from_json, notation, to_json
 from nas.constraints import Constraints
@@ -25,6 +24,9 @@ from nas.cost import cost
 from nas.errors import UserError
 from nas.sampling import Ledger, derive_seed
 from nas.space import Feasible, SearchSpace
+
+if TYPE_CHECKING:  # SQLAlchemy takes half the time of --help, which needs none of it
+    from sqlalchemy.engine import URL
 
 SamplerName: TypeAlias = Literal["tpe", "random", "gp", "qmc"]
 PrunerName: TypeAlias = Literal["hyperband", "median", "none"]
@@ -46,11 +48,8 @@ class StudyLocation:
 
     @property
     def public_storage(self) -> str:
-        """The URL as it may be shown: without its password."""
-        try:
-            return make_url(self.storage).render_as_string(hide_password=True)
-        except ArgumentError:
-            return "the storage URL"
+        """The URL as it may be shown: without its password, and without the query, which may hold one."""
+        return _parse(self.storage).set(query={}).render_as_string(hide_password=True)
 
     def weights_path(self, trial: int) -> Path:
         """The averaged weights of a trial after its last epoch."""
@@ -73,21 +72,52 @@ def locate(name: str, output_dir: Path, storage: str | None) -> StudyLocation:
             f"--study-name {name!r} must be a plain name of at most 100 characters, without path separators"
         )
     folder = output_dir / name
-    return StudyLocation(name=name, storage=storage or f"sqlite:///{(folder / 'study.db').resolve()}", folder=folder)
+    return StudyLocation(name=name, storage=storage or _sqlite(folder / "study.db"), folder=folder)
+
+
+def _sqlite(path: Path) -> str:
+    from sqlalchemy.engine import URL
+
+    # written by SQLAlchemy, because a path may hold what means something in a URL, and braces, which Optuna fills in
+    return URL.create("sqlite", database=str(path.resolve())).render_as_string()
+
+
+def _parse(storage: str) -> "URL":
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        return make_url(storage)
+    except (ArgumentError, ValueError) as error:  # the text is not shown: it may hold a password
+        raise UserError(
+            "--storage (or $OPTUNA_STORAGE) is no database URL; give one such as sqlite:///study.db"
+        ) from error
+
+
+@contextmanager
+def _told_of_storage_errors(location: StudyLocation) -> Iterator[None]:
+    from sqlalchemy.exc import NoSuchModuleError, SQLAlchemyError
+
+    shown = location.public_storage
+    try:
+        yield
+    except (ImportError, NoSuchModuleError) as error:
+        raise UserError(
+            f"storage {shown}: no driver for it is installed ({error.__cause__ or error}); "
+            "install one, or give a URL such as sqlite:///study.db to --storage"
+        ) from error
+    except (SQLAlchemyError, StorageInternalError, OSError, RuntimeError) as error:
+        reason = " ".join(str(error.__cause__ or error).split())
+        raise UserError(
+            f"storage {shown} cannot be used ({reason}); give a URL such as sqlite:///study.db to --storage"
+        ) from error
 
 
 def _storage(location: StudyLocation) -> optuna.storages.RDBStorage:
-    try:
-        sqlite = make_url(location.storage).get_backend_name() == "sqlite"
-        # A dashboard that reads makes a writer wait; it gives up after a minute, not after SQLite's five seconds.
-        options = {"connect_args": {"timeout": 60}} if sqlite else {}
-        return optuna.storages.RDBStorage(location.storage, engine_kwargs=options)
-    except (ArgumentError, SQLAlchemyError, StorageInternalError, ImportError, OSError, RuntimeError) as error:
-        reason = str(error).splitlines()[0].replace(location.storage, location.public_storage)
-        raise UserError(
-            f"storage {location.public_storage} cannot be opened ({type(error).__name__}: {reason}); "
-            "give a URL such as sqlite:///study.db to --storage"
-        ) from error
+    sqlite = _parse(location.storage).get_backend_name() == "sqlite"
+    # A dashboard that reads makes a writer wait; it gives up after a minute, not after SQLite's five seconds.
+    options = {"connect_args": {"timeout": 60}} if sqlite else {}
+    return optuna.storages.RDBStorage(location.storage, engine_kwargs=options)
 
 
 def open_study(location: StudyLocation) -> optuna.Study:
@@ -96,13 +126,14 @@ def open_study(location: StudyLocation) -> optuna.Study:
     Raises:
         UserError: there is no such study, or the storage cannot be opened.
     """
-    database = make_url(location.storage)
-    missing = database.get_backend_name() == "sqlite" and database.database and not Path(database.database).exists()
-    names = [] if missing else optuna.get_all_study_names(_storage(location))
-    if location.name not in names:
-        known = f"; known are {', '.join(names)}" if names else ""
-        raise UserError(f"there is no study {location.name!r} in {location.public_storage}{known}")
-    return optuna.load_study(study_name=location.name, storage=_storage(location))
+    with _told_of_storage_errors(location):
+        url = _parse(location.storage)
+        missing = url.get_backend_name() == "sqlite" and url.database and not Path(url.database).exists()
+        names = [] if missing else optuna.get_all_study_names(_storage(location))
+        if location.name not in names:
+            known = f"; known are {', '.join(names)}" if names else ""
+            raise UserError(f"there is no study {location.name!r} in {location.public_storage}{known}")
+        return optuna.load_study(study_name=location.name, storage=_storage(location))
 
 
 def settings(space: SearchSpace, *, seed: int, sampler: SamplerName, pruner: PrunerName) -> dict[str, Any]:
@@ -137,6 +168,11 @@ def _create_or_resume(location: StudyLocation, wanted: dict[str, Any]) -> optuna
     )
     stored = study.user_attrs.get("settings")
     if stored is None:
+        if study.directions != [optuna.study.StudyDirection.MAXIMIZE] or study.get_trials(deepcopy=False):
+            raise UserError(
+                f"study {location.name!r} in {location.public_storage} was made by another program; "
+                "give another --study-name"
+            )
         study.set_user_attr("settings", wanted)
     elif differences := list(_differences(stored, wanted)):
         raise UserError(
@@ -146,21 +182,16 @@ def _create_or_resume(location: StudyLocation, wanted: dict[str, Any]) -> optuna
     return study
 
 
-@contextmanager
-def writing(location: StudyLocation, wanted: dict[str, Any]) -> Iterator[optuna.Study]:
-    """The study of this name, made if missing, for the one run that may write it.
+def _remove_if_empty(folder: Path) -> None:
+    with suppress(OSError):
+        folder.rmdir()
 
-    The operating system lets go of the lock when a run dies.
 
-    Raises:
-        UserError: the folder cannot be written, the storage cannot be opened, the study was made with other settings,
-            or another run works on it; nothing is left behind that was not there before.
-    """
-    created = [folder for folder in (location.folder, *location.folder.parents) if not folder.exists()]
+def _lock(location: StudyLocation) -> AcquireReturnProxy[FileLock]:
+    """Held until the `with` of it ends; the operating system lets go of it when a run dies."""
     try:
         location.folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(location.folder / "lock")
-        lock.acquire(timeout=0)
+        return FileLock(location.folder / "lock").acquire(timeout=0)
     except Timeout as error:
         raise UserError(f"study {location.name!r} is being worked on by another run; wait for it or stop it") from error
     except OSError as error:
@@ -168,14 +199,27 @@ def writing(location: StudyLocation, wanted: dict[str, Any]) -> Iterator[optuna.
             f"--output-dir {location.folder.parent}: {location.folder} cannot be written ({error.strerror}); "
             "give a folder that can"
         ) from error
-    with lock:
-        try:
-            study = _create_or_resume(location, wanted)
-        except UserError:
+
+
+@contextmanager
+def writing(location: StudyLocation, wanted: dict[str, Any]) -> Iterator[optuna.Study]:
+    """The study of this name, made if missing, for the one run that may write it.
+
+    Raises:
+        UserError: the folder cannot be written, the storage cannot be used, the study was made with other settings or
+            by another program, or another run works on it; a folder made for it is removed again.
+    """
+    created = [folder for folder in (location.folder, *location.folder.parents) if not folder.exists()]
+    with ExitStack() as held:
+        with ExitStack() as undo:
+            for folder in reversed(created):
+                undo.callback(_remove_if_empty, folder)
+            held.enter_context(_lock(location))
             if created:
-                shutil.rmtree(created[-1])
-            raise
-        lock.release()  # `with` took it a second time
+                undo.callback(shutil.rmtree, location.folder)
+            with _told_of_storage_errors(location):
+                study = _create_or_resume(location, wanted)
+            undo.pop_all()
         yield study
 
 
@@ -198,11 +242,15 @@ def make_sampler(name: SamplerName, study_seed: int) -> Callable[[int], optuna.s
         case "gp":
             return lambda seed: optuna.samplers.GPSampler(seed=seed)
         case "qmc":
-            return lambda seed: optuna.samplers.QMCSampler(
-                seed=study_seed, scramble=True, warn_independent_sampling=False
-            )
+            return lambda seed: _quasi_random_sampler(study_seed)
         case _:
             assert_never(name)
+
+
+def _quasi_random_sampler(seed: int) -> optuna.samplers.BaseSampler:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)  # its interface, which may change, is used here alone
+        return optuna.samplers.QMCSampler(seed=seed, scramble=True, warn_independent_sampling=False)
 
 
 def make_pruner(name: PrunerName, epochs: int) -> optuna.pruners.BasePruner:
@@ -317,3 +365,24 @@ def total_ledger(study: optuna.Study) -> Ledger:
         if (stored := trial.user_attrs.get("ledger")) is not None:
             total += Ledger(proposals=stored["proposals"], rejected=stored["rejected"], reasons=stored["reasons"])
     return total
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FinalScore:
+    """What the test images said of one trial's weights: mean cross-entropy, fraction correct, number of images."""
+
+    trial: int
+    loss: float
+    accuracy: float
+    n: int
+
+
+def read_test_score(study: optuna.Study, trial: int) -> FinalScore | None:
+    """The score on the test images, if they were read for this trial."""
+    stored = study.user_attrs.get("test_score")
+    return FinalScore(**stored) if stored is not None and stored["trial"] == trial else None
+
+
+def write_test_score(study: optuna.Study, score: FinalScore) -> None:
+    """Remember that the test images were read, for which trial, and what they said."""
+    study.set_user_attr("test_score", asdict(score))

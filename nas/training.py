@@ -15,6 +15,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.optim.sgd import sgd
 
 from nas.architecture import Candidate
 from nas.constraints import Constraints
@@ -24,7 +25,8 @@ from nas.readers import Dataset, Images
 from nas.recipe import Recipe
 
 CHUNK = 1024  # images augmented at a time; measured on one core: 1.4 times the images per second of chunks of 64
-EVALUATION_BATCH = 250  # keeps the peak memory of an evaluation below that of a training step
+EVALUATION_BATCH = 250  # images whose losses are summed in one go
+FORWARD_BATCH = 50  # of them in memory at a time; measured: the same scores, 1.6 times the speed, 60 MB less
 
 
 class DivergedError(Exception):
@@ -96,12 +98,35 @@ def _floating_state(network: nn.Module) -> list[Tensor]:
     return [value for value in network.state_dict().values() if value.is_floating_point()]
 
 
-def optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.SGD:
-    """Weight decay on kernels, none on biases and batch normalization."""
-    kernels = [p for p in network.parameters() if p.ndim > 1]
-    others = [p for p in network.parameters() if p.ndim <= 1]
-    groups = [{"params": kernels, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=recipe.momentum, nesterov=recipe.momentum > 0)
+class SGD:
+    """SGD with Nesterov momentum; weight decay on kernels, none on biases and batch normalization.
+
+    The arithmetic is torch.optim.SGD's, bit for bit. The class itself imports torch._dynamo when it is made: measured,
+    150 MB and 907 modules in every worker process.
+    """
+
+    def __init__(self, network: nn.Module, recipe: Recipe) -> None:
+        kernels = [p for p in network.parameters() if p.ndim > 1]
+        others = [p for p in network.parameters() if p.ndim <= 1]
+        self._momentum = recipe.momentum
+        self._groups = ((kernels, recipe.weight_decay), (others, 0.0))
+        self._buffers: tuple[list[Tensor | None], ...] = tuple([None] * len(group) for group, _ in self._groups)
+
+    @torch.no_grad()
+    def step(self, rate: float) -> None:
+        """Move the parameters against their gradients."""
+        for (parameters, weight_decay), buffers in zip(self._groups, self._buffers, strict=True):
+            sgd(
+                parameters,
+                [p.grad for p in parameters],
+                buffers,
+                weight_decay=weight_decay,
+                momentum=self._momentum,
+                lr=rate,
+                dampening=0.0,
+                nesterov=self._momentum > 0,
+                maximize=False,
+            )
 
 
 def shuffled_batches(
@@ -124,7 +149,8 @@ def evaluate(network: nn.Module, images: Images, data: TrainingData, device: tor
     network.eval()
     loss, correct = 0.0, 0
     for part in torch.split(torch.arange(len(images)), EVALUATION_BATCH):
-        scores = network(prepare(images.images[part].to(device), data.mean, data.std))
+        pixels = torch.split(images.images[part].to(device), FORWARD_BATCH)
+        scores = torch.cat([network(prepare(piece, data.mean, data.std)) for piece in pixels])
         labels = images.labels[part].to(device)
         loss += float(F.cross_entropy(scores, labels, reduction="sum"))
         correct += int((scores.argmax(1) == labels).sum())
@@ -157,7 +183,7 @@ class Training:
         check_built(self._network, job.candidate.architecture, job.constraints, self.recipe.epochs)
         self._network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
         self._average = WeightAverage(self._network, self.recipe.ema_decay)
-        self._optimizer = optimizer(self._network, self.recipe)
+        self._optimizer = SGD(self._network, self.recipe)
         self._step = 0
 
     @property
@@ -171,12 +197,10 @@ class Training:
 
     def step(self, images: Tensor, labels: Tensor) -> Tensor:
         """One optimizer step on images (N, C, H, W) and labels (N,); the mean loss, a scalar."""
-        for group in self._optimizer.param_groups:
-            group["lr"] = learning_rate(self.recipe, self._step, self.recipe.epochs * self.steps_per_epoch)
         loss = F.cross_entropy(self._network(images), labels)
-        self._optimizer.zero_grad()
+        self._network.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]  # torch's stub
-        self._optimizer.step()
+        self._optimizer.step(learning_rate(self.recipe, self._step, self.recipe.epochs * self.steps_per_epoch))
         self._average.update()
         self._step += 1
         return loss.detach()

@@ -9,9 +9,9 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from multiprocessing import connection, get_context, parent_process
+from collections.abc import Callable, Iterator
+from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
+from multiprocessing import active_children, connection, get_context, parent_process
 from typing import Protocol
 
 import torch
@@ -82,19 +82,34 @@ class LocalWorker:
     """One spawned process of this machine."""
 
     def __init__(self) -> None:
+        others = active_children()
         self._executor = ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=prepare_process)
-        self._pid = self._executor.submit(os.getpid)
+        self._executor.submit(os.getpid)  # makes it start the process
+        (self._process,) = (child for child in active_children() if child not in others)
+
+    @property
+    def pid(self) -> int:
+        """The process."""
+        assert self._process.pid is not None
+        return self._process.pid
 
     def start(self, job: TrainingJob) -> Future[EpochReport]:
-        return self._executor.submit(_start, job)
+        return self._submit(_start, job)
 
     def next(self) -> Future[EpochReport]:
-        return self._executor.submit(_next)
+        return self._submit(_next)
 
     def stop(self) -> None:
-        if self._pid.done() and not self._pid.exception():
-            os.kill(self._pid.result(), signal.SIGKILL)
+        self._process.kill()
         self._executor.shutdown(wait=True, cancel_futures=True)
+
+    def _submit(self, function: Callable[..., EpochReport], *args: TrainingJob) -> Future[EpochReport]:
+        try:
+            return self._executor.submit(function, *args)
+        except BrokenExecutor as error:  # the process has died since it answered last
+            failed: Future[EpochReport] = Future()
+            failed.set_exception(error)
+            return failed
 
 
 def devices(device: str, jobs: int | None) -> tuple[str, ...]:

@@ -1,0 +1,57 @@
+"""The dry run: what it prints of the real default space, and its estimate's parts."""
+
+import io
+import random
+import re
+
+import pytest
+from rich.console import Console
+
+from nas.dry_run import DRAWS, dry_run, expected_epochs, size_histogram
+from nas.readers import Dataset
+from nas.sampling import probe
+from nas.scheduler import Plan
+from nas.space import load_space
+from nas.study import PRUNERS, PrunerName
+
+SPACE = load_space("mnist")
+
+
+def test_expected_epochs_without_a_pruner_is_every_epoch() -> None:
+    assert expected_epochs("none", trials=10, epochs=19) == 19
+
+
+@pytest.mark.parametrize("pruner", [name for name in PRUNERS if name != "none"])
+def test_expected_epochs_with_a_pruner_is_fewer_and_at_least_one(pruner: PrunerName) -> None:
+    assert 1 < expected_epochs(pruner, trials=50, epochs=19) < 15
+
+
+def test_histogram_counts_every_feasible_candidate() -> None:
+    feasible, _ = probe(SPACE, seed=1, draws=2_000, until_feasible=False)
+    output = io.StringIO()
+    Console(file=output, width=100).print(size_histogram(feasible))
+    counts = re.findall(r"[\d,]+ – [\d,]+ +([\d,]+)", output.getvalue())
+    assert sum(int(count.replace(",", "")) for count in counts) == len(feasible) > 0
+
+
+def test_dry_run_of_the_default_space_prints_what_a_person_asks() -> None:
+    output = io.StringIO()
+    dataset = Dataset(name="mnist", input_shape=(1, 28, 28))
+    plan = Plan(trials=50, devices=("cpu",), dataset=dataset, constraints=SPACE.constraints, seed=0)
+    ledger = dry_run(SPACE, plan, "hyperband", Console(file=output, width=120))
+    text = output.getvalue()
+    assert ledger.proposals == DRAWS
+    for part in (
+        "max_params",
+        "max_macs",
+        "forbid linear",
+        "smallest: ",
+        "largest: ",
+        "18,738 parameters",
+        "50 trials take",
+    ):
+        assert part in text
+    rng = random.Random(0)  # the same draws, counted again
+    fits = [SPACE.check(SPACE.decode(SPACE.draw(rng))) for _ in range(DRAWS)]
+    accepted = sum(type(verdict).__name__ == "Feasible" for verdict in fits)
+    assert ledger.rejected == DRAWS - accepted

@@ -1,0 +1,110 @@
+"""Option values: what is taken, and the sentence about what is not."""
+
+import argparse
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from nas.errors import UserError
+from nas.options import Parser, add_data_dir, add_location, fraction, natural, positive, positive_seconds, run
+
+
+@pytest.mark.parametrize(
+    ("option_type", "text", "value"),
+    [
+        (positive, "1", 1),
+        (positive, "20000", 20_000),
+        (natural, "0", 0),
+        (natural, str(2**40), 2**40),
+        (positive_seconds, "0.5", 0.5),
+        (positive_seconds, "1e3", 1000.0),
+        (fraction, "0.994", 0.994),
+        (fraction, "1", 1.0),
+    ],
+)
+def test_option_types_take_values_up_to_their_bounds(
+    option_type: Callable[[str], float], text: str, value: float
+) -> None:
+    assert option_type(text) == value
+    assert type(option_type(text)) is type(value)
+
+
+WHOLE = "must be a whole number of at least"
+SECONDS = "must be a number of seconds above 0"
+FRACTION = "must be a fraction above 0 and at most 1, such as 0.994"
+
+
+@pytest.mark.parametrize(
+    ("option_type", "texts", "rule"),
+    [
+        (positive, ("0", "-3", "x", "1.5", "", "+-3", "²", "9" * 5000), f"{WHOLE} 1"),
+        (natural, ("-1", "x", "", "++3", "1e3"), f"{WHOLE} 0"),
+        (positive_seconds, ("0", "-1", "x", "nan", "inf", ""), SECONDS),
+        (fraction, ("0", "1.01", "99.4", "nan", "-inf", "x"), FRACTION),
+    ],
+)
+def test_option_types_say_what_they_want(
+    option_type: Callable[[str], float], texts: tuple[str, ...], rule: str
+) -> None:
+    for text in texts:
+        with pytest.raises(argparse.ArgumentTypeError, match=f"^{re.escape(f'{text!r} {rule}')}$"):
+            option_type(text)
+
+
+def test_parser_raises_a_sentence_instead_of_printing_usage() -> None:
+    options = Parser(prog="x")
+    options.add_argument("--trials", type=positive)
+    with pytest.raises(UserError, match=r"^argument --trials: '0' must be a whole number of at least 1; see --help$"):
+        options.parse_args(["--trials", "0"])
+    with pytest.raises(UserError, match=r"^unrecognized arguments: --trails 3; see --help$"):
+        options.parse_args(["--trails", "3"])
+
+
+def test_location_options_have_defaults_and_honour_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPTUNA_STORAGE", "sqlite:///env.db")
+    options = Parser(prog="x")
+    add_location(options)
+    add_data_dir(options)
+    args = options.parse_args([])
+    assert (args.storage, args.output_dir, args.data_dir) == ("sqlite:///env.db", Path("results"), None)
+    assert options.parse_args(["--storage", "sqlite:///other.db"]).storage == "sqlite:///other.db"
+
+
+def raising(error: BaseException) -> Callable[[], int]:
+    def command() -> int:
+        raise error
+
+    return command
+
+
+@pytest.mark.parametrize(
+    ("command", "status", "printed"),
+    [
+        (lambda: 0, 0, ""),
+        (lambda: 1, 1, ""),
+        (raising(UserError("two\nlines")), 2, "error: two lines\n"),
+        (raising(KeyboardInterrupt()), 130, ""),
+    ],
+)
+def test_run_exits_with_the_status(
+    command: Callable[[], int], status: int, printed: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as exit_info:
+        run(command)
+    assert exit_info.value.code == status
+    assert capsys.readouterr() == ("", printed)
+
+
+def test_run_lets_a_bug_keep_its_traceback() -> None:
+    with pytest.raises(ZeroDivisionError):
+        run(raising(ZeroDivisionError()))
+
+
+def test_options_import_nothing_heavy() -> None:
+    import subprocess
+
+    code = "import sys, nas.options; sys.exit(' '.join({'torch', 'sqlalchemy', 'alembic'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False).stderr == "\n"

@@ -1,0 +1,243 @@
+"""The end of a search: the choice, the one reading of the test images, the files, and exports of other trials."""
+
+import csv
+import io
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import optuna
+import pytest
+import torch
+from optuna.trial import TrialState
+from rich.console import Console
+from safetensors.torch import load_file
+
+from nas import export
+from nas.architecture import Architecture, Candidate, Conv, Head, MaxPool
+from nas.constraints import Constraints
+from nas.data import load_test
+from nas.network import build
+from nas.readers import Dataset
+from nas.recipe import Recipe
+from nas.results import TRIALS, choose, finish, verdict
+from nas.sampling import FeasibleSampler
+from nas.space import SearchSpace, Trial
+from nas.study import (
+    FinalScore,
+    StudyLocation,
+    describe,
+    locate,
+    make_sampler,
+    ranked,
+    records,
+    settings,
+    writing,
+)
+from nas.training import weights_of
+
+MNIST = Dataset(name="mnist", input_shape=(1, 28, 28))
+RECIPE = Recipe(epochs=3)
+
+
+def sample(trial: Trial) -> Candidate:
+    layers = (Conv(out_channels=trial.suggest_int("kernels", 2, 9)), MaxPool(kernel_size=4))
+    architecture = Architecture(input_shape=(1, 28, 28), num_classes=10, layers=layers, head=Head())
+    return Candidate(architecture=architecture, recipe=RECIPE)
+
+
+SPACE = SearchSpace(
+    sample=sample,
+    constraints=Constraints(max_params=400, forbid=("linear",)),
+    dataset="mnist",
+    recipe=RECIPE,
+    target=0.99,
+)
+
+# (validation accuracies, validation loss, how it ended): trials 1 and 2 tie, and 2 has the lower loss
+TRIALS_TOLD: list[tuple[list[float], float, TrialState]] = [
+    ([0.1, 0.2, 0.3], 2.0, TrialState.COMPLETE),
+    ([0.2, 0.9, 0.8], 1.0, TrialState.COMPLETE),
+    ([0.3, 0.4, 0.8], 0.9, TrialState.COMPLETE),
+    ([0.95], 0.1, TrialState.PRUNED),
+]
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[optuna.Study, StudyLocation]]:
+    """A study whose trials have weights (untrained ones: what is tested here does not depend on them)."""
+    location = locate("told", tmp_path_factory.mktemp("results"), None)
+    with writing(location, settings(SPACE, seed=0, sampler="random", pruner="none")) as study:
+        study.sampler = sampler = FeasibleSampler(make_sampler("random", 0), SPACE, 0, seen=set())
+        for accuracies, loss, state in TRIALS_TOLD:
+            trial = study.ask(SPACE.distributions)
+            assert sampler.accepted is not None
+            describe(trial, sampler.accepted, sampler.ledger, 0)
+            for epoch, accuracy in enumerate(accuracies, 1):
+                trial.report(accuracy, epoch)
+            trial.set_user_attr("val_loss", loss)
+            torch.manual_seed(trial.number)
+            path = location.weights_path(trial.number)
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(weights_of(build(sampler.accepted.candidate.architecture)))
+            study.tell(trial, accuracies[-1] if state is TrialState.COMPLETE else None, state=state)
+        yield study, location
+
+
+_opened: list[str] = []
+sys.addaudithook(lambda event, args: _opened.append(str(args[0])) if event == "open" else None)
+
+
+@contextmanager
+def opened_test_files() -> Iterator[list[str]]:
+    """The files of MNIST's test set that were opened meanwhile."""
+    _opened.clear()
+    found: list[str] = []
+    yield found
+    found += [name for name in _opened if "t10k" in name]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finished:
+    """A study after `finish` ran twice: what each run printed, and which test files it opened."""
+
+    study: optuna.Study
+    location: StudyLocation
+    said: list[str]
+    opened: list[list[str]]
+
+
+@pytest.fixture(scope="module")
+def finished(told: tuple[optuna.Study, StudyLocation]) -> Finished:
+    study, location = told
+    result = Finished(study=study, location=location, said=[], opened=[])
+    for _ in range(2):
+        output = io.StringIO()
+        with opened_test_files() as opened:
+            finish(study, location, SPACE, MNIST, Console(file=output, width=200))
+        result.said.append(output.getvalue())
+        result.opened.append(opened)
+    return result
+
+
+def test_winner_is_the_best_final_epoch_then_the_lower_loss(told: tuple[optuna.Study, StudyLocation]) -> None:
+    study, location = told
+    winner = choose(study, location, MNIST)
+    assert winner is not None
+    assert winner.record.number == 2
+    assert [trial.number for trial in ranked(records(study))] == [2, 1, 0]
+
+
+def test_test_images_are_read_once_in_a_studys_life(finished: Finished) -> None:
+    first, second = finished.opened
+    assert (len(first), second) == (2, [])  # images and labels
+
+
+def test_finish_writes_the_promised_files_and_says_where(finished: Finished) -> None:
+    folder = finished.location.folder
+    for name in ("best/model.py", "best/weights.safetensors", "best/summary.txt", TRIALS):
+        assert (folder / name).is_file()
+        assert str(folder / name) in finished.said[0]
+    assert not list(folder.glob(".*"))
+
+
+def test_test_accuracy_is_that_of_the_exported_file(finished: Finished) -> None:
+    folder = finished.location.folder / "best"
+    model: dict[str, Any] = {"__name__": "exported"}
+    exec((folder / "model.py").read_text(), model)
+    net = model["Net"]().eval()
+    net.load_state_dict(load_file(folder / "weights.safetensors"))
+    images = load_test(MNIST)
+    with torch.no_grad():
+        answers = net(model["preprocess"](images.images)).argmax(1)
+    accuracy = float((answers == images.labels).double().mean())
+    stored = finished.study.user_attrs["test_score"]
+    assert stored["accuracy"] == pytest.approx(accuracy, abs=1e-12)
+    assert (stored["trial"], stored["n"]) == (2, 10_000)
+    for said in finished.said:
+        assert f"Test accuracy {accuracy:.2%} (10,000 images, read once, after the choice)." in said
+
+
+def test_trials_csv_tells_what_the_study_tells(finished: Finished) -> None:
+    rows = list(csv.DictReader((finished.location.folder / TRIALS).read_text().splitlines()))
+    trials = finished.study.get_trials()
+    assert [int(row["number"]) for row in rows] == [0, 1, 2, 3]
+    assert [row["state"] for row in rows] == ["COMPLETE", "COMPLETE", "COMPLETE", "PRUNED"]
+    assert [int(row["kernels"]) for row in rows] == [trial.params["kernels"] for trial in trials]
+    assert [int(row["seed"]) for row in rows] == [trial.user_attrs["seed"] for trial in trials]
+    assert [float(row["val_accuracy"]) for row in rows] == [0.3, 0.8, 0.8, 0.95]
+    assert [int(row["epochs"]) for row in rows] == [3, 3, 3, 1]
+
+
+def test_summary_file_is_what_was_printed_and_has_torchinfos_total(finished: Finished) -> None:
+    text = (finished.location.folder / "best/summary.txt").read_text()
+    params = ranked(records(finished.study))[0].params
+    assert text in finished.said[1]
+    assert f"Total params: {params:,}" in text
+    assert "4 networks trained, 1 of them stopped" in text
+    assert "10 epochs" in text
+
+
+def command(monkeypatch: pytest.MonkeyPatch, location: StudyLocation, *arguments: str) -> int:
+    common = ["--study-name", location.name, "--output-dir", str(location.folder.parent)]
+    monkeypatch.setattr(sys, "argv", ["nas.export", *common, *arguments])
+    return export.main()
+
+
+def test_export_of_a_stopped_trial_says_how_far_it_got(
+    told: tuple[optuna.Study, StudyLocation], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, location = told
+    folder = location.folder / "trials/3"
+    with opened_test_files() as opened:
+        assert command(monkeypatch, location, "--trial", "3") == 0
+    assert capsys.readouterr().out == f"written: {folder / 'model.py'}, {folder / 'weights.safetensors'}\n"
+    text = " ".join((folder / "model.py").read_text().split())
+    assert "stopped after epoch 1 of 3" in text
+    assert "the test set was not read for this network" in text
+    assert opened == []
+
+
+@pytest.mark.parametrize("trial", ["9", "-1", "x"])
+def test_export_of_no_such_trial_is_one_sentence(
+    told: tuple[optuna.Study, StudyLocation], monkeypatch: pytest.MonkeyPatch, trial: str
+) -> None:
+    _, location = told
+    messages = {
+        "9": "--trial 9: study 'told' has no such trained trial; it has 0 to 3",
+        "-1": "argument --trial: '-1' must be a whole number of at least 0; see --help",
+        "x": "argument --trial: 'x' must be a whole number of at least 0; see --help",
+    }
+    with pytest.raises(ValueError, match=f"^{re.escape(messages[trial])}$"):
+        command(monkeypatch, location, f"--trial={trial}")
+
+
+def test_export_without_weights_is_one_sentence(
+    told: tuple[optuna.Study, StudyLocation], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, location = told
+    path = location.weights_path(0)
+    content = path.read_bytes()
+    path.unlink()
+    try:
+        message = f"trial 0 has no weights: {path} cannot be read (No such file or directory)"
+        with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+            command(monkeypatch, location, "--trial", "0")
+    finally:
+        path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "target", "text"),
+    [
+        (0.9950, 0.994, "Target 99.40%: reached in this one run (n = 1), 1.4 standard errors above it."),
+        (0.9940, 0.994, "Target 99.40%: reached in this one run (n = 1), 0.0 standard errors above it."),
+        (0.9930, 0.994, "Target 99.40%: missed in this one run (n = 1), 1.2 standard errors below it."),
+        (0.9930, None, "No target was set."),
+    ],
+)
+def test_verdict_says_how_sure_one_run_is(accuracy: float, target: float | None, text: str) -> None:
+    assert verdict(FinalScore(trial=0, loss=0.1, accuracy=accuracy, n=10_000), target) == text
