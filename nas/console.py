@@ -123,8 +123,8 @@ def _follow_plain(events: Iterator[Progress], title: str, console: Console, verb
     for last in events:
         if verbosity == NORMAL and ": epoch " in last.news:
             continue
-        done = last.seconds_left is None or last.trained >= last.total
-        left = "" if done else f", {roughly(last.seconds_left)} left"
+        seconds = last.seconds_left if last.trained < last.total else None
+        left = "" if seconds is None else f", {roughly(seconds)} left"
         line = f"{duration(monotonic() - started)}  {last.trained} of {last.total} trained{left}  {last.news}"
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     if last is not None:

@@ -129,6 +129,8 @@ class Scheduler:
                         pending[slot.worker.start(self._job(slot, flight))] = slot
                         yield self._progress(_begins(flight))
                 if not pending:
+                    if self._exhausted:
+                        yield self._progress("no new feasible candidate was found, so the search ends here")
                     return
                 done, _ = wait(pending, return_when=FIRST_COMPLETED)
                 for future in done:
@@ -259,7 +261,7 @@ class Scheduler:
         typical = fmean(times)
         flights = [slot.flight for slot in self._slots if slot.flight is not None]
         begun = sum(max(0.0, typical - sum(report.seconds for report in flight.reports)) for flight in flights)
-        to_begin = max(0, self._plan.trials - self._trained() - len(flights))
+        to_begin = 0 if self._exhausted else max(0, self._plan.trials - self._trained() - len(flights))
         return (to_begin * typical + begun) / len(self._plan.devices)
 
 

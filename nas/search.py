@@ -160,7 +160,8 @@ def plan_of(args: argparse.Namespace, space: SearchSpace) -> "Plan":
     workers = devices(args.device, args.jobs)
     if (classes := len(load_training(dataset).classes)) != space.num_classes:
         raise UserError(
-            f"data set {space.dataset!r} has {classes} classes, the networks of the space {space.num_classes}"
+            f"data set {space.dataset!r} has {classes} classes, the networks of the space {space.num_classes}; "
+            "make them equal"
         )
     return Plan(
         trials=args.trials,

@@ -242,7 +242,7 @@ def make_sampler(name: SamplerName, study_seed: int) -> Callable[[int], optuna.s
         case "gp":
             return lambda seed: optuna.samplers.GPSampler(seed=seed)
         case "qmc":
-            return lambda seed: _quasi_random_sampler(study_seed)
+            return lambda seed: _quasi_random_sampler(derive_seed(study_seed, "quasi-random"))
         case _:
             assert_never(name)
 

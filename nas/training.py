@@ -106,8 +106,8 @@ class SGD:
     """
 
     def __init__(self, network: nn.Module, recipe: Recipe) -> None:
-        kernels = [p for p in network.parameters() if p.ndim > 1]
-        others = [p for p in network.parameters() if p.ndim <= 1]
+        kernels: list[Tensor] = [p for p in network.parameters() if p.ndim > 1]
+        others: list[Tensor] = [p for p in network.parameters() if p.ndim <= 1]
         self._momentum = recipe.momentum
         self._groups = ((kernels, recipe.weight_decay), (others, 0.0))
         self._buffers: tuple[list[Tensor | None], ...] = tuple([None] * len(group) for group, _ in self._groups)
@@ -118,7 +118,7 @@ class SGD:
         for (parameters, weight_decay), buffers in zip(self._groups, self._buffers, strict=True):
             sgd(
                 parameters,
-                [p.grad for p in parameters],
+                [p.grad for p in parameters],  # type: ignore[misc]  # the loss depends on every parameter
                 buffers,
                 weight_decay=weight_decay,
                 momentum=self._momentum,

@@ -16,9 +16,7 @@ from nas.study import TrialRecord
 
 LONG = " ".join(["c16d5 p2 t8"] * 20) + " | gap 1×1"
 LEDGER = Ledger(proposals=1500, rejected=1488, reasons={"max_params": 1400, "forbid linear": 90, "duplicate": 2})
-LEDGER_LINE = (
-    "1,488 of 1,500 proposals rejected before training: max_params 1,400 · forbid linear 90 · duplicate 2"
-)
+LEDGER_LINE = "1,488 of 1,500 proposals rejected before training: max_params 1,400 · forbid linear 90 · duplicate 2"
 SPACE = load_space(str(Path(__file__).parent / "data" / "valid.py"))
 
 BEST = TrialRecord(

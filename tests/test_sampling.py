@@ -1,0 +1,264 @@
+"""Sampling: every trial is feasible and new, whichever sampler proposes; and the ledger of what was rejected."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from statistics import fmean
+
+import optuna
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from optuna.trial import TrialState
+
+from nas.architecture import Architecture, Candidate, Conv, Head, MaxPool, digest, notation
+from nas.constraints import Constraints, Limit, Violation
+from nas.recipe import Recipe
+from nas.sampling import (
+    DUPLICATE,
+    MAX_PROPOSALS,
+    FeasibleSampler,
+    Ledger,
+    NearestMiss,
+    NothingFeasibleError,
+    derive_seed,
+    probe,
+)
+from nas.space import Feasible, Rejected, SearchSpace, Trial, load_space
+from nas.study import SAMPLERS, SamplerName, make_pruner, make_sampler
+
+DIGITS = load_space(str(Path(__file__).parent / "data" / "digits.py"))
+MNIST = load_space("mnist")
+
+
+def sample_three(trial: Trial) -> Candidate:
+    """Networks of 1, 2 or 3 kernels; `same` never varies and `unused` changes nothing."""
+    trial.suggest_int("same", 5, 5)
+    trial.suggest_float("unused", 0.0, 1.0)
+    layers = (MaxPool(), Conv(out_channels=trial.suggest_int("kernels", 1, 3)))
+    architecture = Architecture(input_shape=(1, 8, 8), num_classes=2, layers=layers, head=Head())
+    return Candidate(architecture=architecture, recipe=Recipe(epochs=1))
+
+
+THREE = SearchSpace(sample=sample_three, constraints=Constraints(), dataset="toy", recipe=Recipe(epochs=1))
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """As in the scheduler; Gaussian processes are many times slower when threads wait for a busy core."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def study_in(
+    storage: str | optuna.storages.BaseStorage | None, pruner: optuna.pruners.BasePruner | None = None
+) -> optuna.Study:
+    return optuna.create_study(
+        storage=storage, study_name="study", direction="maximize", load_if_exists=True, pruner=pruner
+    )
+
+
+def sampler_for(study: optuna.Study, space: SearchSpace, name: SamplerName, seed: int = 0) -> FeasibleSampler:
+    seen = {trial.user_attrs["digest"] for trial in study.trials}
+    study.sampler = sampler = FeasibleSampler(make_sampler(name, seed), space, seed, seen)
+    return sampler
+
+
+def search(study: optuna.Study, sampler: FeasibleSampler, trials: int) -> Ledger:
+    """Ask for so many trials, each scored by its parameters: one in three stopped early, the others told."""
+    ledger = Ledger()
+    for _ in range(trials):
+        trial = study.ask(sampler.distributions)
+        assert sampler.accepted is not None
+        trial.set_user_attr("digest", digest(sampler.accepted.candidate))
+        ledger += sampler.ledger
+        score = sampler.accepted.cost.params / 20_000
+        trial.report(score, 1)
+        trial.should_prune()
+        if trial.number % 3:
+            study.tell(trial, score)
+        else:
+            study.tell(trial, state=TrialState.PRUNED)
+    return ledger
+
+
+@pytest.mark.parametrize(("storage", "pruner"), [(None, None), ("sqlite://", make_pruner("hyperband", 9))])
+@pytest.mark.parametrize(
+    ("space", "name", "trials"),
+    [
+        *((DIGITS, "tpe", 16), (DIGITS, "random", 12), (DIGITS, "qmc", 12), (DIGITS, "gp", 11)),
+        *((MNIST, "tpe", 12), (MNIST, "random", 8), (MNIST, "qmc", 8), (MNIST, "gp", 4)),
+    ],
+)
+def test_feasible_sampler_makes_only_feasible_new_trials(
+    space: SearchSpace, name: SamplerName, trials: int, storage: str | None, pruner: optuna.pruners.BasePruner | None
+) -> None:
+    study = study_in(storage, pruner)
+    ledger = search(study, sampler_for(study, space, name), trials)
+    assert len(study.trials) == trials, "a rejected proposal is no trial"
+    assert ledger.proposals - ledger.rejected == trials
+    assert ledger.rejected > 0
+    candidates = [space.decode(trial.params) for trial in study.trials]
+    assert all(isinstance(space.check(candidate), Feasible) for candidate in candidates)
+    assert len({digest(candidate) for candidate in candidates}) == trials
+    for trial, candidate in zip(study.trials, candidates, strict=True):
+        assert trial.distributions == space.distributions
+        assert trial.user_attrs["digest"] == digest(candidate), "`accepted` is what the trial's parameters stand for"
+        for parameter, value in trial.params.items():
+            distribution = space.distributions[parameter]
+            assert distribution._contains(distribution.to_internal_repr(value))
+
+
+def test_tpe_learns_through_the_feasible_sampler() -> None:
+    """Larger networks score higher here; the random sampler draws from the same feasible candidates."""
+    scores = {}
+    for name in ("tpe", "random"):
+        study = study_in(None)
+        search(study, sampler_for(study, MNIST, name), 45)
+        scores[name] = fmean(trial.values[0] for trial in study.trials[20:] if trial.values)
+    assert scores["tpe"] > scores["random"] + 0.1
+
+
+@pytest.mark.parametrize("name", [name for name in SAMPLERS if name != "gp"])
+def test_feasible_sampler_resumed_draws_what_an_uninterrupted_one_would(name: SamplerName) -> None:
+    straight = study_in(None)
+    search(straight, sampler_for(straight, DIGITS, name), 16)
+    storage = optuna.storages.RDBStorage("sqlite://")
+    for trials in (5, 11):
+        resumed = study_in(storage)
+        search(resumed, sampler_for(resumed, DIGITS, name), trials)
+    assert [trial.params for trial in resumed.trials] == [trial.params for trial in straight.trials]
+    assert [trial.values for trial in resumed.trials] == [trial.values for trial in straight.trials]
+
+
+@pytest.mark.parametrize("name", ["tpe", "random", "qmc"])
+def test_feasible_sampler_draws_otherwise_with_another_seed(name: SamplerName) -> None:
+    drawn = []
+    for seed in (0, 2**40):
+        study = study_in(None)
+        search(study, sampler_for(study, MNIST, name, seed), 1)
+        drawn.append(study.trials[0].params)
+    assert drawn[0] != drawn[1]
+
+
+@pytest.mark.parametrize("name", ["tpe", "random", "qmc"])
+def test_feasible_sampler_draws_duplicates_again_and_counts_them(name: SamplerName) -> None:
+    study = study_in(None)
+    sampler = sampler_for(study, THREE, name)
+    ledger = search(study, sampler, 3)
+    assert sorted(trial.params["kernels"] for trial in study.trials) == [1, 2, 3]
+    assert {trial.params["same"] for trial in study.trials} == {5}
+    assert ledger.reasons.get("duplicate", 0) == ledger.rejected == ledger.proposals - 3
+
+
+def test_feasible_sampler_gives_up_when_nothing_new_is_left() -> None:
+    study = study_in(None)
+    sampler = sampler_for(study, THREE, "random")
+    search(study, sampler, 3)
+    with pytest.raises(NothingFeasibleError, match=r"^no new feasible candidate among 20,000 proposals$") as error:
+        study.ask(sampler.distributions)
+    assert error.value.ledger == Ledger(
+        proposals=MAX_PROPOSALS, rejected=MAX_PROPOSALS, reasons={"duplicate": MAX_PROPOSALS}
+    )
+
+
+def test_feasible_sampler_gives_up_when_nothing_is_feasible() -> None:
+    tight = replace(THREE, constraints=Constraints(max_params=10))
+    study = study_in(None)
+    with pytest.raises(NothingFeasibleError) as error:
+        study.ask(sampler_for(study, tight, "tpe").distributions)
+    ledger = error.value.ledger
+    assert ledger.reasons == {"max_params": MAX_PROPOSALS}
+    # one kernel: 9 weights, 2 of the batch normalization, 1 × 2 + 2 of the classifier
+    assert ledger.nearest == NearestMiss(
+        excess=0.5, notation="p2 c1 | gap 1×1", violations=("15 params, 50.0 % over the limit of 10",)
+    )
+
+
+def test_feasible_sampler_leaves_the_set_it_is_given_alone() -> None:
+    study, seen = study_in(None), set[str]()
+    study.sampler = sampler = FeasibleSampler(make_sampler("random", 0), THREE, 0, seen)
+    study.ask(sampler.distributions)
+    assert seen == set()
+
+
+def test_probe_counts_every_draw_and_stops_when_asked() -> None:
+    feasible, ledger = probe(DIGITS, 3, draws=500, until_feasible=False)
+    assert (ledger.proposals, len(feasible)) == (500, 500 - ledger.rejected)
+    assert ledger.acceptance == pytest.approx(len(feasible) / 500)
+    first, short = probe(DIGITS, 3, draws=500, until_feasible=True)
+    assert first == feasible[:1]
+    assert short.proposals - short.rejected == 1
+    assert probe(DIGITS, 3, draws=500, until_feasible=False)[1] == ledger
+
+
+def test_probe_names_the_nearest_miss() -> None:
+    tight = replace(THREE, constraints=Constraints(max_params=20))
+    feasible, ledger = probe(tight, 0, draws=200, until_feasible=False)
+    assert {notation(found.candidate.architecture) for found in feasible} == {"p2 c1 | gap 1×1"}
+    # two kernels: 18 weights, 4 of the batch normalization, 2 × 2 + 2 of the classifier
+    assert ledger.nearest == NearestMiss(
+        excess=28 / 20 - 1, notation="p2 c2 | gap 1×1", violations=("28 params, 40.0 % over the limit of 20",)
+    )
+
+
+def rejected(*excesses: float) -> Rejected:
+    names: tuple[Limit, ...] = ("max_params", "max_macs")
+    return Rejected(
+        violations=tuple(
+            Violation(limit=name, value=round(100 * (1 + excess)), bound=100)
+            for name, excess in zip(names, excesses, strict=False)
+        )
+    )
+
+
+def test_ledger_adds_up_by_hand() -> None:
+    asked = []
+
+    def name(text: str) -> str:
+        asked.append(text)
+        return text
+
+    ledger = Ledger().accept()
+    ledger = ledger.reject(rejected(0.5), lambda: name("first"))
+    ledger = ledger.reject(rejected(0.2, 0.9), lambda: name("worse in its second limit"))
+    ledger = ledger.reject(rejected(0.3, 0.1), lambda: name("nearest"))
+    ledger = ledger.reject(Rejected(violations=()), lambda: name("too small"))
+    ledger += DUPLICATE
+    assert (ledger.proposals, ledger.rejected) == (6, 5)
+    assert ledger.reasons == {"max_params": 3, "max_macs": 2, "map too small": 1, "duplicate": 1}
+    assert ledger.acceptance == pytest.approx(1 / 6)
+    assert ledger.nearest is not None
+    assert ledger.nearest.notation == "nearest"
+    assert ledger.nearest.excess == pytest.approx(0.3)
+    assert asked == ["first", "nearest"], "a notation is made only for a new nearest miss"
+
+
+def test_ledger_of_nothing_accepts_nothing() -> None:
+    assert Ledger().acceptance == 0.0
+
+
+counts = st.dictionaries(st.sampled_from(["max_params", "max_macs", "duplicate"]), st.integers(1, 9))
+ledgers = st.builds(
+    Ledger,
+    proposals=st.integers(0, 99),
+    rejected=st.integers(0, 99),
+    reasons=counts,
+    nearest=st.none() | st.builds(NearestMiss, excess=st.floats(0, 9), notation=st.just(""), violations=st.just(())),
+)
+
+
+@given(ledgers, ledgers, ledgers)
+def test_ledgers_add_in_any_grouping(a: Ledger, b: Ledger, c: Ledger) -> None:
+    assert (a + b) + c == a + (b + c)
+    assert a + Ledger() == Ledger() + a == a
+
+
+def test_derive_seed_is_pinned() -> None:
+    """Other values would change every search: first eight hexadecimal digits of sha256sum over the text."""
+    assert derive_seed(0, "training", 3) == 0xBE0438BA
+    assert derive_seed("x") == 0x2D711642
+    assert len({derive_seed(seed, part, i) for seed in (0, 1) for part in ("a", "b") for i in range(50)}) == 200

@@ -1,0 +1,436 @@
+"""The search loop: exact counts, pruning, workers that die, interruptions; the studies are real."""
+
+import os
+import signal
+import time
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import BrokenExecutor, Future
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+import optuna
+import pytest
+import torch
+from helpers import small_space, write_mnist_folder
+from optuna.pruners import BasePruner, NopPruner
+from optuna.trial import TrialState
+
+from nas.architecture import digest
+from nas.cost import cost
+from nas.network import LimitBrokenError
+from nas.readers import Dataset
+from nas.sampling import FeasibleSampler, derive_seed
+from nas.scheduler import Plan, Progress, Scheduler
+from nas.space import SearchSpace
+from nas.study import (
+    StudyLocation,
+    TrialRecord,
+    digests,
+    locate,
+    make_sampler,
+    records,
+    settings,
+    total_ledger,
+    writing,
+)
+from nas.training import DivergedError, EpochReport, TrainingJob, train
+from nas.workers import LocalWorker, Worker
+
+Answer = Callable[[TrainingJob, int], EpochReport]
+
+NOWHERE = Dataset(name="nowhere", input_shape=(1, 28, 28))  # the stand-in workers load nothing
+SPACE = small_space(NOWHERE)
+EPOCHS = SPACE.recipe.epochs
+SEED = 5
+
+
+def made_up(job: TrainingJob, epoch: int) -> EpochReport:
+    """A report that depends on the job and the epoch alone."""
+    accuracy = (job.seed % 1000) / 2000 + epoch / 10
+    weights = f"{job.seed} {epoch}".encode()
+    return EpochReport(
+        epoch=epoch, train_loss=1 - accuracy, val_loss=2 - accuracy, val_accuracy=accuracy, seconds=0.5, weights=weights
+    )
+
+
+class InstantWorker:
+    """Answers at once, in this process: the reports of `answer`, or the exceptions that it raises."""
+
+    def __init__(self, answer: Answer = made_up) -> None:
+        self.answer = answer
+        self.stopped = False
+
+    def start(self, job: TrainingJob) -> Future[EpochReport]:
+        self.job, self.epoch = job, 0
+        return self.next()
+
+    def next(self) -> Future[EpochReport]:
+        assert not self.stopped
+        self.epoch += 1
+        future: Future[EpochReport] = Future()
+        try:
+            future.set_result(self.answer(self.job, self.epoch))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+    def stop(self) -> None:
+        self.stopped = True
+
+
+class Workshop:
+    """Makes workers, and remembers them."""
+
+    def __init__(self, answer: Answer = made_up) -> None:
+        self.answer = answer
+        self.made: list[InstantWorker] = []
+
+    def __call__(self) -> Worker:
+        self.made.append(InstantWorker(self.answer))
+        return self.made[-1]
+
+
+class StopAfterFirstEpoch(BasePruner):
+    """Stops every second trial."""
+
+    def prune(self, study: optuna.Study, trial: optuna.trial.FrozenTrial) -> bool:
+        return trial.number % 2 == 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Desk:
+    """A study, and where its files go."""
+
+    study: optuna.Study
+    location: StudyLocation
+
+
+def a_desk(folder: Path, name: str = "study") -> Desk:
+    """With a study in memory, which is fifty times as fast as in a file."""
+    study = optuna.create_study(study_name=name, direction="maximize")
+    return Desk(study=study, location=StudyLocation(name=name, storage="", folder=folder / name))
+
+
+@contextmanager
+def a_desk_in_a_file(folder: Path, space: SearchSpace) -> Iterator[Desk]:
+    """With a study in SQLite, opened as the program opens it."""
+    location = locate("study", folder, None)
+    with writing(location, settings(space, seed=SEED, sampler="random", pruner="none")) as study:
+        yield Desk(study=study, location=location)
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Desk:
+    return a_desk(tmp_path)
+
+
+def scheduler(
+    desk: Desk,
+    make_worker: Callable[[], Worker],
+    *,
+    trials: int = 6,
+    workers: int = 2,
+    space: SearchSpace = SPACE,
+    dataset: Dataset = NOWHERE,
+    pruner: BasePruner | None = None,
+    timeout: float | None = None,
+) -> Scheduler:
+    """As a new run of the program makes it."""
+    sampler = FeasibleSampler(make_sampler("random", SEED), space, SEED, seen=digests(desk.study))
+    desk.study.sampler, desk.study.pruner = sampler, pruner or NopPruner()
+    plan = Plan(
+        trials=trials,
+        devices=("cpu",) * workers,
+        dataset=dataset,
+        constraints=space.constraints,
+        seed=SEED,
+        timeout=timeout,
+    )
+    return Scheduler(desk.study, desk.location, plan, sampler, make_worker)
+
+
+def run(desk: Desk, make_worker: Callable[[], Worker], **options: Any) -> tuple[list[Progress], list[TrialRecord]]:
+    """Every event of a run, and what the study says afterwards."""
+    return list(scheduler(desk, make_worker, **options).events()), records(desk.study)
+
+
+def seed_of(trial: int) -> int:
+    return derive_seed(SEED, "training", trial)
+
+
+def outcome(trials: list[TrialRecord]) -> list[tuple[object, ...]]:
+    """What must not depend on how a search was interrupted."""
+    return [(t.number, t.state, digest(t.candidate), t.seed, t.epochs, t.val_accuracy, t.val_loss) for t in trials]
+
+
+# counting
+
+
+@pytest.mark.parametrize(("trials", "workers"), [(1, 1), (1, 3), (5, 2), (7, 4)])
+def test_scheduler_trains_exactly_as_many_as_asked(desk: Desk, trials: int, workers: int) -> None:
+    workshop = Workshop()
+    events, trained = run(desk, workshop, trials=trials, workers=workers)
+    assert [(t.number, t.state, t.epochs) for t in trained] == [(i, TrialState.COMPLETE, EPOCHS) for i in range(trials)]
+    assert len({digest(t.candidate) for t in trained}) == trials
+    assert len(workshop.made) == workers
+    assert all(worker.stopped for worker in workshop.made)
+    last = events[-1]
+    assert (last.trained, last.total, last.stopped_early, last.failed) == (trials, trials, 0, 0)
+    assert (last.epochs, last.running) == (EPOCHS * trials, ())
+
+
+def test_stopped_and_diverged_trials_count_as_trained(desk: Desk) -> None:
+    def diverge_in_trial_2(job: TrainingJob, epoch: int) -> EpochReport:
+        if job.seed == seed_of(2) and epoch == 2:
+            raise DivergedError("the training loss is nan in epoch 2")
+        return made_up(job, epoch)
+
+    events, trained = run(desk, Workshop(diverge_in_trial_2), trials=5, pruner=StopAfterFirstEpoch())
+    stopped = f"stopped after epoch 1 of {EPOCHS}"
+    assert [(t.state, t.reason, t.epochs) for t in trained] == [
+        (TrialState.COMPLETE, "", EPOCHS),
+        (TrialState.PRUNED, stopped, 1),
+        (TrialState.FAIL, "diverged: the training loss is nan in epoch 2", 1),
+        (TrialState.PRUNED, stopped, 1),
+        (TrialState.COMPLETE, "", EPOCHS),
+    ]
+    assert (events[-1].trained, events[-1].stopped_early, events[-1].failed) == (5, 2, 1)
+    assert all(t.trained for t in trained)
+
+
+def test_every_trial_has_its_weights_and_attributes(desk: Desk) -> None:
+    _, read = run(desk, Workshop(), trials=4, pruner=StopAfterFirstEpoch())
+    for trial, record in zip(desk.study.get_trials(), read, strict=True):
+        last = 1 if trial.number % 2 else EPOCHS
+        reports = [made_up(job_of(record), epoch) for epoch in range(1, last + 1)]
+        assert desk.location.weights_path(trial.number).read_bytes() == reports[-1].weights
+        assert trial.intermediate_values == {report.epoch: report.val_accuracy for report in reports}
+        assert trial.value == reports[-1].val_accuracy
+        attributes = trial.user_attrs
+        assert attributes["params"] == cost(record.candidate.architecture).params <= 400
+        assert attributes["seed"] == seed_of(trial.number)
+        assert attributes["val_loss"] == reports[-1].val_loss
+        assert attributes["seconds"] == 0.5 * last
+        keys = ("epoch", "train_loss", "val_loss", "val_accuracy", "seconds")
+        assert attributes["curve"] == [{key: getattr(report, key) for key in keys} for report in reports]
+        assert {"notation", "macs", "receptive_field", "peak_activation_bytes", "digest"} <= attributes.keys()
+
+
+def job_of(record: TrialRecord) -> TrainingJob:
+    return TrainingJob(
+        candidate=record.candidate, constraints=SPACE.constraints, dataset=NOWHERE, seed=record.seed, device="cpu"
+    )
+
+
+def test_ledger_is_the_sum_of_what_the_trials_tell(desk: Desk) -> None:
+    (*_, last), _ = run(desk, Workshop(), trials=12)
+    stored = [trial.user_attrs["ledger"] for trial in desk.study.get_trials()]
+    again = total_ledger(desk.study)
+    assert last.ledger.proposals == sum(ledger["proposals"] for ledger in stored)
+    assert last.ledger.rejected == sum(ledger["rejected"] for ledger in stored) == last.ledger.proposals - 12
+    assert last.ledger.reasons["max_params"] > 0
+    assert (again.proposals, again.rejected, again.reasons) == (
+        last.ledger.proposals,
+        last.ledger.rejected,
+        last.ledger.reasons,
+    )
+
+
+def test_seconds_left_shrink_to_zero(desk: Desk) -> None:
+    events, _ = run(desk, Workshop(), trials=4, workers=2)
+    assert events[0].seconds_left is None
+    left = [event.seconds_left for event in events if event.seconds_left is not None]
+    assert left == sorted(left, reverse=True)
+    # one of four trials of 1.5 s has finished, the other worker's may be as far: at most 3 are left, shared by two
+    assert 0.75 <= left[0] <= 3 * 1.5 / 2
+    assert left[-1] == 0
+
+
+# workers that die, and bugs
+
+
+class DiesIn:
+    """An answer that breaks the worker in these trials, `times` each, in their second epoch."""
+
+    def __init__(self, trials: set[int], times: int) -> None:
+        self.left = dict.fromkeys(map(seed_of, trials), times)
+
+    def __call__(self, job: TrainingJob, epoch: int) -> EpochReport:
+        if epoch == 2 and self.left.get(job.seed, 0) > 0:
+            self.left[job.seed] -= 1
+            raise BrokenExecutor("a child process terminated abruptly")
+        return made_up(job, epoch)
+
+
+@pytest.mark.parametrize("deaths", [1, 2])
+def test_trial_of_a_dead_worker_is_trained_again_as_if_nothing_had_happened(tmp_path: Path, deaths: int) -> None:
+    _, expected = run(a_desk(tmp_path, "calm"), Workshop())
+    workshop = Workshop(DiesIn({1}, times=deaths))
+    events, trained = run(a_desk(tmp_path, "stormy"), workshop)
+    assert outcome(trained) == outcome(expected)
+    assert len(workshop.made) == 2 + deaths
+    assert all(worker.stopped for worker in workshop.made)
+    assert [event.news for event in events].count("trial 1: its worker died; it is trained again") == deaths
+
+
+def test_trial_whose_workers_always_die_is_given_up_and_replaced(desk: Desk) -> None:
+    events, trained = run(desk, Workshop(DiesIn({1}, times=100)), trials=3)
+    assert [(t.number, t.state, t.reason) for t in trained] == [
+        (0, TrialState.COMPLETE, ""),
+        (1, TrialState.FAIL, "its worker died 3 times"),
+        (2, TrialState.COMPLETE, ""),
+        (3, TrialState.COMPLETE, ""),
+    ]
+    assert not trained[1].trained
+    assert (events[-1].trained, events[-1].failed) == (3, 1)
+
+
+def test_three_such_trials_in_a_row_end_the_search(desk: Desk) -> None:
+    def dies(job: TrainingJob, epoch: int) -> EpochReport:
+        raise BrokenExecutor("a child process terminated abruptly")
+
+    workshop = Workshop(dies)
+    with pytest.raises(RuntimeError, match=r"^the workers of 3 trials in a row died 3 times each$"):
+        run(desk, workshop, workers=1)
+    assert all(worker.stopped for worker in workshop.made)
+
+
+def test_unexpected_exception_goes_up_and_the_workers_are_stopped(desk: Desk) -> None:
+    def breaks_a_limit(job: TrainingJob, epoch: int) -> EpochReport:
+        raise LimitBrokenError("params is 2 as built, 1 described")
+
+    workshop = Workshop(breaks_a_limit)
+    with pytest.raises(LimitBrokenError, match=r"^params is 2 as built, 1 described$"):
+        run(desk, workshop)
+    assert [worker.stopped for worker in workshop.made] == [True, True]
+
+
+def test_workers_made_before_one_that_cannot_be_made_are_stopped(desk: Desk) -> None:
+    workshop = Workshop()
+
+    def second_fails() -> Worker:
+        if workshop.made:
+            raise OSError("no process left")
+        return workshop()
+
+    with pytest.raises(OSError, match=r"^no process left$"):
+        run(desk, second_fails)
+    assert [worker.stopped for worker in workshop.made] == [True]
+
+
+# interruptions
+
+
+@pytest.mark.parametrize(("seen", "running"), [(1, 0), (2, 1), (3, 2), (4, 2), (5, 2), (7, 2)])
+def test_interrupted_search_continues_to_the_same_end(tmp_path: Path, seen: int, running: int) -> None:
+    _, expected = run(a_desk(tmp_path, "calm"), Workshop())
+    desk, workshop = a_desk(tmp_path, "stormy"), Workshop()
+    interrupt(scheduler(desk, workshop), seen)
+    assert all(worker.stopped for worker in workshop.made)
+    begun = [trial.number for trial in desk.study.get_trials(states=(TrialState.RUNNING,))]
+    assert len(begun) == running
+    events, trained = run(desk, Workshop())
+    assert outcome(trained) == outcome(expected)
+    for number in begun:
+        assert any(event.news.startswith(f"trial {number} ") for event in events), number
+    assert events[-1].epochs == 6 * EPOCHS
+
+
+def interrupt(loop: Scheduler, seen: int) -> None:
+    """See so many events and close the iterator, which is what Ctrl+C comes to."""
+    events = loop.events()
+    for _ in range(seen):
+        next(events)
+    cast("Generator[Progress]", events).close()
+
+
+def test_trial_cut_off_before_it_had_a_candidate_never_counts(desk: Desk) -> None:
+    desk.study.ask()
+    _, trained = run(desk, Workshop(), trials=2)
+    assert [t.number for t in trained] == [1, 2]
+    assert all(t.trained for t in trained)
+
+
+def test_nothing_left_to_train_makes_no_worker(desk: Desk) -> None:
+    run(desk, Workshop(), trials=2)
+    workshop = Workshop()
+    events, trained = run(desk, workshop, trials=2)
+    assert [event.news for event in events] == ["nothing is left to train"]
+    assert workshop.made == []
+    assert len(trained) == 2
+
+
+def test_more_trials_of_the_same_study_are_added(tmp_path: Path) -> None:
+    _, expected = run(a_desk(tmp_path, "at once"), Workshop(), trials=5)
+    desk = a_desk(tmp_path, "in two")
+    run(desk, Workshop(), trials=2)
+    _, trained = run(desk, Workshop(), trials=5)
+    assert outcome(trained) == outcome(expected)
+
+
+def test_timeout_begins_no_further_trial(desk: Desk) -> None:
+    events, trained = run(desk, Workshop(), timeout=0.0)
+    assert [event.news for event in events] == ["workers are starting"]
+    assert trained == []
+
+
+def test_timeout_finishes_the_trials_begun(desk: Desk) -> None:
+    def slow(job: TrainingJob, epoch: int) -> EpochReport:
+        time.sleep(0.1)
+        return made_up(job, epoch)
+
+    _, trained = run(desk, Workshop(slow), timeout=0.15)
+    assert [(t.state, t.epochs) for t in trained] == [(TrialState.COMPLETE, EPOCHS)] * 2
+
+
+def test_space_with_fewer_candidates_than_trials_ends_cleanly(desk: Desk) -> None:
+    space = small_space(NOWHERE, most=3)  # (2, 2), (2, 3), (3, 2) and (3, 3)
+    (*_, last), trained = run(desk, Workshop(), trials=9, space=space)
+    assert last.trained == 4
+    assert [t.state for t in trained] == [TrialState.COMPLETE] * 4
+    assert desk.study.get_trials(states=(TrialState.RUNNING,)) == []
+    assert last.ledger.reasons["duplicate"] == last.ledger.rejected > 1_000
+    assert last.news == "no new feasible candidate was found, so the search ends here"
+    assert last.seconds_left == 0
+
+
+# real workers, real images
+
+
+def test_search_on_real_images_survives_a_killed_worker(tmp_path: Path) -> None:
+    dataset = write_mnist_folder(tmp_path / "images")
+    space = small_space(dataset, epochs=2)
+    made: list[LocalWorker] = []
+
+    def make_worker() -> Worker:
+        made.append(LocalWorker())
+        return made[-1]
+
+    with a_desk_in_a_file(tmp_path, space) as desk:
+        for event in scheduler(desk, make_worker, trials=2, workers=1, space=space, dataset=dataset).events():
+            if len(made) == 1 and event.running and event.running[0].epoch == 1:
+                os.kill(made[0].pid, signal.SIGKILL)
+        trained = records(desk.study)
+    assert len(made) == 2
+    assert [(t.number, t.state, t.epochs) for t in trained] == [(i, TrialState.COMPLETE, 2) for i in range(2)]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        for trial in trained:
+            job = replace(job_of(trial), dataset=dataset, constraints=space.constraints)
+            *_, last = train(job)
+            assert (trial.val_accuracy, trial.val_loss) == (last.val_accuracy, last.val_loss)
+            assert desk.location.weights_path(trial.number).read_bytes() == last.weights
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_search_in_a_file_continues_in_a_new_run(tmp_path: Path) -> None:
+    _, expected = run(a_desk(tmp_path, "calm"), Workshop(), trials=4)
+    with a_desk_in_a_file(tmp_path, SPACE) as desk:
+        interrupt(scheduler(desk, Workshop(), trials=4), 5)
+    with a_desk_in_a_file(tmp_path, SPACE) as desk:
+        _, trained = run(desk, Workshop(), trials=4)
+    assert outcome(trained) == outcome(expected)

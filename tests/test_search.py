@@ -1,0 +1,474 @@
+"""python -m nas.search: what it refuses and how it says so, and whole searches in real processes, also cut off."""
+
+import csv
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+import torch
+from optuna.trial import TrialState
+from PIL import Image
+
+from nas.options import run
+from nas.readers import load_mnist
+from nas.search import main, parser
+from nas.study import locate, open_study, ranked, records
+
+DIGITS = (Path(__file__).parent / "data" / "digits.py").read_text(encoding="utf-8")
+ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "OPTUNA_STORAGE"}
+
+
+def make_task(folder: Path, images: int = 400) -> Path:
+    """A working directory with the space digits.py, and real images of MNIST where it looks for them."""
+    (folder / "digits.py").write_text(DIGITS, encoding="utf-8")
+    mnist = load_mnist(files("nas.datasets.mnist"), "train")
+    for i, (pixels, label) in enumerate(zip(mnist.images[:images], mnist.labels[:images].tolist(), strict=True)):
+        path = folder / "digits" / str(label) / f"{i:04d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels[0].numpy()).save(path)
+    return folder
+
+
+def tree(folder: Path) -> list[Path]:
+    return sorted(folder.rglob("*"))
+
+
+# bad input, within this process
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """What a command printed and how it ended."""
+
+    status: int
+    out: str
+    err: str
+
+
+Command = Callable[..., Ended]
+
+
+@pytest.fixture
+def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Command]:
+    """Runs the command in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("OPTUNA_STORAGE", raising=False)
+    handler, threads = signal.getsignal(signal.SIGTERM), torch.get_num_threads()
+
+    def call(*arguments: str) -> Ended:
+        monkeypatch.setattr(sys, "argv", ["nas.search", *arguments])
+        with pytest.raises(SystemExit) as exit_info:
+            run(main)
+        assert isinstance(exit_info.value.code, int)
+        printed = capsys.readouterr()
+        return Ended(status=exit_info.value.code, out=printed.out, err=printed.err)
+
+    yield call
+    signal.signal(signal.SIGTERM, handler)
+    torch.set_num_threads(threads)
+
+
+def whole(text: str, least: int) -> str:
+    return f"{text!r} must be a whole number of at least {least}; see --help"
+
+
+NAME = "must be a plain name of at most 100 characters, without path separators"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--space=nowhere", r"unknown search space 'nowhere'; known are .*\bmnist\b.*, or give the path of a .py file"),
+        ("--epochs=25", "--epochs 25 is more than the search space allows (19); change the space's limit"),
+        (
+            "--max-params=30000",
+            "--max-params 30000 is more than the search space allows (20000); change the space's limit",
+        ),
+        ("--trials=0", f"argument --trials: {whole('0', 1)}"),
+        ("--trials=-3", f"argument --trials: {whole('-3', 1)}"),
+        ("--trials=x", f"argument --trials: {whole('x', 1)}"),
+        ("--seed=-1", f"argument --seed: {whole('-1', 0)}"),
+        ("--timeout=0", "argument --timeout: '0' must be a number of seconds above 0; see --help"),
+        (
+            "--target=99.4",
+            "argument --target: '99.4' must be a fraction above 0 and at most 1, such as 0.994; see --help",
+        ),
+        ("--study-name=../x", f"--study-name '../x' {NAME}"),
+        ("--trails=3", "unrecognized arguments: --trails=3; see --help"),
+        ("--trials", "argument --trials: expected one argument; see --help"),
+        ("-q -v", "argument -v/--verbose: not allowed with argument -q/--quiet; see --help"),
+        ("--device=tpu", "--device 'tpu' is unknown; give auto, cpu, cuda or cuda:N"),
+        (
+            "--storage=study.db",
+            "--storage (or $OPTUNA_STORAGE) is no database URL; give one such as sqlite:///study.db",
+        ),
+        (
+            "--storage=sqlite:////nowhere/x.db",
+            "storage sqlite:////nowhere/x.db cannot be used (unable to open database file); "
+            "give a URL such as sqlite:///study.db to --storage",
+        ),
+        (
+            "--output-dir=/dev/null/x",
+            "--output-dir /dev/null/x: /dev/null/x/mnist cannot be written (Not a directory); give a folder that can",
+        ),
+    ],
+)
+def test_search_refuses_bad_input_in_one_line(arguments: str, message: str, command: Command, tmp_path: Path) -> None:
+    ended = command(*arguments.split())
+    pattern = message if ".*" in message else re.escape(message)
+    assert re.fullmatch(f"error: {pattern}\n", ended.err), ended.err
+    assert (ended.status, ended.out) == (2, "")
+    assert tree(tmp_path) == []
+
+
+def test_search_refuses_an_unknown_choice(command: Command, tmp_path: Path) -> None:
+    ended = command("--sampler", "grid")
+    # Python 3.12 stopped quoting the choices
+    assert re.fullmatch(
+        r"error: argument --sampler: invalid choice: 'grid' \(choose from '?tpe.*qmc'?\); see --help\n", ended.err
+    )
+    assert ended.status == 2
+    assert tree(tmp_path) == []
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
+def test_search_refuses_a_device_that_is_not_there(command: Command, tmp_path: Path) -> None:
+    ended = command("--device", "cuda")
+    assert ended.err == "error: --device cuda: torch can use 0 CUDA devices here; give --device cpu\n"
+    assert ended.status == 2
+    assert tree(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (
+            "RECIPE = ",
+            "raise OSError('two\\nlines')\nRECIPE = ",
+            "space.py: OSError: two lines; the file must run without errors",
+        ),
+        (
+            "    head = Head(",
+            "    if cells == 1:\n        trial.suggest_int('odd', 1, 2)\n    head = Head(",
+            "space.py: parameter 'odd' is suggested only for some candidates; "
+            "suggest it always and ignore it when unused",
+        ),
+        (
+            'dataset="digits"',
+            'dataset="nowhere"',
+            "unknown data set 'nowhere': known are mnist, fashion_mnist, kmnist, emnist, cifar10, "
+            "or the path of an existing folder of class folders",
+        ),
+        (
+            "num_classes=10",
+            "num_classes=9",
+            "data set 'digits' has 10 classes, the networks of the space 9; make them equal",
+        ),
+        ("SPACE = ", "NOTHING = ", "space.py: defines no SPACE; it must end with SPACE = SearchSpace(...)"),
+    ],
+)
+def test_search_refuses_a_bad_space_file(old: str, new: str, message: str, command: Command, tmp_path: Path) -> None:
+    make_task(tmp_path, images=200)
+    assert old in DIGITS
+    (tmp_path / "space.py").write_text(DIGITS.replace(old, new), encoding="utf-8")
+    before = tree(tmp_path)
+    ended = command("--space", "space.py", "--jobs", "1")
+    assert ended.err == f"error: {message}\n"
+    assert (ended.status, ended.out) == (2, "")
+    assert tree(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (
+            "max_params=1_500",
+            "max_params=60",
+            "max_params rejects most: 20,000 of them.\n"
+            "The nearest miss is p4 c4d5 | gap 1×1: 94 params, 56.7 % over the limit of 60.\n"
+            "Loosen that limit, or let the space propose smaller networks (fewer cells, fewer kernels).\n",
+        ),
+        (
+            "max_params=1_500",
+            "min_receptive_field=60",
+            "min_receptive_field rejects most: 20,000 of them.\n",
+        ),
+        (
+            '("pool_conv", "conv_pool", "linear")',
+            '("linear",)',
+            "forbid linear rejects most: 20,000 of them.\n",
+        ),
+    ],
+)
+def test_search_says_why_nothing_is_feasible(
+    old: str, new: str, message: str, command: Command, tmp_path: Path
+) -> None:
+    assert old in DIGITS
+    (tmp_path / "space.py").write_text(DIGITS.replace(old, new), encoding="utf-8")
+    before = tree(tmp_path)
+    ended = command("--space", "space.py")
+    assert (ended.status, ended.out) == (1, "")
+    first, *lines = ended.err.splitlines(keepends=True)
+    assert first == "Nothing feasible among 20,000 candidates drawn from the space.\n"
+    if message.count("\n") > 1:
+        assert "".join(lines) == message
+    else:
+        assert lines[0] == message
+        assert lines[1].startswith("The nearest miss is p")
+        assert "smaller networks" not in ended.err
+    assert tree(tmp_path) == before
+
+
+# the command as a person starts it
+
+
+def started(folder: Path, *arguments: str, storage: str | None = None) -> "subprocess.Popen[str]":
+    """A search of the made-up task with one worker, the leader of its own process group."""
+    environment = ENVIRONMENT if storage is None else {**ENVIRONMENT, "OPTUNA_STORAGE": storage}
+    return subprocess.Popen(
+        [sys.executable, "-m", "nas.search", "--space", "digits.py", "--jobs", "1", "--device", "cpu", *arguments],
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def ended(process: "subprocess.Popen[str]") -> Ended:
+    out, err = process.communicate(timeout=120)
+    return Ended(status=process.returncode, out=out, err=err)
+
+
+def test_search_help_names_every_option_quickly_and_without_torch(capsys: pytest.CaptureFixture[str]) -> None:
+    best = float("inf")
+    for _ in range(3):
+        begun = time.perf_counter()
+        shown = subprocess.run(
+            [sys.executable, "-m", "nas.search", "--help"], capture_output=True, text=True, check=True
+        )
+        best = min(best, time.perf_counter() - begun)
+    with capsys.disabled():
+        print(f"\n--help answers in {best:.2f} s")
+    assert best < 1
+    options = [option for action in parser()._actions for option in action.option_strings]
+    assert {"--trials", "--space", "--storage", "--dry-run", "-q", "-v"} <= set(options)
+    assert all(option in shown.stdout for option in options)
+    code = "import sys, nas.search; nas.search.parser(); print({'torch', 'sqlalchemy'} & set(sys.modules))"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert shown.stdout == "set()\n"
+
+
+def test_search_process_exits_with_status_2_on_bad_input(tmp_path: Path) -> None:
+    told = ended(started(tmp_path, "--trials", "0"))
+    assert told == Ended(
+        status=2,
+        out="",
+        err="error: argument --trials: '0' must be a whole number of at least 1; see --help\n",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cut:
+    """A search that a signal ended, and how long that took."""
+
+    ended: Ended
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Searches:
+    """The same search twice: in three whole commands, and cut off by three signals."""
+
+    straight_folder: Path
+    first: Ended  # --trials 3
+    best_of_three: str  # its model.py
+    again: Ended  # the same command
+    continued: Ended  # --trials 5
+    cut_folder: Path
+    cuts: dict[signal.Signals, Cut]
+    completed: Ended
+
+
+def cut_off(folder: Path, marker: str, number: signal.Signals) -> Cut:
+    """Start a search and end it when it prints the marker: Ctrl+C reaches the whole group, the others one process."""
+    process = started(folder, "--trials", "5", "-v", storage=f"sqlite:///{folder}/elsewhere.db")
+    assert process.stdout is not None
+    for line in process.stdout:
+        if marker in line:
+            break
+    begun = time.perf_counter()
+    if number is signal.SIGINT:
+        os.killpg(process.pid, number)
+    else:
+        process.send_signal(number)
+    status = process.wait(timeout=60)
+    seconds = time.perf_counter() - begun
+    out, err = process.communicate()
+    return Cut(ended=Ended(status=status, out=out, err=err), seconds=seconds)
+
+
+def straight(folder: Path) -> dict[str, Any]:
+    first = ended(started(folder, "--trials", "3"))
+    model = folder / "results" / "digits" / "best" / "model.py"
+    text = model.read_text(encoding="utf-8") if model.exists() else first.err
+    again = ended(started(folder, "--trials", "3"))
+    return {
+        "straight_folder": folder,
+        "first": first,
+        "best_of_three": text,
+        "again": again,
+        "continued": ended(started(folder, "--trials", "5", "-q")),
+    }
+
+
+def interrupted(folder: Path) -> dict[str, Any]:
+    cuts = {
+        number: cut_off(folder, marker, number)
+        for marker, number in (
+            ("trial 0: epoch 1 ", signal.SIGINT),
+            ("trial 1 begins", signal.SIGTERM),
+            ("trial 2: epoch 1 ", signal.SIGKILL),
+        )
+    }
+    storage = f"sqlite:///{folder}/elsewhere.db"
+    return {
+        "cut_folder": folder,
+        "cuts": cuts,
+        "completed": ended(started(folder, "--trials", "5", "--storage", storage)),
+    }
+
+
+@pytest.fixture(scope="module")
+def searches(tmp_path_factory: pytest.TempPathFactory) -> Searches:
+    with ThreadPoolExecutor() as pool:
+        runs = (
+            pool.submit(straight, make_task(tmp_path_factory.mktemp("straight"))),
+            pool.submit(interrupted, make_task(tmp_path_factory.mktemp("interrupted"))),
+        )
+        whole_search, cut_search = (future.result() for future in runs)
+    return Searches(**whole_search, **cut_search)
+
+
+def finished_study(folder: Path, storage: str | None = None) -> optuna.Study:
+    return open_study(locate("digits", folder / "results", storage))
+
+
+def test_search_leaves_its_results(searches: Searches) -> None:
+    assert (searches.first.status, searches.first.err) == (0, "")
+    folder = searches.straight_folder / "results" / "digits"
+    assert {str(path.relative_to(folder)) for path in tree(folder) if path.is_file()} == {
+        *("best/model.py", "best/weights.safetensors", "best/summary.txt", "trials.csv", "study.db", "lock"),
+        *(f"weights/{number:05d}.safetensors" for number in range(5)),
+    }
+    assert not any(path.name.startswith(".") for path in tree(folder))
+
+
+def test_search_prints_plain_lines_when_the_output_is_no_terminal(searches: Searches) -> None:
+    lines = searches.first.out.splitlines()
+    assert lines[0] == "study digits on digits · ≤ 1,500 params · no fully connected layer · 4 epochs"
+    assert re.fullmatch(r"0:00:0\d  0 of 3 trained  workers are starting", lines[1])
+    ends = [line for line in lines if "trained to the end" in line or "stopped after" in line]
+    assert len(ends) == 3
+    assert re.fullmatch(r"\d:\d\d:\d\d  3 of 3 trained  trial 2: \d+\.\d\d%, .* \(\d[\d,]* params\)", ends[-1])
+    assert "\x1b" not in searches.first.out
+    assert ": epoch " not in searches.first.out
+    written = "written: results/digits/best/model.py, "
+    assert lines[-1].startswith(written), "the last line says where to look"
+
+
+def test_search_table_equals_the_study(searches: Searches) -> None:
+    folder = searches.straight_folder
+    with (folder / "results" / "digits" / "trials.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    known = records(finished_study(folder))
+    assert len(rows) == len(known) == 5
+    for row, trial in zip(rows, known, strict=True):
+        assert (row["number"], row["state"], row["notation"]) == (str(trial.number), trial.state.name, trial.notation)
+        assert float(row["val_accuracy"]) == trial.val_accuracy
+        assert int(row["params"]) == trial.params <= 1500
+        assert {name: row[name] for name in trial.suggestions} == {
+            name: str(value) for name, value in trial.suggestions.items()
+        }
+        assert trial.candidate.architecture.head.kind != "linear"
+
+
+def test_search_exports_the_trial_ranked_first(searches: Searches) -> None:
+    folder = searches.straight_folder
+    best = ranked(records(finished_study(folder)))[0]
+    summary = (folder / "results" / "digits" / "best" / "summary.txt").read_text(encoding="utf-8")
+    assert f"Winner: trial {best.number}, {best.notation}\n" in summary
+    weights = folder / "results" / "digits" / "weights" / f"{best.number:05d}.safetensors"
+    assert (folder / "results/digits/best/weights.safetensors").read_bytes() == weights.read_bytes()
+
+
+def test_search_exports_a_file_that_runs_anywhere(searches: Searches, tmp_path: Path) -> None:
+    model = searches.straight_folder / "results" / "digits" / "best" / "model.py"
+    done = subprocess.run([sys.executable, model], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_search_run_again_trains_nothing_and_says_so(searches: Searches) -> None:
+    assert (searches.again.status, searches.again.err) == (0, "")
+    lines = searches.again.out.splitlines()
+    assert lines[0].endswith(" · 3 of 3 trained, 0 to go")
+    assert lines[1] == "0:00:00  3 of 3 trained  nothing is left to train"
+    assert "workers are starting" not in searches.again.out
+
+
+def test_search_continues_to_a_larger_total_quietly(searches: Searches) -> None:
+    assert (searches.continued.status, searches.continued.err) == (0, "")
+    assert "of 5 trained" not in searches.continued.out
+    assert "trial 4" not in searches.continued.out.replace("Winner: trial 4", "")
+    assert [trial.trained for trial in records(finished_study(searches.straight_folder))] == [True] * 5
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_search_interrupted_says_how_to_go_on(searches: Searches, number: signal.Signals) -> None:
+    cut = searches.cuts[number]
+    again = "python -m nas.search --space digits.py --jobs 1 --device cpu --trials 5 -v"
+    assert cut.ended.err == f"Interrupted; nothing finished is lost. Go on with: {again}\n"
+    assert cut.ended.status == 130
+    assert cut.seconds < 5
+
+
+def test_search_killed_is_killed(searches: Searches) -> None:
+    assert searches.cuts[signal.SIGKILL].ended.status == -signal.SIGKILL
+
+
+def test_search_cut_off_three_times_ends_as_an_uninterrupted_one(searches: Searches) -> None:
+    assert (searches.completed.status, searches.completed.err) == (0, "")
+    assert re.search(r"trial 2 (begins|continues from its start): ", searches.completed.out)
+    storage = f"sqlite:///{searches.cut_folder}/elsewhere.db"
+    cut = finished_study(searches.cut_folder, storage)
+    whole_search = finished_study(searches.straight_folder)
+    assert not (searches.cut_folder / "results" / "digits" / "study.db").exists(), "the storage is elsewhere"
+    assert [trial.state for trial in cut.trials] == [trial.state for trial in whole_search.trials]
+    assert TrialState.RUNNING not in {trial.state for trial in cut.trials}
+    for ours, theirs in zip(cut.trials, whole_search.trials, strict=True):
+        assert (ours.params, ours.values, ours.intermediate_values) == (
+            *(theirs.params, theirs.values, theirs.intermediate_values),
+        )
+        curves = [
+            [{key: value for key, value in epoch.items() if key != "seconds"} for epoch in trial.user_attrs["curve"]]
+            for trial in (ours, theirs)
+        ]
+        assert curves[0] == curves[1]
+    for number in range(5):
+        paths = [
+            folder / "results" / "digits" / "weights" / f"{number:05d}.safetensors"
+            for folder in (searches.cut_folder, searches.straight_folder)
+        ]
+        assert paths[0].read_bytes() == paths[1].read_bytes()

@@ -1,0 +1,268 @@
+"""Training: the same job gives the same numbers, and each part does what its name says."""
+
+import math
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+from helpers import MNIST, SHAPE, small_architecture, write_mnist_folder
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from nas.architecture import Architecture, Candidate, Conv, Head
+from nas.constraints import Constraints
+from nas.data import TrainingData, load_training, prepare
+from nas.network import LimitBrokenError, build
+from nas.readers import Dataset, Images
+from nas.recipe import Augmentation, Recipe
+from nas.training import (
+    CHUNK,
+    SGD,
+    DivergedError,
+    EpochReport,
+    Training,
+    TrainingJob,
+    WeightAverage,
+    evaluate,
+    learning_rate,
+    seconds_per_epoch,
+    shuffled_batches,
+    train,
+    weights_of,
+)
+
+CPU = torch.device("cpu")
+RECIPE = Recipe(epochs=2, batch_size=16)
+AS_THEY_ARE = Augmentation(rotation=0, shift=0, scale=0, shear=0)
+
+opened: list[str] = []
+sys.addaudithook(lambda event, args: opened.append(str(args[0])) if event == "open" else None)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    return write_mnist_folder(tmp_path_factory.mktemp("mnist"))
+
+
+def a_job(dataset: Dataset, *, seed: int = 1, recipe: Recipe = RECIPE) -> TrainingJob:
+    candidate = Candidate(architecture=small_architecture(), recipe=recipe)
+    return TrainingJob(candidate=candidate, constraints=Constraints(), dataset=dataset, seed=seed)
+
+
+def reports(job: TrainingJob) -> list[EpochReport]:
+    return [replace(report, seconds=0) for report in train(job)]
+
+
+# the same numbers
+
+
+def test_train_gives_equal_reports_whatever_was_trained_before(folder: Dataset) -> None:
+    first = reports(a_job(folder))
+    next(train(a_job(folder, seed=2)))
+    torch.rand(3)
+    assert reports(a_job(folder)) == first  # weights included, bit for bit
+    assert [report.epoch for report in first] == [1, 2]
+
+
+def test_train_depends_on_the_seed(folder: Dataset) -> None:
+    one, two = (next(train(a_job(folder, seed=seed))) for seed in (1, 2))
+    assert (one.weights, one.train_loss) != (two.weights, two.train_loss)
+
+
+def test_train_scores_the_weights_that_it_reports(folder: Dataset) -> None:
+    *_, last = train(a_job(folder))
+    network = build(small_architecture())
+    network.load_state_dict(safetensors.torch.load(last.weights))
+    data = load_training(folder)
+    with torch.no_grad():
+        scores = network.eval()(prepare(data.validation.images, data.mean, data.std))
+    assert last.val_accuracy == (scores.argmax(1) == data.validation.labels).sum().item() / 60
+    assert last.val_loss == pytest.approx(F.cross_entropy(scores, data.validation.labels).item(), rel=1e-5)
+
+
+def test_train_learns(tmp_path: Path) -> None:
+    dataset = write_mnist_folder(tmp_path, train=600)
+    *_, last = train(a_job(dataset, recipe=Recipe(epochs=6, batch_size=16)))
+    assert last.val_accuracy > 0.5  # chance is 0.1
+    assert last.train_loss < math.log(10)
+
+
+def test_train_never_opens_the_test_images(folder: Dataset) -> None:
+    load_training.cache_clear()
+    opened.clear()
+    next(train(a_job(folder)))
+    images = [Path(path).relative_to(folder.name).parts[0] for path in opened if path.startswith(folder.name)]
+    assert (len([part for part in images if part == "train"]), images.count("test")) == (360, 0)
+
+
+# what ends a training
+
+
+def test_train_says_that_it_diverged(folder: Dataset) -> None:
+    layers = (Conv(out_channels=4, batch_norm=False), Conv(out_channels=4, batch_norm=False))
+    architecture = Architecture(input_shape=SHAPE, num_classes=10, layers=layers, head=Head())
+    candidate = Candidate(architecture=architecture, recipe=replace(RECIPE, learning_rate=1e9))
+    with pytest.raises(DivergedError, match=r"^the training loss is (nan|inf) in epoch 1$"):
+        next(train(replace(a_job(folder), candidate=candidate)))
+
+
+def test_training_refuses_a_network_over_a_limit(folder: Dataset) -> None:
+    job = replace(a_job(folder), constraints=Constraints(max_params=700))
+    message = "770 params, 10.0 % over the limit of 700"
+    with pytest.raises(LimitBrokenError, match=f"^{re.escape(message)}$"):
+        Training(job)  # so no step was made
+
+
+# schedule, weight decay, average
+
+
+def test_learning_rate_rises_to_the_peak_and_falls_to_zero() -> None:
+    recipe = Recipe(learning_rate=0.4, warmup=0.2)
+    rates = [learning_rate(recipe, step, 10) for step in range(10)]
+    assert rates == pytest.approx([0.2, 0.4, 0.35, 0.3, 0.25, 0.2, 0.15, 0.1, 0.05, 0.0])
+
+
+def test_learning_rate_without_warmup_only_falls() -> None:
+    recipe = Recipe(learning_rate=0.4, warmup=0.0)
+    assert [learning_rate(recipe, step, 4) for step in range(4)] == pytest.approx([0.3, 0.2, 0.1, 0.0])
+
+
+def random_gradients(network: nn.Module) -> None:
+    for parameter in network.parameters():
+        parameter.grad = torch.randn_like(parameter)
+
+
+@pytest.mark.parametrize("momentum", [0.9, 0.0])
+def test_sgd_steps_as_torch_does(momentum: float) -> None:
+    torch.manual_seed(0)
+    ours, theirs = build(small_architecture()), build(small_architecture())
+    theirs.load_state_dict(ours.state_dict())
+    recipe = Recipe(momentum=momentum, weight_decay=0.01)
+    groups = [
+        {"params": [p for p in theirs.parameters() if p.ndim > 1], "weight_decay": 0.01},
+        {"params": [p for p in theirs.parameters() if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    optimizer, reference = SGD(ours, recipe), torch.optim.SGD(groups, momentum=momentum, nesterov=momentum > 0)
+    for rate in (0.1, 0.2, 0.05):
+        random_gradients(ours)
+        for our, their in zip(ours.parameters(), theirs.parameters(), strict=True):
+            their.grad = our.grad
+        for group in reference.param_groups:
+            group["lr"] = rate
+        optimizer.step(rate)
+        reference.step()
+    assert weights_of(ours) == weights_of(theirs)
+
+
+def test_sgd_shrinks_kernels_and_nothing_else() -> None:
+    network = build(small_architecture())
+    before = {name: value.clone() for name, value in network.named_parameters()}
+    network.zero_grad()
+    for parameter in network.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    SGD(network, Recipe(momentum=0.0, weight_decay=0.5)).step(0.1)
+    for name, value in network.named_parameters():
+        shrunk = 0.95 if value.ndim == 4 else 1.0
+        torch.testing.assert_close(value, before[name] * shrunk)
+
+
+def fill(network: nn.Module, value: float) -> None:
+    for tensor in network.state_dict().values():
+        if tensor.is_floating_point():
+            tensor.fill_(value)
+
+
+def test_weight_average_of_four_updates_by_hand() -> None:
+    network = nn.BatchNorm2d(2)
+    fill(network, 11.0)
+    average = WeightAverage(network, decay=0.3)
+    for value in (0.0, 4.0, 8.0, 8.0):
+        fill(network, value)
+        average.update()
+    # decays: 2/11, 3/12, then 4/13 = 0.3077 and 5/14, both cut to 0.3
+    expected = 11 * 2 / 11  # 2
+    expected = expected * 3 / 12 + 4 * 9 / 12  # 3.5
+    expected = expected * 0.3 + 8 * 0.7
+    expected = expected * 0.3 + 8 * 0.7
+    averaged = average.network.state_dict()
+    for name in ("weight", "bias", "running_mean", "running_var"):
+        assert averaged[name].tolist() == pytest.approx([expected, expected]), name
+    assert network.weight.tolist() == [8.0, 8.0]
+
+
+# evaluation
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_evaluate_leaves_the_mode_and_the_statistics(folder: Dataset, training: bool) -> None:
+    data, network = load_training(folder), build(small_architecture())
+    network.train(training)
+    before = weights_of(network)
+    evaluate(network, data.validation, data, CPU)
+    assert network.training is training
+    assert all(part.training is training for part in network.modules())
+    assert weights_of(network) == before
+
+
+def test_evaluate_counts_every_image_of_an_odd_number() -> None:
+    data, network = load_training(MNIST), build(small_architecture())
+    images = Images(images=data.validation.images[:617], labels=data.validation.labels[:617])
+    score = evaluate(network, images, data, CPU)
+    with torch.no_grad():
+        scores = network.eval()(prepare(images.images, data.mean, data.std))
+    assert score.n == 617
+    assert score.accuracy == (scores.argmax(1) == images.labels).sum().item() / 617
+    assert score.loss == pytest.approx(F.cross_entropy(scores, images.labels).item(), rel=1e-5)
+
+
+# batches
+
+
+def numbered(n: int) -> TrainingData:
+    """Images of one pixel that holds the image's number, which is its label, too."""
+    numbers = torch.arange(n)
+    images = Images(images=(numbers % 256).to(torch.uint8).view(-1, 1, 1, 1), labels=numbers)
+    return TrainingData(train=images, validation=images, mean=(0.0,), std=(1.0,), classes=())
+
+
+def epoch_of(data: TrainingData, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+    return shuffled_batches(data, Recipe(batch_size=64, augmentation=AS_THEY_ARE), generator, CPU)
+
+
+def test_batches_are_a_permutation_without_the_incomplete_last() -> None:
+    n = 2 * CHUNK + 100  # 33 whole batches of 64 in three chunks, and 36 images
+    batches = list(epoch_of(numbered(n), torch.Generator().manual_seed(0)))
+    assert [len(labels) for _, labels in batches] == [64] * 33
+    labels = torch.cat([labels for _, labels in batches])
+    assert len(set(labels.tolist())) == 33 * 64
+    assert labels.tolist() != sorted(labels.tolist())
+    pixels = torch.cat([images.flatten() for images, _ in batches])
+    torch.testing.assert_close(pixels * 255, (labels % 256).float())
+
+
+def test_batches_differ_from_epoch_to_epoch_and_not_from_seed_to_same_seed() -> None:
+    data, generator = numbered(200), torch.Generator().manual_seed(0)
+    first, second = (torch.cat([labels for _, labels in epoch_of(data, generator)]) for _ in range(2))
+    again = torch.cat([labels for _, labels in epoch_of(data, torch.Generator().manual_seed(0))])
+    assert not torch.equal(first, second)
+    assert torch.equal(first, again)
+
+
+def test_batches_of_fewer_images_than_a_batch_are_one() -> None:
+    ((images, labels),) = epoch_of(numbered(10), torch.Generator())
+    assert images.shape == (10, 1, 1, 1)
+    assert sorted(labels.tolist()) == list(range(10))
+
+
+# time
+
+
+def test_seconds_per_epoch_is_about_what_an_epoch_takes(folder: Dataset) -> None:
+    job = a_job(folder, recipe=replace(RECIPE, epochs=3))
+    *_, last = train(job)
+    assert last.seconds / 10 < seconds_per_epoch(job, steps=8) < 10 * last.seconds
