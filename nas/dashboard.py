@@ -6,7 +6,7 @@ import warnings
 
 from nas.errors import UserError
 from nas.options import DONE, Parser, add_location, existing_location, positive, run
-from nas.study import open_study
+from nas.storage import open_study
 
 HOST = "127.0.0.1"
 FIRST_PORT, LAST_PORT = 8080, 8180

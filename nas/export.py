@@ -36,7 +36,8 @@ from nas.model_source import ModelCard, model_source
 from nas.network import build, check_built
 from nas.options import DONE, Parser, add_data_dir, add_location, existing_location, natural, run
 from nas.readers import Dataset
-from nas.study import StudyLocation, TrialRecord, constraints_of, open_study, read_test_score, records
+from nas.storage import StudyLocation, open_study
+from nas.study import TrialRecord, constraints_of, read_test_score, records
 
 MODEL, WEIGHTS = "model.py", "weights.safetensors"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from nas.errors import UserError
-from nas.study import StudyLocation, locate
+from nas.storage import StudyLocation, locate
 
 DONE, NOTHING_FEASIBLE, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 

@@ -21,16 +21,8 @@ from nas.files import write_whole
 from nas.network import build
 from nas.readers import Dataset
 from nas.space import SearchSpace
-from nas.study import (
-    FinalScore,
-    StudyLocation,
-    TrialRecord,
-    ranked,
-    read_test_score,
-    records,
-    total_ledger,
-    write_test_score,
-)
+from nas.storage import StudyLocation
+from nas.study import FinalScore, TrialRecord, ranked, read_test_score, records, total_ledger, write_test_score
 from nas.training import evaluate
 
 SUMMARY = "summary.txt"

@@ -17,7 +17,8 @@ from nas.constraints import Constraints
 from nas.files import write_whole
 from nas.readers import Dataset
 from nas.sampling import FeasibleSampler, Ledger, NothingFeasibleError
-from nas.study import DIVERGED, StudyLocation, TrialRecord, describe, ranked, read_trial, records, total_ledger
+from nas.storage import StudyLocation
+from nas.study import DIVERGED, TrialRecord, describe, ranked, read_trial, records, total_ledger
 from nas.training import DivergedError, EpochReport, TrainingJob
 from nas.workers import LocalWorker, Worker
 

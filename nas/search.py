@@ -25,18 +25,8 @@ from nas.options import (
 )
 from nas.sampling import MAX_PROPOSALS, FeasibleSampler, Ledger, Reason, probe
 from nas.space import SearchSpace, known_spaces, load_space, restrict, space_name
-from nas.study import (
-    PRUNERS,
-    SAMPLERS,
-    StudyLocation,
-    digests,
-    locate,
-    make_pruner,
-    make_sampler,
-    records,
-    settings,
-    writing,
-)
+from nas.storage import StudyLocation, locate, writing
+from nas.study import PRUNERS, SAMPLERS, digests, make_pruner, make_sampler, records, settings
 
 if TYPE_CHECKING:  # torch takes seconds to import, and --help needs none of it
     from nas.scheduler import Plan

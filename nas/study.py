@@ -1,139 +1,31 @@
-"""The record of a search: an Optuna study that one scheduler writes and everything else reads.
+"""What an Optuna study holds of a search: its settings, its sampler and pruner, and the record of every trial.
 
 A trial's user attributes are what a person should see in the dashboard; `TrialRecord` reads them back.
 """
 
 import json
-import shutil
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, assert_never, get_args
+from typing import Any, Literal, TypeAlias, assert_never, get_args
 
 import optuna
-from filelock import AcquireReturnProxy, FileLock, Timeout
 from optuna.distributions import distribution_to_json
-from optuna.exceptions import ExperimentalWarning, StorageInternalError
+from optuna.exceptions import ExperimentalWarning
 from optuna.trial import FrozenTrial, TrialState
 
 from nas.architecture import Candidate, digest, from_json, notation, to_json
 from nas.constraints import Constraints
 from nas.cost import cost
-from nas.errors import UserError
 from nas.sampling import Ledger, derive_seed
 from nas.space import Feasible, SearchSpace
-
-if TYPE_CHECKING:  # SQLAlchemy takes half the time of --help, which needs none of it
-    from sqlalchemy.engine import URL
 
 SamplerName: TypeAlias = Literal["tpe", "random", "gp", "qmc"]
 PrunerName: TypeAlias = Literal["hyperband", "median", "none"]
 SAMPLERS: tuple[SamplerName, ...] = get_args(SamplerName)
 PRUNERS: tuple[PrunerName, ...] = get_args(PrunerName)
 
-optuna.logging.set_verbosity(optuna.logging.WARNING)
-
 DIVERGED = "diverged"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StudyLocation:
-    """Where a study lives: its name, its storage's URL, and the folder of its files."""
-
-    name: str
-    storage: str
-    folder: Path
-
-    @property
-    def public_storage(self) -> str:
-        """The URL as it may be shown: without its password, and without the query, which may hold one."""
-        return _parse(self.storage).set(query={}).render_as_string(hide_password=True)
-
-    def weights_path(self, trial: int) -> Path:
-        """The averaged weights of a trial after its last epoch."""
-        return self.folder / "weights" / f"{trial:05d}.safetensors"
-
-
-def locate(name: str, output_dir: Path, storage: str | None) -> StudyLocation:
-    """Where a study of this name lives; without a storage URL, in a SQLite file in its folder.
-
-    Raises:
-        UserError: a name that is not a plain file name.
-    """
-    if (
-        not name
-        or name in {".", ".."}
-        or any(c in '/\\:*?"<>|' or not c.isprintable() for c in name)
-        or len(name) > 100
-    ):
-        raise UserError(
-            f"--study-name {name!r} must be a plain name of at most 100 characters, without path separators"
-        )
-    folder = output_dir / name
-    return StudyLocation(name=name, storage=storage or _sqlite(folder / "study.db"), folder=folder)
-
-
-def _sqlite(path: Path) -> str:
-    from sqlalchemy.engine import URL
-
-    # written by SQLAlchemy, because a path may hold what means something in a URL, and braces, which Optuna fills in
-    return URL.create("sqlite", database=str(path.resolve())).render_as_string()
-
-
-def _parse(storage: str) -> "URL":
-    from sqlalchemy.engine import make_url
-    from sqlalchemy.exc import ArgumentError
-
-    try:
-        return make_url(storage)
-    except (ArgumentError, ValueError) as error:  # the text is not shown: it may hold a password
-        raise UserError(
-            "--storage (or $OPTUNA_STORAGE) is no database URL; give one such as sqlite:///study.db"
-        ) from error
-
-
-@contextmanager
-def _told_of_storage_errors(location: StudyLocation) -> Iterator[None]:
-    from sqlalchemy.exc import NoSuchModuleError, SQLAlchemyError
-
-    shown = location.public_storage
-    try:
-        yield
-    except (ImportError, NoSuchModuleError) as error:
-        raise UserError(
-            f"storage {shown}: no driver for it is installed ({error.__cause__ or error}); "
-            "install one, or give a URL such as sqlite:///study.db to --storage"
-        ) from error
-    except (SQLAlchemyError, StorageInternalError, OSError, RuntimeError) as error:
-        reason = " ".join(str(error.__cause__ or error).split())
-        raise UserError(
-            f"storage {shown} cannot be used ({reason}); give a URL such as sqlite:///study.db to --storage"
-        ) from error
-
-
-def _storage(location: StudyLocation) -> optuna.storages.RDBStorage:
-    sqlite = _parse(location.storage).get_backend_name() == "sqlite"
-    # A dashboard that reads makes a writer wait; it gives up after a minute, not after SQLite's five seconds.
-    options = {"connect_args": {"timeout": 60}} if sqlite else {}
-    return optuna.storages.RDBStorage(location.storage, engine_kwargs=options)
-
-
-def open_study(location: StudyLocation) -> optuna.Study:
-    """A study that exists, to be read.
-
-    Raises:
-        UserError: there is no such study, or the storage cannot be opened.
-    """
-    with _told_of_storage_errors(location):
-        url = _parse(location.storage)
-        missing = url.get_backend_name() == "sqlite" and url.database and not Path(url.database).exists()
-        names = [] if missing else optuna.get_all_study_names(_storage(location))
-        if location.name not in names:
-            known = f"; known are {', '.join(names)}" if names else ""
-            raise UserError(f"there is no study {location.name!r} in {location.public_storage}{known}")
-        return optuna.load_study(study_name=location.name, storage=_storage(location))
 
 
 def settings(space: SearchSpace, *, seed: int, sampler: SamplerName, pruner: PrunerName) -> dict[str, Any]:
@@ -151,76 +43,6 @@ def settings(space: SearchSpace, *, seed: int, sampler: SamplerName, pruner: Pru
     }
     restored: dict[str, Any] = json.loads(json.dumps(plain))
     return restored
-
-
-def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> Iterator[str]:
-    for key in sorted(old.keys() | new.keys()):
-        before, now = old.get(key), new.get(key)
-        if isinstance(before, dict) and isinstance(now, dict):
-            yield from _differences(before, now, f"{prefix}{key}.")
-        elif before != now:
-            yield f"{prefix}{key} was {json.dumps(before)} and is {json.dumps(now)}"
-
-
-def _create_or_resume(location: StudyLocation, wanted: dict[str, Any]) -> optuna.Study:
-    study = optuna.create_study(
-        study_name=location.name, storage=_storage(location), direction="maximize", load_if_exists=True
-    )
-    stored = study.user_attrs.get("settings")
-    if stored is None:
-        if study.directions != [optuna.study.StudyDirection.MAXIMIZE] or study.get_trials(deepcopy=False):
-            raise UserError(
-                f"study {location.name!r} in {location.public_storage} was made by another program; "
-                "give another --study-name"
-            )
-        study.set_user_attr("settings", wanted)
-    elif differences := list(_differences(stored, wanted)):
-        raise UserError(
-            f"study {location.name!r} cannot go on with other settings: {'; '.join(differences)}; "
-            "use the old ones, or begin anew with another --study-name"
-        )
-    return study
-
-
-def _remove_if_empty(folder: Path) -> None:
-    with suppress(OSError):
-        folder.rmdir()
-
-
-def _lock(location: StudyLocation) -> AcquireReturnProxy[FileLock]:
-    """Held until the `with` of it ends; the operating system lets go of it when a run dies."""
-    try:
-        location.folder.mkdir(parents=True, exist_ok=True)
-        return FileLock(location.folder / "lock").acquire(timeout=0)
-    except Timeout as error:
-        raise UserError(f"study {location.name!r} is being worked on by another run; wait for it or stop it") from error
-    except OSError as error:
-        raise UserError(
-            f"--output-dir {location.folder.parent}: {location.folder} cannot be written ({error.strerror}); "
-            "give a folder that can"
-        ) from error
-
-
-@contextmanager
-def writing(location: StudyLocation, wanted: dict[str, Any]) -> Iterator[optuna.Study]:
-    """The study of this name, made if missing, for the one run that may write it.
-
-    Raises:
-        UserError: the folder cannot be written, the storage cannot be used, the study was made with other settings or
-            by another program, or another run works on it; a folder made for it is removed again.
-    """
-    created = [folder for folder in (location.folder, *location.folder.parents) if not folder.exists()]
-    with ExitStack() as held:
-        with ExitStack() as undo:
-            for folder in reversed(created):
-                undo.callback(_remove_if_empty, folder)
-            held.enter_context(_lock(location))
-            if created:
-                undo.callback(shutil.rmtree, location.folder)
-            with _told_of_storage_errors(location):
-                study = _create_or_resume(location, wanted)
-            undo.pop_all()
-        yield study
 
 
 def constraints_of(study: optuna.Study) -> Constraints:

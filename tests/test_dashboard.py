@@ -15,7 +15,7 @@ import pytest
 
 from nas import dashboard
 from nas.errors import UserError
-from nas.study import locate
+from nas.storage import locate
 
 
 @pytest.fixture

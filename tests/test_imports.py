@@ -15,13 +15,13 @@ FILES = {file.stem: file for file in sorted(PACKAGE.glob("*.py"))}
 
 # Libraries with a home: no other module imports them.
 HOMES = {
-    "optuna": {"space", "sampling", "study", "scheduler", "results", "dry_run", "dashboard"},
+    "optuna": {"space", "sampling", "storage", "study", "scheduler", "export", "results", "dry_run"},
     "optuna_dashboard": {"dashboard"},
-    "rich": {"console", "results", "dry_run", "search", "export", "dashboard"},
+    "rich": {"console", "results", "dry_run", "search"},
     "ray": {"workers"},
 }
 WITHOUT_TORCH = ("errors", "recipe", "architecture", "cost", "constraints", "space")
-WITHOUT_OPTUNA = ("network", "data", "training")
+WITHOUT_OPTUNA = ("network", "readers", "data", "training")
 
 
 def imports(file: Path) -> set[str]:

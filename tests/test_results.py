@@ -26,17 +26,8 @@ from nas.recipe import Recipe
 from nas.results import TRIALS, choose, finish, verdict
 from nas.sampling import FeasibleSampler
 from nas.space import SearchSpace, Trial
-from nas.study import (
-    FinalScore,
-    StudyLocation,
-    describe,
-    locate,
-    make_sampler,
-    ranked,
-    records,
-    settings,
-    writing,
-)
+from nas.storage import StudyLocation, locate, writing
+from nas.study import FinalScore, describe, make_sampler, ranked, records, settings
 from nas.training import weights_of
 
 MNIST = Dataset(name="mnist", input_shape=(1, 28, 28))

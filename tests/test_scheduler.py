@@ -24,17 +24,8 @@ from nas.readers import Dataset
 from nas.sampling import FeasibleSampler, derive_seed
 from nas.scheduler import Plan, Progress, Scheduler
 from nas.space import SearchSpace
-from nas.study import (
-    StudyLocation,
-    TrialRecord,
-    digests,
-    locate,
-    make_sampler,
-    records,
-    settings,
-    total_ledger,
-    writing,
-)
+from nas.storage import StudyLocation, locate, writing
+from nas.study import TrialRecord, digests, make_sampler, records, settings, total_ledger
 from nas.training import DivergedError, EpochReport, TrainingJob, train
 from nas.workers import LocalWorker, Worker
 

@@ -23,7 +23,8 @@ from PIL import Image
 from nas.options import run
 from nas.readers import load_mnist
 from nas.search import main, parser
-from nas.study import locate, open_study, ranked, records
+from nas.storage import locate, open_study
+from nas.study import ranked, records
 
 DIGITS = (Path(__file__).parent / "data" / "digits.py").read_text(encoding="utf-8")
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "OPTUNA_STORAGE"}

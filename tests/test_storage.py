@@ -1,0 +1,210 @@
+"""Where studies live: names, URLs, refusals, and the one run that may write."""
+
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from filelock import FileLock
+from sqlalchemy.engine import make_url
+
+from nas.errors import UserError
+from nas.space import SearchSpace, load_space
+from nas.storage import StudyLocation, locate, open_study, writing
+from nas.study import (
+    settings,
+)
+
+SPACE = load_space(str(Path(__file__).parent / "data" / "digits.py"))
+URL = "give a URL such as sqlite:///study.db to --storage"
+
+
+def says(message: str) -> str:
+    return f"^{re.escape(message)}$"
+
+
+def tree(folder: Path) -> list[Path]:
+    return sorted(folder.rglob("*"))
+
+
+def wanted(space: SearchSpace = SPACE, seed: int = 0) -> dict[str, Any]:
+    return settings(space, seed=seed, sampler="tpe", pruner="hyperband")
+
+
+# where it lives
+
+
+def test_locate_puts_a_study_into_a_folder_of_its_name(tmp_path: Path) -> None:
+    location = locate("a b", tmp_path, None)
+    assert location.folder == tmp_path / "a b"
+    assert make_url(location.storage).database == str(tmp_path / "a b" / "study.db")
+    assert location.weights_path(7) == tmp_path / "a b" / "weights" / "00007.safetensors"
+    assert locate("a", tmp_path, "sqlite:///x.db").storage == "sqlite:///x.db"
+
+
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", "a/b", "/etc", "a\\b", "c:", "a*", "a?", 'a"', "<a>", "a|b", "a\nb", "a\x00", "x" * 101]
+)
+def test_locate_refuses_what_is_no_plain_name(name: str, tmp_path: Path) -> None:
+    message = f"--study-name {name!r} must be a plain name of at most 100 characters, without path separators"
+    with pytest.raises(UserError, match=says(message)):
+        locate(name, tmp_path, None)
+
+
+@pytest.mark.parametrize("odd", ["what?x=1#1", "50%20{b} ü☃@c:d"])
+def test_study_is_made_and_found_in_a_folder_of_any_name(odd: str, tmp_path: Path) -> None:
+    location = locate("study", tmp_path / odd, None)
+    with writing(location, {"a": 1}):
+        pass
+    assert (location.folder / "study.db").is_file()
+    assert open_study(location).user_attrs == {"settings": {"a": 1}}
+    assert [path.name for path in tmp_path.iterdir()] == [odd]
+
+
+NOT_A_URL = "--storage (or $OPTUNA_STORAGE) is no database URL; give one such as sqlite:///study.db"
+
+
+@pytest.mark.parametrize(
+    ("storage", "message"),
+    [
+        ("nonsense", NOT_A_URL),
+        ("./study.db", NOT_A_URL),
+        ("postgresql://user:secret@host:port/x", NOT_A_URL),
+        (
+            "sqlite:////nowhere/at/all/x.db",
+            f"storage sqlite:////nowhere/at/all/x.db cannot be used (unable to open database file); {URL}",
+        ),
+        ("sqlite:///garbage.db", f"storage sqlite:///garbage.db cannot be used (file is not a database); {URL}"),
+        (
+            "nodialect://user:secret@host/x",
+            "storage nodialect://user:***@host/x: no driver for it is installed "
+            f"(Can't load plugin: sqlalchemy.dialects:nodialect); install one, or {URL}",
+        ),
+        (
+            "postgresql+psycopg://user:secret@host/x?password=secret",
+            "storage postgresql+psycopg://user:***@host/x: no driver for it is installed "
+            f"(import of psycopg halted; None in sys.modules); install one, or {URL}",
+        ),
+    ],
+)
+def test_storage_that_cannot_be_used_is_a_sentence_without_the_password(
+    storage: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "psycopg", None)  # as if it were not installed
+    (tmp_path / "garbage.db").write_bytes(bytes(range(256)) * 20)
+    before = tree(tmp_path)
+    location = locate("study", tmp_path / "new" / "results", storage)
+    with pytest.raises(UserError, match=says(message)) as error, writing(location, wanted()):
+        pass
+    assert tree(tmp_path) == before, "nothing is left behind"
+    if "nowhere" not in storage:  # reading, a file that is not there holds no study
+        with pytest.raises(UserError, match=says(message)):
+            open_study(location)
+    assert "secret" not in str(error.value)
+
+
+def test_open_study_lists_what_there_is_and_makes_no_file(tmp_path: Path) -> None:
+    location = locate("one", tmp_path, None)
+    shown = location.public_storage
+    with pytest.raises(UserError, match=says(f"there is no study 'one' in {shown}")):
+        open_study(location)
+    assert tree(tmp_path) == []
+    for name in ("one", "two"):
+        with writing(replace(location, name=name), wanted()):
+            pass
+    with pytest.raises(UserError, match=says(f"there is no study 'three' in {shown}; known are one, two")):
+        open_study(replace(location, name="three"))
+
+
+# who may write it
+
+
+@pytest.fixture
+def location(tmp_path: Path) -> StudyLocation:
+    return locate("study", tmp_path / "results", None)
+
+
+def test_writing_keeps_out_a_second_run_until_the_first_ends(location: StudyLocation) -> None:
+    code = (
+        "import sys; from pathlib import Path; from nas.storage import locate, writing\n"
+        "with writing(locate('study', Path(sys.argv[1]), None), {}): print('in', flush=True); input()"
+    )
+    command = [sys.executable, "-c", code, str(location.folder.parent)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as first:
+        assert first.stdout is not None
+        assert first.stdout.readline() == "in\n"
+        message = "study 'study' is being worked on by another run; wait for it or stop it"
+        with pytest.raises(UserError, match=says(message)), writing(location, {}):
+            pass
+        assert (location.folder / "study.db").exists(), "what the first run has made stays"
+        first.kill()
+    with writing(location, {}) as study:
+        assert study.study_name == "study"
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError, UserError, KeyboardInterrupt])
+def test_writing_lets_go_and_keeps_its_files_when_the_run_fails(
+    location: StudyLocation, error: type[BaseException]
+) -> None:
+    with pytest.raises(error), writing(location, {}):  # noqa: PT012
+        with pytest.raises(UserError), writing(location, {}):
+            pass
+        raise error
+    assert (location.folder / "study.db").exists()
+    with FileLock(location.folder / "lock").acquire(timeout=0):
+        pass
+
+
+def test_writing_refuses_other_settings_and_names_them(location: StudyLocation) -> None:
+    with writing(location, wanted()):
+        pass
+    tighter = replace(SPACE, constraints=replace(SPACE.constraints, max_params=1000))
+    message = (
+        "study 'study' cannot go on with other settings: constraints.max_params was 1500 and is 1000; "
+        "seed was 0 and is 4; use the old ones, or begin anew with another --study-name"
+    )
+    with pytest.raises(UserError, match=says(message)), writing(location, wanted(tighter, seed=4)):
+        pass
+    with writing(location, wanted()) as study:
+        assert study.user_attrs["settings"] == wanted()
+
+
+@pytest.mark.parametrize("directions", [["minimize"], ["maximize", "minimize"], ["maximize"]])
+def test_writing_refuses_a_study_of_another_program(
+    location: StudyLocation, directions: list[Any], tmp_path: Path
+) -> None:
+    storage = f"sqlite:///{tmp_path}/shared.db"
+    foreign = optuna.create_study(study_name="study", storage=storage, directions=directions)
+    if directions == ["maximize"]:
+        foreign.tell(foreign.ask(), 1.0)
+    message = f"study 'study' in {storage} was made by another program; give another --study-name"
+    with pytest.raises(UserError, match=says(message)), writing(replace(location, storage=storage), wanted()):
+        pass
+    assert not location.folder.parent.exists()
+    assert optuna.load_study(study_name="study", storage=storage).user_attrs == {}
+
+
+@pytest.mark.parametrize("below", ["", "deeper"])
+def test_writing_refuses_a_folder_that_cannot_be_one(below: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    output_dir = tmp_path / "file" / below
+    message = (
+        f"--output-dir {output_dir}: {output_dir / 'study'} cannot be written (Not a directory); give a folder that can"
+    )
+    with pytest.raises(UserError, match=says(message)), writing(locate("study", output_dir, None), {}):
+        pass
+    assert tree(tmp_path) == [tmp_path / "file"]
+
+
+def test_writing_leaves_no_folder_when_a_name_is_too_long_for_the_disk(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="cannot be written"), writing(locate("☃" * 100, tmp_path / "a", None), {}):
+        pass
+    assert tree(tmp_path) == []
+
+
+# what it tells
