@@ -8,17 +8,17 @@ normalization; `t8` a transition to 8 channels; `p2` a 2×2 max-pool; after the 
 import hashlib
 import json
 from dataclasses import dataclass, fields, is_dataclass
-from typing import Any, Literal, TypeAlias, assert_never
+from typing import Any, Literal, TypeAlias, assert_never, get_args
 
-from nas.errors import UserError, require, require_bool, require_whole
+from nas.errors import UserError, require, require_bool, require_number, require_whole
 from nas.recipe import Augmentation, Recipe
 
 Activation: TypeAlias = Literal["relu", "silu", "gelu", "none"]
 HeadKind: TypeAlias = Literal["pool_conv", "conv_pool", "linear"]
 Shape: TypeAlias = tuple[int, int, int]
 
-ACTIVATIONS = ("relu", "silu", "gelu", "none")
-HEADS = ("pool_conv", "conv_pool", "linear")
+ACTIVATIONS: tuple[Activation, ...] = get_args(Activation)
+HEADS: tuple[HeadKind, ...] = get_args(HeadKind)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +43,7 @@ class Conv:
         require_whole("Conv", "padding", self.padding, 0)
         require_bool("Conv", "bias", self.bias)
         require_bool("Conv", "batch_norm", self.batch_norm)
-        require(0 <= self.dropout < 1, "Conv", "dropout", self.dropout, "at least 0 and below 1")
+        require_number("Conv", "dropout", self.dropout, low=0, below=1)
         require(self.activation in ACTIVATIONS, "Conv", "activation", self.activation, f"one of {ACTIVATIONS}")
 
 

@@ -17,6 +17,7 @@ from nas.study import TrialRecord
 
 QUIET, NORMAL, VERBOSE = -1, 0, 1
 REFRESH_PER_SECOND = 4
+BAR = 16  # columns; with it a headline of usual numbers fits into 80
 
 
 def duration(seconds: float) -> str:
@@ -34,18 +35,20 @@ def roughly(seconds: float) -> str:
 
 
 def _headline(progress: Progress, elapsed: float) -> RenderableType:
-    line = Table.grid(padding=(0, 2))
     left = "time left unknown yet" if progress.seconds_left is None else f"{roughly(progress.seconds_left)} left"
     if progress.trained >= progress.total:
         left = "done"
-    line.add_row(
-        ProgressBar(total=max(1, progress.total), completed=progress.trained, width=24),
-        Text(f"{progress.trained} of {progress.total} trained", style="bold"),
-        Text(f"{progress.stopped_early} stopped early"),
-        Text(f"{progress.failed} failed", style="red" if progress.failed else "dim"),
-        Text(f"{duration(elapsed)} elapsed, {left}"),
+    counts = Text(" · ").join(
+        [
+            Text(f"{progress.trained} of {progress.total} trained", style="bold"),
+            Text(f"{progress.stopped_early} stopped early"),
+            Text(f"{progress.failed} failed", style="red" if progress.failed else "dim"),
+            Text(f"{progress.epochs:,} epochs"),
+        ]
     )
-    return line
+    line = Table.grid(padding=(0, 2))
+    line.add_row(ProgressBar(total=max(1, progress.total), completed=progress.trained, width=BAR), counts)
+    return Group(line, Text(f"{duration(elapsed)} elapsed, {left}"))
 
 
 def ledger_line(ledger: Ledger) -> str:
@@ -121,7 +124,7 @@ def _follow_plain(events: Iterator[Progress], title: str, console: Console, verb
     started, last = monotonic(), None
     console.print(title, markup=False, highlight=False, soft_wrap=True)
     for last in events:
-        if verbosity == NORMAL and ": epoch " in last.news:
+        if verbosity == NORMAL and not last.milestone:
             continue
         seconds = last.seconds_left if last.trained < last.total else None
         left = "" if seconds is None else f", {roughly(seconds)} left"
@@ -133,7 +136,10 @@ def _follow_plain(events: Iterator[Progress], title: str, console: Console, verb
 
 
 def follow(events: Iterator[Progress], title: str, console: Console, verbosity: int) -> Progress | None:
-    """Show a search to its end; the last thing it told."""
+    """Show a search to its end; the last thing it told.
+
+    Lines tell of every epoch when verbose, else of the milestones; the live view shows every epoch anyway.
+    """
     if verbosity == QUIET:
         last = None
         for last in events:  # noqa: B007

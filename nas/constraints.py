@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from nas.cost import Cost
-from nas.errors import UserError
+from nas.errors import UserError, require_whole
 
 Limit: TypeAlias = Literal[
     "max_params", "max_macs", "max_activation_bytes", "min_receptive_field", "max_epochs", "forbid linear"
@@ -55,10 +55,10 @@ class Constraints:
     def __post_init__(self) -> None:
         for name in ("max_params", "max_macs", "max_activation_bytes", "min_receptive_field", "max_epochs"):
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UserError(f"constraints: {name} {value} must be at least 1, or None for no limit")
+            if value is not None:
+                require_whole("Constraints", name, value, 1)
         if isinstance(self.forbid, str) or set(self.forbid) - {"linear"}:
-            raise UserError(f'constraints: forbid {self.forbid!r} must be () or ("linear",)')
+            raise UserError(f'Constraints: forbid {self.forbid!r} must be () or ("linear",)')
 
 
 def violations(constraints: Constraints, cost: Cost, epochs: int) -> tuple[Violation, ...]:

@@ -9,7 +9,7 @@ from nas.options import DONE, Parser, add_location, existing_location, positive,
 from nas.storage import open_study
 
 HOST = "127.0.0.1"
-FIRST_PORT, LAST_PORT = 8080, 8180
+FIRST_PORT, LAST_PORT = 8080, 8179
 
 
 def parser() -> argparse.ArgumentParser:
@@ -41,10 +41,10 @@ def choose_port(wanted: int | None) -> int:
     Raises:
         UserError: the wanted port cannot be used, or none is free.
     """
-    candidates = range(FIRST_PORT, LAST_PORT) if wanted is None else (wanted,)
+    candidates = range(FIRST_PORT, LAST_PORT + 1) if wanted is None else (wanted,)
     port = next(filter(_free, candidates), None)
     if port is None:
-        asked = f"--port {wanted}" if wanted is not None else f"every port from {FIRST_PORT} to {LAST_PORT - 1}"
+        asked = f"--port {wanted}" if wanted is not None else f"every port from {FIRST_PORT} to {LAST_PORT}"
         raise UserError(f"{asked} cannot be listened on; give --port another number, from 1024 to 65535")
     return port
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from random import Random
+from statistics import fmean
 
 import optuna
 from rich import box
@@ -21,7 +22,7 @@ from nas.scheduler import Plan
 from nas.space import Feasible, SearchSpace
 from nas.study import PrunerName, make_pruner
 from nas.training import TrainingJob, seconds_per_epoch
-from nas.workers import prepare_process
+from nas.workers import prepare_process, without_interrupts
 
 DRAWS = 10_000
 BINS = 12
@@ -51,10 +52,10 @@ def layer_table(space: SearchSpace) -> Table | None:
     if space.baseline is None:
         return None
     price = cost(space.baseline)
-    table = Table(title=f"the network to beat: {price.params:,} parameters, {price.macs:,} MACs", box=box.SIMPLE_HEAD)
-    table.title_justify = "left"
-    for column, justify in (("layer", "left"), ("output", "left"), ("sees", "right"), ("parameters", "right")):
-        table.add_column(column, justify="left" if justify == "left" else "right")
+    title = f"the network to beat: {price.params:,} parameters, {price.macs:,} MACs"
+    table = Table("layer", "output", title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    table.add_column("sees", justify="right")
+    table.add_column("parameters", justify="right")
     for call in lower(space.baseline):
         shape = "×".join(map(str, call.output_shape))
         table.add_row(call.source().removeprefix("nn."), shape, str(call.receptive_field), f"{call.params:,}")
@@ -94,8 +95,9 @@ def _epoch_seconds(feasible: Sequence[Feasible], plan: Plan) -> float:
     ]
     workers = len(plan.devices)
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=prepare_process) as pool:
-        times = list(pool.map(seconds_per_epoch, jobs))
-    return sum(times) / len(times)
+        with without_interrupts():  # it starts the processes
+            times = pool.map(seconds_per_epoch, jobs)
+        return fmean(times)
 
 
 def _extreme(label: str, chosen: Feasible) -> str:
@@ -113,9 +115,12 @@ def dry_run(space: SearchSpace, plan: Plan, pruner: PrunerName, console: Console
     started = time.perf_counter()
     feasible, ledger = probe(space, plan.seed, draws=DRAWS, until_feasible=False)
     rate = DRAWS / (time.perf_counter() - started)
-    say(f"{DRAWS:,} candidates drawn uniformly, {ledger.acceptance:.1%} feasible; {rate:,.0f} drawn and checked per s")
+    say(f"{DRAWS:,} candidates drawn uniformly, {len(feasible):,} feasible; {rate:,.0f} drawn and checked per s")
     say(ledger_line(ledger))
+    if ledger.nearest is not None:
+        say(f"nearest miss: {ledger.nearest}")
     if not feasible:
+        say("none is feasible, so there is nothing to time; loosen a limit, or let the space propose what fits")
         return ledger
     console.print(size_histogram(feasible))
     say(_extreme("smallest", min(feasible, key=lambda candidate: candidate.cost.params)))

@@ -37,7 +37,7 @@ from nas.network import build, check_built
 from nas.options import DONE, Parser, add_data_dir, add_location, existing_location, natural, run
 from nas.readers import Dataset
 from nas.storage import StudyLocation, open_study
-from nas.study import TrialRecord, constraints_of, read_test_score, records
+from nas.study import TrialRecord, constraints_of, records, scores_on_test
 
 MODEL, WEIGHTS = "model.py", "weights.safetensors"
 
@@ -138,7 +138,7 @@ def export_trial(
         UserError: the trial has no weights.
         ExportError: as `export` does.
     """
-    data, test = load_training(dataset), read_test_score(study, trial.number)
+    data, test = load_training(dataset), scores_on_test(study).get(trial.number)
     assert trial.val_accuracy is not None
     card = ModelCard(
         study=location.name,
@@ -187,7 +187,11 @@ def main() -> int:
     channels, height, width = stored["input_shape"]
     dataset = Dataset(name=stored["dataset"], input_shape=(channels, height, width), data_dir=args.data_dir)
     folder = args.folder or location.folder / "trials" / str(trial.number)
-    export_trial(study, location, trial, dataset, folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        export_trial(study, location, trial, dataset, folder)
+    except OSError as error:
+        raise UserError(f"folder {folder} cannot be written ({error.strerror}); give another --folder") from error
     print(f"written: {folder / MODEL}, {folder / WEIGHTS}")
     return DONE
 

@@ -22,7 +22,7 @@ from nas.network import build
 from nas.readers import Dataset
 from nas.space import SearchSpace
 from nas.storage import StudyLocation
-from nas.study import FinalScore, TrialRecord, ranked, read_test_score, records, total_ledger, write_test_score
+from nas.study import FinalScore, TrialRecord, add_test_score, ranked, records, scores_on_test, total_ledger
 from nas.training import evaluate
 
 SUMMARY = "summary.txt"
@@ -41,23 +41,23 @@ class Winner:
 def _read_test_set(location: StudyLocation, trial: TrialRecord, dataset: Dataset) -> FinalScore:
     network = build(trial.candidate.architecture)
     network.load_state_dict(safetensors.torch.load(trial_weights(location, trial)))
-    torch.set_num_threads(1)
     score = evaluate(network, load_test(dataset), load_training(dataset), torch.device("cpu"))
     return FinalScore(trial=trial.number, loss=score.loss, accuracy=score.accuracy, n=score.n)
 
 
 def choose(study: optuna.Study, location: StudyLocation, dataset: Dataset) -> Winner | None:
-    """The best trial that was trained to the end; the test set is opened for it, once in the study's life.
+    """The best trial that was trained to the end, and its score on the test images, which are read for it once.
 
-    None when no trial was trained to the end.
+    They are read again only when a longer search has found a better trial; the study keeps every reading. None when no
+    trial was trained to the end.
     """
     best = next(iter(ranked(records(study))), None)
     if best is None:
         return None
-    test = read_test_score(study, best.number)
+    test = scores_on_test(study).get(best.number)
     if test is None:
         test = _read_test_set(location, best, dataset)
-        write_test_score(study, test)
+        add_test_score(study, test)
     return Winner(record=best, test=test)
 
 
@@ -116,14 +116,17 @@ def summary(study: optuna.Study, location: StudyLocation, winner: Winner, space:
     ledger, best = total_ledger(study), winner.record
     trained = [trial for trial in records(study) if trial.trained]
     stopped = sum(trial.state is TrialState.PRUNED for trial in trained)
-    epochs = sum(trial.epochs for trial in trained)
+    epochs, hours = sum(trial.epochs for trial in trained), sum(trial.seconds or 0 for trial in trained) / 3600
+    readings = list(scores_on_test(study))
     architecture, recipe = best.candidate.architecture, best.candidate.recipe
     columns = ("output_size", "num_params", "kernel_size", "mult_adds")
     layers = torchinfo.summary(build(architecture), (1, *architecture.input_shape), col_names=columns, verbose=0)
     return "\n".join(
         [
             f"Study {location.name!r} on {space.dataset!r}: {len(trained)} networks trained, {stopped} of them stopped",
-            f"early; {epochs} epochs; {ledger.rejected:,} of {ledger.proposals:,} proposals rejected before training.",
+            f"early; {epochs} epochs, {hours:.1f} hours of training on one worker.",
+            f"{ledger.rejected:,} of {ledger.proposals:,} proposals rejected before training "
+            f"({ledger.acceptance:.1%} accepted).",
             "",
             f"Winner: trial {best.number}, {best.notation}",
             _plain_text(_comparison(best, space)),
@@ -131,6 +134,7 @@ def summary(study: optuna.Study, location: StudyLocation, winner: Winner, space:
             f"seed {best.seed}).",
             "It chose the winner, so it flatters.",
             f"Test accuracy {winner.test.accuracy:.2%} ({winner.test.n:,} images, read once, after the choice).",
+            *([f"The test images were read before, for trials {readings[:-1]}."] if len(readings) > 1 else []),
             verdict(winner.test, space.target),
             "",
             str(layers),

@@ -11,7 +11,7 @@ from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from nas.architecture import digest, notation
+from nas.architecture import Architecture, digest, notation
 from nas.constraints import Limit
 from nas.space import Feasible, Rejected, SearchSpace, draw_value
 
@@ -28,6 +28,9 @@ class NearestMiss:
     excess: float
     notation: str
     violations: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.notation}: {'; '.join(self.violations)}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,16 +51,18 @@ class Ledger:
         """With one more feasible proposal."""
         return self + Ledger(proposals=1)
 
-    def reject(self, rejected: Rejected, name: Callable[[], str]) -> "Ledger":
-        """With one more rejected proposal; `name` gives its notation, and is asked only when it is the nearest miss."""
-        nearest = self.nearest
-        if rejected.violations:
-            excess = max(violation.excess for violation in rejected.violations)
-            if nearest is None or excess < nearest.excess:
-                texts = tuple(map(str, rejected.violations))
-                nearest = NearestMiss(excess=excess, notation=name(), violations=texts)
-        reasons: list[Reason] = [violation.limit for violation in rejected.violations] or ["map too small"]
-        return self + Ledger(proposals=1, rejected=1, reasons=dict.fromkeys(reasons, 1), nearest=nearest)
+    def reject(self, rejected: Rejected, architecture: Architecture) -> "Ledger":
+        """With one more rejected proposal."""
+        broken = rejected.violations
+        if not broken:
+            return self + Ledger(proposals=1, rejected=1, reasons={"map too small": 1})
+        miss = NearestMiss(
+            excess=max(violation.excess for violation in broken),
+            notation=notation(architecture),
+            violations=tuple(map(str, broken)),
+        )
+        reasons: dict[Reason, int] = {violation.limit: 1 for violation in broken}
+        return self + Ledger(proposals=1, rejected=1, reasons=reasons, nearest=miss)
 
     def __add__(self, other: "Ledger") -> "Ledger":
         reasons = {
@@ -100,7 +105,7 @@ def probe(space: SearchSpace, seed: int, *, draws: int, until_feasible: bool) ->
                 if until_feasible:
                     break
             case Rejected() as rejected:
-                ledger = ledger.reject(rejected, lambda: notation(candidate.architecture))  # noqa: B023, called at once
+                ledger = ledger.reject(rejected, candidate.architecture)
     return feasible, ledger
 
 
@@ -143,7 +148,7 @@ class FeasibleSampler(BaseSampler):
         candidate = self._space.decode(params)
         match self._space.check(candidate):
             case Rejected() as rejected:
-                self.ledger = self.ledger.reject(rejected, lambda: notation(candidate.architecture))
+                self.ledger = self.ledger.reject(rejected, candidate.architecture)
                 return False
             case Feasible() as feasible:
                 key = digest(candidate)

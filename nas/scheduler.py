@@ -11,9 +11,10 @@ from statistics import fmean
 from time import monotonic
 
 import optuna
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 
 from nas.constraints import Constraints
+from nas.errors import UserError
 from nas.files import write_whole
 from nas.readers import Dataset
 from nas.sampling import FeasibleSampler, Ledger, NothingFeasibleError
@@ -24,6 +25,7 @@ from nas.workers import LocalWorker, Worker
 
 MAX_RERUNS = 2  # of a trial whose worker died
 MAX_CRASHES = 3  # trials in a row given up because their workers died: then it is not the trial
+GIVEN_UP = "given up: the search was continued with fewer trials"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +54,7 @@ class Running:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """Where a search stands; `news` is what just happened, in one line."""
+    """Where a search stands; `news` is what just happened, in one line, a milestone unless it is a trial's next epoch."""
 
     trained: int
     total: int
@@ -64,6 +66,7 @@ class Progress:
     best: tuple[TrialRecord, ...]
     seconds_left: float | None
     news: str
+    milestone: bool
 
 
 @dataclass(slots=True)
@@ -87,7 +90,10 @@ class _Slot:
 
 
 class Scheduler:
-    """One run of a search; `events` is the loop."""
+    """One run of a search; `events` is the loop.
+
+    `exhausted` tells of the proposals among which no new feasible candidate was found, if the search ended for that.
+    """
 
     def __init__(
         self,
@@ -102,21 +108,22 @@ class Scheduler:
         self._plan = plan
         self._sampler = sampler
         self._make_worker = make_worker
-        _discard_undescribed(study, flying=set())
+        _discard_undescribed(study)
         known = records(study)
         self._finished = [record for record in known if record.state.is_finished()]
         self._interrupted = [record for record in known if not record.state.is_finished()]
         self._ledger = total_ledger(study)
         self._slots: list[_Slot] = []
         self._crashes = 0
-        self._exhausted = False
+        self.exhausted: Ledger | None = None
 
     def events(self) -> Iterator[Progress]:
         """Train until the plan is fulfilled, telling of every epoch; closing the iterator ends the workers."""
         started = monotonic()
         pending: dict[Future[EpochReport], _Slot] = {}
-        if not self._interrupted and self._trained() >= self._plan.trials:
+        if self._trained() >= self._plan.trials:
             yield self._progress("nothing is left to train")
+            yield from self._give_up_interrupted()
             return
         try:
             for device in self._plan.devices:
@@ -130,16 +137,18 @@ class Scheduler:
                         pending[slot.worker.start(self._job(slot, flight))] = slot
                         yield self._progress(_begins(flight))
                 if not pending:
-                    if self._exhausted:
+                    if self.exhausted is not None:
                         yield self._progress("no new feasible candidate was found, so the search ends here")
+                    if self._trained() >= self._plan.trials:
+                        yield from self._give_up_interrupted()
                     return
                 done, _ = wait(pending, return_when=FIRST_COMPLETED)
                 for future in done:
                     slot = pending.pop(future)
-                    news, following = self._advance(slot, future)
+                    progress, following = self._advance(slot, future)
                     if following is not None:
                         pending[following] = slot
-                    yield self._progress(news)
+                    yield progress
         finally:
             for slot in self._slots:
                 slot.worker.stop()
@@ -154,20 +163,20 @@ class Scheduler:
         )
 
     def _next_flight(self) -> _Flight | None:
-        """An interrupted trial, or a new one while the plan is short of trials."""
-        if self._interrupted:
-            record = self._interrupted.pop(0)
-            frozen = self._study.get_trials(deepcopy=False)[record.number]
-            return _Flight(optuna.Trial(self._study, frozen._trial_id), record, reported=frozen.last_step or 0)
+        """While the plan is short of trials: an interrupted one, or else a new one."""
         flying = sum(slot.flight is not None for slot in self._slots)
-        if self._exhausted or self._trained() + flying >= self._plan.trials:
+        if self._trained() + flying >= self._plan.trials:
+            return None
+        if self._interrupted:
+            return self._resumed(self._interrupted.pop(0))
+        if self.exhausted is not None:
             return None
         try:
             trial = self._study.ask(self._sampler.distributions)
         except NothingFeasibleError as error:
-            self._exhausted = True
+            self.exhausted = error.ledger
             self._ledger += error.ledger
-            _discard_undescribed(self._study, {s.flight.record.number for s in self._slots if s.flight is not None})
+            _discard_undescribed(self._study)
             return None
         assert self._sampler.accepted is not None
         describe(trial, self._sampler.accepted, self._sampler.ledger, self._plan.seed)
@@ -176,8 +185,17 @@ class Scheduler:
         assert described is not None
         return _Flight(trial, described, reported=0)
 
-    def _advance(self, slot: _Slot, future: Future[EpochReport]) -> tuple[str, Future[EpochReport] | None]:
-        """Take in what a worker answered: news, and the future of its next epoch when the trial goes on."""
+    def _resumed(self, record: TrialRecord) -> _Flight:
+        frozen = self._study.get_trials(deepcopy=False)[record.number]
+        return _Flight(optuna.Trial(self._study, frozen._trial_id), record, reported=frozen.last_step or 0)
+
+    def _give_up_interrupted(self) -> Iterator[Progress]:
+        while self._interrupted:
+            news = self._tell(self._resumed(self._interrupted.pop(0)), TrialState.FAIL, GIVEN_UP)
+            yield self._progress(news)
+
+    def _advance(self, slot: _Slot, future: Future[EpochReport]) -> tuple[Progress, Future[EpochReport] | None]:
+        """Take in what a worker answered: where that leads, and the future of its next epoch when the trial goes on."""
         flight = slot.flight
         assert flight is not None
         try:
@@ -187,6 +205,11 @@ class Scheduler:
             return self._finish(slot, TrialState.FAIL, f"{DIVERGED}: {error}"), None
         except BrokenExecutor:
             return self._replace_worker(slot)
+        except UserError:  # once it is mended, the same command trains the trial
+            raise
+        except Exception as error:  # left to run again, the trial would end every later run, too
+            self._tell(flight, TrialState.FAIL, f"{type(error).__name__}: {' '.join(str(error).split())}")
+            raise
         self._crashes = 0
         flight.reports.append(report)
         epochs = flight.record.candidate.recipe.epochs
@@ -198,9 +221,9 @@ class Scheduler:
         if report.epoch == flight.reported and flight.trial.should_prune():
             return self._finish(slot, TrialState.PRUNED, f"stopped after epoch {report.epoch} of {epochs}"), None
         news = f"trial {flight.record.number}: epoch {report.epoch} of {epochs}, {report.val_accuracy:.2%}"
-        return news, slot.worker.next()
+        return self._progress(news, milestone=False), slot.worker.next()
 
-    def _replace_worker(self, slot: _Slot) -> tuple[str, Future[EpochReport] | None]:
+    def _replace_worker(self, slot: _Slot) -> tuple[Progress, Future[EpochReport] | None]:
         flight = slot.flight
         assert flight is not None
         slot.worker.stop()
@@ -209,16 +232,21 @@ class Scheduler:
         flight.reruns += 1
         if flight.reruns <= MAX_RERUNS:
             news = f"trial {flight.record.number}: its worker died; it is trained again"
-            return news, slot.worker.start(self._job(slot, flight))
+            return self._progress(news), slot.worker.start(self._job(slot, flight))
         self._crashes += 1
         if self._crashes == MAX_CRASHES:
             raise RuntimeError(f"the workers of {MAX_CRASHES} trials in a row died {MAX_RERUNS + 1} times each")
         return self._finish(slot, TrialState.FAIL, f"its worker died {flight.reruns} times"), None
 
-    def _finish(self, slot: _Slot, state: TrialState, reason: str) -> str:
-        """Keep the weights, complete the trial's attributes and tell the study."""
+    def _finish(self, slot: _Slot, state: TrialState, reason: str) -> Progress:
         flight = slot.flight
         assert flight is not None
+        news = self._tell(flight, state, reason)
+        slot.flight = None
+        return self._progress(news)
+
+    def _tell(self, flight: _Flight, state: TrialState, reason: str) -> str:
+        """Keep the weights, complete the trial's attributes and tell the study; the news of it."""
         trial, reports = flight.trial, flight.reports
         if reports:
             write_whole(self._location.weights_path(trial.number), reports[-1].weights)
@@ -232,14 +260,13 @@ class Scheduler:
         record = read_trial(self._study.tell(trial, value, state=state))
         assert record is not None
         self._finished.append(record)
-        slot.flight = None
         accuracy = f"{record.val_accuracy:.2%}, " if record.val_accuracy is not None else ""
         return f"trial {record.number}: {accuracy}{reason or 'trained to the end'} ({record.params:,} params)"
 
     def _trained(self) -> int:
         return sum(record.trained for record in self._finished)
 
-    def _progress(self, news: str) -> Progress:
+    def _progress(self, news: str, *, milestone: bool = True) -> Progress:
         running = [_running(slot.flight) for slot in self._slots if slot.flight is not None]
         return Progress(
             trained=self._trained(),
@@ -252,18 +279,23 @@ class Scheduler:
             best=tuple(ranked(self._finished)[:5]),
             seconds_left=self._seconds_left(),
             news=news,
+            milestone=milestone,
         )
 
     def _seconds_left(self) -> float | None:
-        """Mean training time of a finished trial, for each one to come; None before the first has finished."""
+        """With the mean training time of the finished trials, shared out; at least the longest that a trial takes.
+
+        None before the first has finished.
+        """
         times = [record.seconds for record in self._finished if record.seconds is not None]
         if not times:
             return None
         typical = fmean(times)
         flights = [slot.flight for slot in self._slots if slot.flight is not None]
-        begun = sum(max(0.0, typical - sum(report.seconds for report in flight.reports)) for flight in flights)
-        to_begin = 0 if self._exhausted else max(0, self._plan.trials - self._trained() - len(flights))
-        return (to_begin * typical + begun) / len(self._plan.devices)
+        begun = [max(0.0, typical - sum(report.seconds for report in flight.reports)) for flight in flights]
+        to_begin = 0 if self.exhausted else max(0, self._plan.trials - self._trained() - len(flights))
+        left = begun + [typical] * to_begin
+        return max(sum(left) / len(self._plan.devices), max(left, default=0.0))
 
 
 def _begins(flight: _Flight) -> str:
@@ -283,11 +315,8 @@ def _running(flight: _Flight) -> Running:
     )
 
 
-def _discard_undescribed(study: optuna.Study, flying: set[int]) -> None:
+def _discard_undescribed(study: optuna.Study) -> None:
     """End the trials that were created but cut off before they had a candidate; they never count."""
-
-    def cut_off(trial: FrozenTrial) -> bool:
-        return trial.number not in flying and read_trial(trial) is None
-
-    for trial in filter(cut_off, study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))):
-        study.tell(trial.number, state=TrialState.FAIL)
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        if "architecture" not in trial.user_attrs:
+            study.tell(trial.number, state=TrialState.FAIL)

@@ -116,8 +116,8 @@ def diagnosis(ledger: Ledger) -> str:
     return "\n".join(lines)
 
 
-def headline(space: SearchSpace, location: StudyLocation, trained: int, trials: int) -> str:
-    """What is searched within which limits, and how far it is."""
+def headline(space: SearchSpace, location: StudyLocation) -> str:
+    """What is searched within which limits."""
     limits = space.constraints
     parts = [
         f"≤ {limits.max_params:,} params" if limits.max_params else "",
@@ -127,8 +127,7 @@ def headline(space: SearchSpace, location: StudyLocation, trained: int, trials: 
         "no fully connected layer" if "linear" in limits.forbid else "",
         f"{space.recipe.epochs} epochs",
     ]
-    going_on = f" · {trained} of {trials} trained, {max(0, trials - trained)} to go" if trained else ""
-    return f"study {location.name} on {space.dataset} · {' · '.join(part for part in parts if part)}{going_on}"
+    return f"study {location.name} on {space.dataset} · {' · '.join(part for part in parts if part)}"
 
 
 def _interrupt(signum: int, frame: object) -> None:
@@ -180,8 +179,13 @@ def search(args: argparse.Namespace, space: SearchSpace, location: StudyLocation
         )
         study.pruner = make_pruner(args.pruner, space.recipe.epochs)
         scheduler = Scheduler(study, location, plan, sampler)
-        title = headline(space, location, sum(record.trained for record in records(study)), args.trials)
-        follow(scheduler.events(), title, console, args.verbosity)
+        trained = sum(record.trained for record in records(study))
+        if trained and args.verbosity >= 0:
+            to_go = max(0, args.trials - trained)
+            console.print(
+                f"study {location.name} goes on: {trained} of {args.trials} trained, {to_go} to go", markup=False
+            )
+        follow(scheduler.events(), headline(space, location), console, args.verbosity)
         if finish(study, location, space, plan.dataset, console) is None:
             console.print("No network was trained to the end, so there is no winner; see trials.csv.")
 

@@ -62,6 +62,9 @@ class _Recorder:
         return cast(float, self._suggest(name, FloatDistribution(low, high, log=log, step=step)))
 
     def suggest_categorical(self, name: str, choices: Sequence[Choice]) -> Choice:
+        odd = [choice for choice in choices if not isinstance(choice, None | bool | int | float | str)]
+        if odd:
+            raise UserError(f"parameter {name!r} has the choice {odd[0]!r}; use text, numbers, True, False or None")
         return cast(Choice, self._suggest(name, CategoricalDistribution(cast(Any, choices))))
 
 

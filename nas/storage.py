@@ -5,6 +5,7 @@ Passwords in storage URLs are never shown.
 
 import json
 import shutil
+import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import optuna
 from filelock import AcquireReturnProxy, FileLock, Timeout
-from optuna.exceptions import StorageInternalError
+from optuna.exceptions import ExperimentalWarning, StorageInternalError
 
 from nas.errors import UserError
 
@@ -79,6 +80,11 @@ def _parse(storage: str) -> "URL":
         ) from error
 
 
+def _sqlite_file(location: StudyLocation) -> Path | None:
+    url = _parse(location.storage)
+    return Path(url.database) if url.get_backend_name() == "sqlite" and url.database else None
+
+
 @contextmanager
 def _told_of_storage_errors(location: StudyLocation) -> Iterator[None]:
     from sqlalchemy.exc import NoSuchModuleError, SQLAlchemyError
@@ -100,6 +106,8 @@ def _told_of_storage_errors(location: StudyLocation) -> Iterator[None]:
 
 def _storage(location: StudyLocation) -> optuna.storages.RDBStorage:
     sqlite = _parse(location.storage).get_backend_name() == "sqlite"
+    if sqlite and _sqlite_file(location) is None:
+        raise UserError(f"storage {location.storage} is kept in memory and would be lost; give one with a file's path")
     # A dashboard that reads makes a writer wait; it gives up after a minute, not after SQLite's five seconds.
     options = {"connect_args": {"timeout": 60}} if sqlite else {}
     return optuna.storages.RDBStorage(location.storage, engine_kwargs=options)
@@ -112,13 +120,13 @@ def open_study(location: StudyLocation) -> optuna.Study:
         UserError: there is no such study, or the storage cannot be opened.
     """
     with _told_of_storage_errors(location):
-        url = _parse(location.storage)
-        missing = url.get_backend_name() == "sqlite" and url.database and not Path(url.database).exists()
-        names = [] if missing else optuna.get_all_study_names(_storage(location))
-        if location.name not in names:
+        file = _sqlite_file(location)
+        storage = None if file is not None and not file.exists() else _storage(location)
+        names = [] if storage is None else optuna.get_all_study_names(storage)
+        if storage is None or location.name not in names:
             known = f"; known are {', '.join(names)}" if names else ""
             raise UserError(f"there is no study {location.name!r} in {location.public_storage}{known}")
-        return optuna.load_study(study_name=location.name, storage=_storage(location))
+        return optuna.load_study(study_name=location.name, storage=storage)
 
 
 def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> Iterator[str]:
@@ -142,6 +150,9 @@ def _create_or_resume(location: StudyLocation, wanted: dict[str, Any]) -> optuna
                 "give another --study-name"
             )
         study.set_user_attr("settings", wanted)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)  # a name in the dashboard's plots, nothing more
+            study.set_metric_names(["validation accuracy"])
     elif differences := list(_differences(stored, wanted)):
         raise UserError(
             f"study {location.name!r} cannot go on with other settings: {'; '.join(differences)}; "
@@ -155,18 +166,31 @@ def _remove_if_empty(folder: Path) -> None:
         folder.rmdir()
 
 
-def _lock(location: StudyLocation) -> AcquireReturnProxy[FileLock]:
-    """Held until the `with` of it ends; the operating system lets go of it when a run dies."""
+@contextmanager
+def _told_of_folder_errors(location: StudyLocation) -> Iterator[None]:
     try:
-        location.folder.mkdir(parents=True, exist_ok=True)
-        return FileLock(location.folder / "lock").acquire(timeout=0)
-    except Timeout as error:
-        raise UserError(f"study {location.name!r} is being worked on by another run; wait for it or stop it") from error
+        yield
     except OSError as error:
         raise UserError(
             f"--output-dir {location.folder.parent}: {location.folder} cannot be written ({error.strerror}); "
             "give a folder that can"
         ) from error
+
+
+def _acquire(lock: Path, location: StudyLocation) -> AcquireReturnProxy[FileLock]:
+    """Held until the `with` of it ends; the operating system lets go of it when a run dies."""
+    try:
+        return FileLock(lock).acquire(timeout=0)
+    except Timeout as error:
+        raise UserError(f"study {location.name!r} is being worked on by another run; wait for it or stop it") from error
+
+
+def _lock_beside_database(location: StudyLocation) -> Path | None:
+    """For a SQLite file that lies elsewhere, since runs with other output folders may share it."""
+    database = _sqlite_file(location)
+    if database is None or not database.parent.is_dir() or database.resolve().parent == location.folder.resolve():
+        return None
+    return database.with_name(f"{database.name}-{location.name}.lock")
 
 
 @contextmanager
@@ -177,15 +201,21 @@ def writing(location: StudyLocation, wanted: dict[str, Any]) -> Iterator[optuna.
         UserError: the folder cannot be written, the storage cannot be used, the study was made with other settings or
             by another program, or another run works on it; a folder made for it is removed again.
     """
-    created = [folder for folder in (location.folder, *location.folder.parents) if not folder.exists()]
     with ExitStack() as held:
         with ExitStack() as undo:
-            for folder in reversed(created):
-                undo.callback(_remove_if_empty, folder)
-            held.enter_context(_lock(location))
-            if created:
-                undo.callback(shutil.rmtree, location.folder)
+            with _told_of_folder_errors(location):
+                created = [folder for folder in (location.folder, *location.folder.parents) if not folder.exists()]
+                for folder in reversed(created):
+                    undo.callback(_remove_if_empty, folder)
+                location.folder.mkdir(parents=True, exist_ok=True)
+                held.enter_context(_acquire(location.folder / "lock", location))
+                if created:
+                    undo.callback(shutil.rmtree, location.folder)
             with _told_of_storage_errors(location):
+                if (lock := _lock_beside_database(location)) is not None:
+                    if not lock.exists():
+                        undo.callback(lock.unlink, missing_ok=True)
+                    held.enter_context(_acquire(lock, location))
                 study = _create_or_resume(location, wanted)
             undo.pop_all()
         yield study

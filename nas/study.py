@@ -3,7 +3,9 @@
 A trial's user attributes are what a person should see in the dashboard; `TrialRecord` reads them back.
 """
 
+import hashlib
 import json
+import random
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -17,7 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 from nas.architecture import Candidate, digest, from_json, notation, to_json
 from nas.constraints import Constraints
 from nas.cost import cost
-from nas.sampling import Ledger, derive_seed
+from nas.sampling import Ledger, NearestMiss, derive_seed
 from nas.space import Feasible, SearchSpace
 
 SamplerName: TypeAlias = Literal["tpe", "random", "gp", "qmc"]
@@ -26,6 +28,7 @@ SAMPLERS: tuple[SamplerName, ...] = get_args(SamplerName)
 PRUNERS: tuple[PrunerName, ...] = get_args(PrunerName)
 
 DIVERGED = "diverged"
+DIGESTED_DRAWS = 100
 
 
 def settings(space: SearchSpace, *, seed: int, sampler: SamplerName, pruner: PrunerName) -> dict[str, Any]:
@@ -34,15 +37,24 @@ def settings(space: SearchSpace, *, seed: int, sampler: SamplerName, pruner: Pru
     plain = {
         "dataset": space.dataset,
         "input_shape": space.input_shape,
+        "num_classes": space.num_classes,
         "constraints": asdict(space.constraints),
         "recipe": asdict(space.recipe),
         "parameters": distributions,
+        "candidates": _sample_digest(space),
         "seed": seed,
         "sampler": sampler,
         "pruner": pruner,
     }
     restored: dict[str, Any] = json.loads(json.dumps(plain))
     return restored
+
+
+def _sample_digest(space: SearchSpace) -> str:
+    """Tells spaces apart whose parameters are equal and mean other candidates."""
+    rng = random.Random(0)
+    drawn = (digest(space.decode(space.draw(rng))) for _ in range(DIGESTED_DRAWS))
+    return hashlib.sha256(" ".join(drawn).encode()).hexdigest()[:12]
 
 
 def constraints_of(study: optuna.Study) -> Constraints:
@@ -185,7 +197,9 @@ def total_ledger(study: optuna.Study) -> Ledger:
     total = Ledger()
     for trial in study.get_trials(deepcopy=False):
         if (stored := trial.user_attrs.get("ledger")) is not None:
-            total += Ledger(proposals=stored["proposals"], rejected=stored["rejected"], reasons=stored["reasons"])
+            miss = stored["nearest"]
+            nearest = miss and NearestMiss(**{**miss, "violations": tuple(miss["violations"])})
+            total += Ledger(**{**stored, "nearest": nearest})
     return total
 
 
@@ -199,12 +213,11 @@ class FinalScore:
     n: int
 
 
-def read_test_score(study: optuna.Study, trial: int) -> FinalScore | None:
-    """The score on the test images, if they were read for this trial."""
-    stored = study.user_attrs.get("test_score")
-    return FinalScore(**stored) if stored is not None and stored["trial"] == trial else None
+def scores_on_test(study: optuna.Study) -> dict[int, FinalScore]:
+    """Every reading of the test images in the study's life, by trial, in order."""
+    return {score["trial"]: FinalScore(**score) for score in study.user_attrs.get("test_scores", [])}
 
 
-def write_test_score(study: optuna.Study, score: FinalScore) -> None:
+def add_test_score(study: optuna.Study, score: FinalScore) -> None:
     """Remember that the test images were read, for which trial, and what they said."""
-    study.set_user_attr("test_score", asdict(score))
+    study.set_user_attr("test_scores", [*study.user_attrs.get("test_scores", []), asdict(score)])

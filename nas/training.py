@@ -30,7 +30,7 @@ FORWARD_BATCH = 50  # of them in memory at a time; measured: the same scores, 1.
 
 
 class DivergedError(Exception):
-    """The training loss is not finite any more."""
+    """A loss is not finite any more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -210,7 +210,7 @@ def train(job: TrainingJob) -> Iterator[EpochReport]:
     """Train epoch by epoch; whoever asks for the next report decides whether to go on.
 
     Raises:
-        DivergedError: the training loss of an epoch is not finite.
+        DivergedError: the training or validation loss of an epoch is not finite.
         LimitBrokenError, UserError: as `Training` does.
     """
     training = Training(job)
@@ -218,9 +218,9 @@ def train(job: TrainingJob) -> Iterator[EpochReport]:
         started = time.perf_counter()
         total = sum((training.step(*batch) for batch in training.batches()), torch.zeros((), device=training.device))
         train_loss = float(total) / training.steps_per_epoch
-        if not math.isfinite(train_loss):
-            raise DivergedError(f"the training loss is {train_loss} in epoch {epoch}")
+        _require_finite("training", train_loss, epoch)
         score = evaluate(training.averaged, training.data.validation, training.data, training.device)
+        _require_finite("validation", score.loss, epoch)
         yield EpochReport(
             epoch=epoch,
             train_loss=train_loss,
@@ -231,18 +231,30 @@ def train(job: TrainingJob) -> Iterator[EpochReport]:
         )
 
 
-def seconds_per_epoch(job: TrainingJob, steps: int = 40) -> float:
-    """An epoch's time, extrapolated from a few steps and a part of the evaluation after as many to warm up."""
+def _require_finite(kind: str, loss: float, epoch: int) -> None:
+    if not math.isfinite(loss):
+        raise DivergedError(f"the {kind} loss is {loss} in epoch {epoch}")
+
+
+def seconds_per_epoch(job: TrainingJob, images: int = 3 * CHUNK) -> float:
+    """An epoch's time, extrapolated from steps on so many images and the evaluation of a few.
+
+    It warms up with a third as many steps and the same evaluation. Whole chunks are timed because the images of a chunk
+    are all augmented at its first step.
+    """
     training = Training(job)
-    batches = training.batches()
-    for images, labels in itertools.islice(batches, steps // 4):
-        training.step(images, labels)
-    started = time.perf_counter()
-    done = sum(1 for images, labels in itertools.islice(batches, steps) if training.step(images, labels) is not None)
-    step_seconds = (time.perf_counter() - started) / max(1, done)
+    endless = itertools.chain.from_iterable(training.batches() for _ in itertools.count())
     validation = training.data.validation
     part = Images(images=validation.images[:EVALUATION_BATCH], labels=validation.labels[:EVALUATION_BATCH])
-    started = time.perf_counter()
-    evaluate(training.averaged, part, training.data, training.device)
-    image_seconds = (time.perf_counter() - started) / len(part)
-    return step_seconds * training.steps_per_epoch + image_seconds * len(validation)
+
+    def seconds(steps: int) -> tuple[float, float]:
+        started = time.perf_counter()
+        float(sum(training.step(*batch) for batch in itertools.islice(endless, steps)))  # waits for the device
+        trained = time.perf_counter()
+        evaluate(training.averaged, part, training.data, training.device)
+        return trained - started, time.perf_counter() - trained
+
+    steps = max(1, images // training.recipe.batch_size)
+    seconds(max(1, steps // 3))
+    step_seconds, evaluation_seconds = seconds(steps)
+    return step_seconds / steps * training.steps_per_epoch + evaluation_seconds / len(part) * len(validation)

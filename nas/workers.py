@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
+from contextlib import contextmanager
 from multiprocessing import active_children, connection, get_context, parent_process
 from typing import Protocol
 
@@ -21,6 +22,7 @@ from nas.training import EpochReport, TrainingJob, train
 
 GLIBC_M_TRIM_THRESHOLD, GLIBC_M_MMAP_THRESHOLD = -1, -3  # malloc.h
 KEPT_BYTES = 1 << 30
+OLDER_MMAP_THRESHOLD = 32 << 20  # the largest that older glibc takes: half of its HEAP_MAX_SIZE
 
 
 class Worker(Protocol):
@@ -59,8 +61,25 @@ def keep_freed_memory() -> None:
     if sys.platform == "linux":
         libc = ctypes.CDLL(None)
         if hasattr(libc, "mallopt"):
-            libc.mallopt(GLIBC_M_MMAP_THRESHOLD, KEPT_BYTES)
+            if not libc.mallopt(GLIBC_M_MMAP_THRESHOLD, KEPT_BYTES):
+                libc.mallopt(GLIBC_M_MMAP_THRESHOLD, OLDER_MMAP_THRESHOLD)
             libc.mallopt(GLIBC_M_TRIM_THRESHOLD, KEPT_BYTES)
+
+
+@contextmanager
+def without_interrupts() -> Iterator[None]:
+    """Ignore Ctrl+C for a moment; a process that is started meanwhile ignores it from its first instruction.
+
+    Only the main thread may change that; in any other this does nothing.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _end_with_parent() -> None:
@@ -84,7 +103,8 @@ class LocalWorker:
     def __init__(self) -> None:
         others = active_children()
         self._executor = ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=prepare_process)
-        self._executor.submit(os.getpid)  # makes it start the process
+        with without_interrupts():  # importing torch takes seconds, in which Ctrl+C would end it with a traceback
+            self._executor.submit(os.getpid)  # makes it start the process
         (self._process,) = (child for child in active_children() if child not in others)
 
     @property

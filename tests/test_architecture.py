@@ -61,7 +61,7 @@ architectures = st.builds(
     head=heads,
 )
 amounts = st.floats(0, 1e6)
-augmentations = st.builds(Augmentation, rotation=amounts, shift=amounts, scale=amounts, shear=amounts)
+augmentations = st.builds(Augmentation, rotation=amounts, shift=amounts, scale=fractions, shear=amounts)
 recipes = st.builds(
     Recipe,
     epochs=st.integers(1, 200),
@@ -233,9 +233,12 @@ HEAD_RULE = "one of ('pool_conv', 'conv_pool', 'linear')"
         (lambda: Conv(out_channels=8, padding=-1), "Conv: padding -1 must be a whole number, at least 0"),
         (lambda: Conv(out_channels=8, bias=1), "Conv: bias 1 must be True or False"),  # type: ignore[arg-type]
         (lambda: Conv(out_channels=8, batch_norm=None), "Conv: batch_norm None must be True or False"),  # type: ignore[arg-type]
-        (lambda: Conv(out_channels=8, dropout=1.0), "Conv: dropout 1.0 must be at least 0 and below 1"),
-        (lambda: Conv(out_channels=8, dropout=-0.1), "Conv: dropout -0.1 must be at least 0 and below 1"),
-        (lambda: Conv(out_channels=8, dropout=float("nan")), "Conv: dropout nan must be at least 0 and below 1"),
+        (lambda: Conv(out_channels=8, dropout=1.0), "Conv: dropout 1.0 must be a number, at least 0 and below 1"),
+        (lambda: Conv(out_channels=8, dropout=-0.1), "Conv: dropout -0.1 must be a number, at least 0 and below 1"),
+        (
+            lambda: Conv(out_channels=8, dropout=float("nan")),
+            "Conv: dropout nan must be a number, at least 0 and below 1",
+        ),
         (lambda: Conv(out_channels=8, activation="tanh"), f"Conv: activation 'tanh' must be {ACTIVATION_RULE}"),  # type: ignore[arg-type]
         (lambda: Transition(out_channels=0), "Transition: out_channels 0 must be a whole number, at least 1"),
         (

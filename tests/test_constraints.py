@@ -89,18 +89,18 @@ def test_violation_says_by_how_much(violation: Violation, excess: float, text: s
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Constraints(max_params=0), "max_params 0 must be at least 1, or None for no limit"),
-        (lambda: Constraints(max_macs=-1), "max_macs -1 must be at least 1, or None for no limit"),
+        (lambda: Constraints(max_params=0), "max_params 0 must be a whole number, at least 1"),
+        (lambda: Constraints(max_macs=-1), "max_macs -1 must be a whole number, at least 1"),
         (
             lambda: Constraints(max_activation_bytes=0),
-            "max_activation_bytes 0 must be at least 1, or None for no limit",
+            "max_activation_bytes 0 must be a whole number, at least 1",
         ),
-        (lambda: Constraints(min_receptive_field=0), "min_receptive_field 0 must be at least 1, or None for no limit"),
-        (lambda: Constraints(max_epochs=0), "max_epochs 0 must be at least 1, or None for no limit"),
+        (lambda: Constraints(min_receptive_field=0), "min_receptive_field 0 must be a whole number, at least 1"),
+        (lambda: Constraints(max_epochs=0), "max_epochs 0 must be a whole number, at least 1"),
         (lambda: Constraints(forbid="linear"), "forbid 'linear' must be () or (\"linear\",)"),  # type: ignore[arg-type]
         (lambda: Constraints(forbid=("conv",)), "forbid ('conv',) must be () or (\"linear\",)"),  # type: ignore[arg-type]
     ],
 )
 def test_bad_limits_are_refused_in_words(make: Callable[[], Constraints], message: str) -> None:
-    with pytest.raises(UserError, match=f"^constraints: {re.escape(message)}$"):
+    with pytest.raises(UserError, match=f"^Constraints: {re.escape(message)}$"):
         make()

@@ -42,6 +42,8 @@ def test_dry_run_of_the_default_space_prints_what_a_person_asks() -> None:
     text = output.getvalue()
     assert ledger.proposals == DRAWS
     for part in (
+        "nearest miss: c",
+        " over the limit of 2,000,000",
         "max_params",
         "max_macs",
         "forbid linear",
@@ -55,3 +57,27 @@ def test_dry_run_of_the_default_space_prints_what_a_person_asks() -> None:
     fits = [SPACE.check(SPACE.decode(SPACE.draw(rng))) for _ in range(DRAWS)]
     accepted = sum(type(verdict).__name__ == "Feasible" for verdict in fits)
     assert ledger.rejected == DRAWS - accepted
+    assert f"{DRAWS:,} candidates drawn uniformly, {accepted:,} feasible" in text
+
+
+def test_dry_run_with_nothing_feasible_says_how_far_off_it_is() -> None:
+    output = io.StringIO()
+    limits = Constraints(max_params=100)
+    dataset = Dataset(name="mnist", input_shape=(1, 28, 28))
+    plan = Plan(trials=50, devices=("cpu",), dataset=dataset, constraints=limits, seed=0)
+    ledger = dry_run(replace(SPACE, constraints=limits), plan, "none", Console(file=output, width=120))
+    rng = random.Random(0)
+    sizes = [price_of(SPACE.decode(SPACE.draw(rng)).architecture) for _ in range(DRAWS)]
+    assert ledger.nearest is not None
+    lines = output.getvalue().splitlines()
+    assert lines[0].startswith("10,000 candidates drawn uniformly, 0 feasible; ")
+    smallest = min(size for size in sizes if size is not None)
+    found = f" {smallest:,} params, {smallest - 100:.1f} % over the limit of 100"
+    assert lines[2].startswith("nearest miss: c")
+    assert lines[2].endswith(found)
+    assert lines[3] == "none is feasible, so there is nothing to time; loosen a limit, or let the space propose what fits"
+
+
+def price_of(architecture: Architecture) -> int | None:
+    """Its parameters; None where a layer does not fit on its map."""
+    return cost(architecture).params if architecture.invalid is None else None

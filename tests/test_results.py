@@ -27,7 +27,7 @@ from nas.results import TRIALS, choose, finish, verdict
 from nas.sampling import FeasibleSampler
 from nas.space import SearchSpace, Trial
 from nas.storage import StudyLocation, locate, writing
-from nas.study import FinalScore, describe, make_sampler, ranked, records, settings
+from nas.study import FinalScore, describe, make_sampler, ranked, records, scores_on_test, settings
 from nas.training import weights_of
 
 MNIST = Dataset(name="mnist", input_shape=(1, 28, 28))
@@ -114,12 +114,11 @@ def finished(told: tuple[optuna.Study, StudyLocation]) -> Finished:
     return result
 
 
-def test_winner_is_the_best_final_epoch_then_the_lower_loss(told: tuple[optuna.Study, StudyLocation]) -> None:
-    study, location = told
-    winner = choose(study, location, MNIST)
+def test_winner_is_the_best_final_epoch_then_the_lower_loss(finished: Finished) -> None:
+    winner = choose(finished.study, finished.location, MNIST)
     assert winner is not None
     assert winner.record.number == 2
-    assert [trial.number for trial in ranked(records(study))] == [2, 1, 0]
+    assert [trial.number for trial in ranked(records(finished.study))] == [2, 1, 0]
 
 
 def test_test_images_are_read_once_in_a_studys_life(finished: Finished) -> None:
@@ -145,7 +144,7 @@ def test_test_accuracy_is_that_of_the_exported_file(finished: Finished) -> None:
     with torch.no_grad():
         answers = net(model["preprocess"](images.images)).argmax(1)
     accuracy = float((answers == images.labels).double().mean())
-    stored = finished.study.user_attrs["test_score"]
+    (stored,) = finished.study.user_attrs["test_scores"]
     assert stored["accuracy"] == pytest.approx(accuracy, abs=1e-12)
     assert (stored["trial"], stored["n"]) == (2, 10_000)
     for said in finished.said:
@@ -232,3 +231,23 @@ def test_export_without_weights_is_one_sentence(
 )
 def test_verdict_says_how_sure_one_run_is(accuracy: float, target: float | None, text: str) -> None:
     assert verdict(FinalScore(trial=0, loss=0.1, accuracy=accuracy, n=10_000), target) == text
+
+
+def test_a_longer_search_reads_the_test_images_for_its_new_winner_and_says_so(finished: Finished) -> None:
+    study, location = finished.study, finished.location
+    trial = study.ask(SPACE.distributions)
+    sampler = study.sampler
+    assert isinstance(sampler, FeasibleSampler)
+    assert sampler.accepted is not None
+    describe(trial, sampler.accepted, sampler.ledger, 0)
+    for epoch in (1, 2, 3):
+        trial.report(0.9, epoch)
+    trial.set_user_attr("val_loss", 0.5)
+    location.weights_path(trial.number).write_bytes(weights_of(build(sampler.accepted.candidate.architecture)))
+    study.tell(trial, 0.9)
+    output = io.StringIO()
+    with opened_test_files() as opened:
+        finish(study, location, SPACE, MNIST, Console(file=output, width=200))
+    assert len(opened) == 2
+    assert list(scores_on_test(study)) == [2, 4]
+    assert "The test images were read before, for trials [2]." in output.getvalue()

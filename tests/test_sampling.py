@@ -215,26 +215,25 @@ def rejected(*excesses: float) -> Rejected:
     )
 
 
+def network(kernels: int) -> Architecture:
+    return Architecture(input_shape=(1, 8, 8), num_classes=2, layers=(Conv(out_channels=kernels),), head=Head())
+
+
 def test_ledger_adds_up_by_hand() -> None:
-    asked = []
-
-    def name(text: str) -> str:
-        asked.append(text)
-        return text
-
     ledger = Ledger().accept()
-    ledger = ledger.reject(rejected(0.5), lambda: name("first"))
-    ledger = ledger.reject(rejected(0.2, 0.9), lambda: name("worse in its second limit"))
-    ledger = ledger.reject(rejected(0.3, 0.1), lambda: name("nearest"))
-    ledger = ledger.reject(Rejected(violations=()), lambda: name("too small"))
+    ledger = ledger.reject(rejected(0.5), network(1))
+    ledger = ledger.reject(rejected(0.2, 0.9), network(2))  # worse in its second limit
+    ledger = ledger.reject(rejected(0.3, 0.1), network(3))  # nearest
+    ledger = ledger.reject(rejected(0.3), network(4))  # as near, but later
+    ledger = ledger.reject(Rejected(violations=()), network(5))
     ledger += DUPLICATE
-    assert (ledger.proposals, ledger.rejected) == (6, 5)
-    assert ledger.reasons == {"max_params": 3, "max_macs": 2, "map too small": 1, "duplicate": 1}
-    assert ledger.acceptance == pytest.approx(1 / 6)
+    assert (ledger.proposals, ledger.rejected) == (7, 6)
+    assert ledger.reasons == {"max_params": 4, "max_macs": 2, "map too small": 1, "duplicate": 1}
+    assert ledger.acceptance == pytest.approx(1 / 7)
     assert ledger.nearest is not None
-    assert ledger.nearest.notation == "nearest"
     assert ledger.nearest.excess == pytest.approx(0.3)
-    assert asked == ["first", "nearest"], "a notation is made only for a new nearest miss"
+    broken = "130 params, 30.0 % over the limit of 100; 110 macs, 10.0 % over the limit of 100"
+    assert str(ledger.nearest) == f"c3 | gap 1×1: {broken}"
 
 
 def test_ledger_of_nothing_accepts_nothing() -> None:

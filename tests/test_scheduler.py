@@ -19,9 +19,10 @@ from optuna.trial import TrialState
 
 from nas.architecture import digest
 from nas.cost import cost
+from nas.errors import UserError
 from nas.network import LimitBrokenError
 from nas.readers import Dataset
-from nas.sampling import FeasibleSampler, derive_seed
+from nas.sampling import MAX_PROPOSALS, FeasibleSampler, Ledger, derive_seed
 from nas.scheduler import Plan, Progress, Scheduler
 from nas.space import SearchSpace
 from nas.storage import StudyLocation, locate, writing
@@ -239,6 +240,25 @@ def test_seconds_left_shrink_to_zero(desk: Desk) -> None:
     assert left[-1] == 0
 
 
+def test_seconds_left_are_those_of_the_last_trial_however_many_workers_wait(desk: Desk) -> None:
+    events, _ = run(desk, Workshop(), trials=5, workers=4)
+    alone = [event for event in events if event.trained == 4 and event.running]
+    # three epochs of half a second each
+    assert [event.seconds_left for event in alone] == [1.5, 1.0, 0.5]
+
+
+def test_milestones_are_all_but_the_epochs_of_trials_that_go_on(desk: Desk) -> None:
+    events, _ = run(desk, Workshop(DiesIn({0}, times=1)), trials=1, workers=1)
+    assert [(event.milestone, event.news.split(":")[-1].split(",")[0]) for event in events[2:]] == [
+        (False, " epoch 1 of 3"),
+        (True, " its worker died; it is trained again"),
+        (False, " epoch 1 of 3"),
+        (False, " epoch 2 of 3"),
+        (True, f" {made_up(job_of(records(desk.study)[0]), EPOCHS).val_accuracy:.2%}"),
+    ]
+    assert all(event.milestone for event in events[:2])
+
+
 # workers that die, and bugs
 
 
@@ -296,6 +316,40 @@ def test_unexpected_exception_goes_up_and_the_workers_are_stopped(desk: Desk) ->
     with pytest.raises(LimitBrokenError, match=r"^params is 2 as built, 1 described$"):
         run(desk, workshop)
     assert [worker.stopped for worker in workshop.made] == [True, True]
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (LimitBrokenError("params is 2 as built, 1 described"), "LimitBrokenError: params is 2 as built, 1 described"),
+        (torch.OutOfMemoryError("CUDA out of memory.\nTried"), "OutOfMemoryError: CUDA out of memory. Tried"),
+        (KeyError("weight"), "KeyError: 'weight'"),
+    ],
+)
+def test_trial_that_ends_a_search_does_not_end_the_next(desk: Desk, error: Exception, reason: str) -> None:
+    def breaks(job: TrainingJob, epoch: int) -> EpochReport:
+        if job.seed == seed_of(1) and epoch == 2:
+            raise error
+        return made_up(job, epoch)
+
+    with pytest.raises(type(error)):
+        run(desk, Workshop(breaks), trials=3)
+    broken = records(desk.study)[1]
+    assert (broken.state, broken.reason, broken.trained) == (TrialState.FAIL, reason, False)
+    events, trained = run(desk, Workshop(breaks), trials=3)
+    assert [t.number for t in trained if t.trained] == [0, 2, 3]
+    assert (events[-1].trained, events[-1].failed) == (3, 1)
+
+
+def test_what_the_person_can_mend_leaves_the_trial_to_be_trained(desk: Desk) -> None:
+    def vanished(job: TrainingJob, epoch: int) -> EpochReport:
+        raise UserError("unknown data set 'nowhere'")
+
+    with pytest.raises(UserError, match=r"^unknown data set 'nowhere'$"):
+        run(desk, Workshop(vanished), trials=2, workers=1)
+    assert [t.state for t in records(desk.study)] == [TrialState.RUNNING]
+    _, trained = run(desk, Workshop(), trials=2)
+    assert [(t.number, t.state) for t in trained] == [(0, TrialState.COMPLETE), (1, TrialState.COMPLETE)]
 
 
 def test_workers_made_before_one_that_cannot_be_made_are_stopped(desk: Desk) -> None:
@@ -361,6 +415,31 @@ def test_more_trials_of_the_same_study_are_added(tmp_path: Path) -> None:
     assert outcome(trained) == outcome(expected)
 
 
+@pytest.mark.parametrize("total", [2, 3, 4])
+def test_interrupted_trials_beyond_a_smaller_total_are_given_up(desk: Desk, total: int) -> None:
+    run(desk, Workshop(), trials=2)
+    interrupt(scheduler(desk, Workshop(), trials=9, workers=4), 5)
+    assert [t.number for t in records(desk.study) if t.state is TrialState.RUNNING] == [2, 3, 4, 5]
+    events, trained = run(desk, Workshop(), trials=total, workers=4)
+    assert [(t.state, t.reason) for t in trained] == [(TrialState.COMPLETE, "")] * total + [
+        (TrialState.FAIL, "given up: the search was continued with fewer trials")
+    ] * (6 - total)
+    assert sum(t.trained for t in trained) == events[-1].trained == total
+    assert events[-1].failed == 6 - total
+
+
+def test_interrupted_trials_beyond_the_total_replace_one_that_fails(desk: Desk) -> None:
+    interrupt(scheduler(desk, Workshop(), workers=3), 4)
+    _, trained = run(desk, Workshop(DiesIn({0}, times=100)), trials=1, workers=3)
+    assert [t.reason.split(":")[0] for t in trained] == ["its worker died 3 times", "", "given up"]
+
+
+def test_interrupted_trials_wait_where_the_time_ran_out(desk: Desk) -> None:
+    interrupt(scheduler(desk, Workshop(), workers=3), 4)
+    _, trained = run(desk, Workshop(), trials=2, workers=3, timeout=0.0)
+    assert [t.state for t in trained] == [TrialState.RUNNING] * 3
+
+
 def test_timeout_begins_no_further_trial(desk: Desk) -> None:
     events, trained = run(desk, Workshop(), timeout=0.0)
     assert [event.news for event in events] == ["workers are starting"]
@@ -378,13 +457,32 @@ def test_timeout_finishes_the_trials_begun(desk: Desk) -> None:
 
 def test_space_with_fewer_candidates_than_trials_ends_cleanly(desk: Desk) -> None:
     space = small_space(NOWHERE, most=3)  # (2, 2), (2, 3), (3, 2) and (3, 3)
-    (*_, last), trained = run(desk, Workshop(), trials=9, space=space)
+    loop = scheduler(desk, Workshop(), trials=9, space=space)
+    (*_, last), trained = list(loop.events()), records(desk.study)
     assert last.trained == 4
     assert [t.state for t in trained] == [TrialState.COMPLETE] * 4
     assert desk.study.get_trials(states=(TrialState.RUNNING,)) == []
     assert last.ledger.reasons["duplicate"] == last.ledger.rejected > 1_000
+    assert loop.exhausted == Ledger(
+        proposals=MAX_PROPOSALS, rejected=MAX_PROPOSALS, reasons={"duplicate": MAX_PROPOSALS}
+    )
     assert last.news == "no new feasible candidate was found, so the search ends here"
     assert last.seconds_left == 0
+
+
+def test_space_without_a_feasible_candidate_tells_of_the_nearest_miss(desk: Desk) -> None:
+    loop = scheduler(desk, Workshop(), space=small_space(NOWHERE, most=2, max_params=50))
+    events = list(loop.events())
+    assert (events[-1].trained, records(desk.study)) == (0, [])
+    assert loop.exhausted is not None
+    # 3×3 kernels 2·9 + 2·2·9, two batch normalizations 2·4, classifier 2·10 + 10: 92
+    assert str(loop.exhausted.nearest).endswith(": 92 params, 84.0 % over the limit of 50")
+
+
+def test_search_that_is_not_exhausted_says_so(desk: Desk) -> None:
+    loop = scheduler(desk, Workshop(), trials=1)
+    list(loop.events())
+    assert loop.exhausted is None
 
 
 # real workers, real images

@@ -208,3 +208,33 @@ def test_writing_leaves_no_folder_when_a_name_is_too_long_for_the_disk(tmp_path:
 
 
 # what it tells
+
+
+def test_writing_refuses_a_name_too_long_for_a_disk_whose_output_folder_exists(tmp_path: Path) -> None:
+    location = locate("☃" * 100, tmp_path, None)
+    reason = "cannot be written (File name too long); give a folder that can"
+    message = f"--output-dir {tmp_path}: {location.folder} {reason}"
+    with pytest.raises(UserError, match=says(message)), writing(location, {}):
+        pass
+    assert tree(tmp_path) == []
+
+
+def test_two_output_folders_cannot_work_on_one_study_of_a_sqlite_file(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'shared.db'}"
+    first, second = locate("study", tmp_path / "one", url), locate("study", tmp_path / "two", url)
+    other = locate("other", tmp_path / "two", url)
+    with writing(first, wanted()):
+        message = "study 'study' is being worked on by another run; wait for it or stop it"
+        with pytest.raises(UserError, match=says(message)), writing(second, wanted()):
+            pass
+        with writing(other, wanted()):  # another study of the same file is free
+            pass
+    with writing(second, wanted()):
+        pass
+
+
+def test_a_database_in_memory_is_refused(tmp_path: Path) -> None:
+    message = "storage sqlite:// is kept in memory and would be lost; give one with a file's path"
+    with pytest.raises(UserError, match=says(message)), writing(locate("study", tmp_path / "a", "sqlite://"), wanted()):
+        pass
+    assert tree(tmp_path) == []

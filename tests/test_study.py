@@ -10,11 +10,11 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from nas.architecture import digest, notation
+from nas.architecture import Candidate, Conv, digest, notation
 from nas.constraints import Constraints
 from nas.cost import cost
-from nas.sampling import FeasibleSampler, Ledger, derive_seed
-from nas.space import Feasible, SearchSpace, load_space
+from nas.sampling import FeasibleSampler, Ledger, NearestMiss, derive_seed
+from nas.space import Feasible, SearchSpace, Trial, load_space
 from nas.storage import StudyLocation, locate, writing
 from nas.study import (
     TrialRecord,
@@ -159,7 +159,8 @@ def test_settings_are_stable_json_that_constraints_are_read_from(location: Study
     assert plain == wanted(load_space(str(Path(__file__).parent / "data" / "digits.py")))
     assert json.loads(json.dumps(plain)) == plain
     assert set(plain) == {
-        *("dataset", "input_shape", "constraints", "recipe", "parameters", "seed", "sampler", "pruner")
+        *("dataset", "input_shape", "num_classes", "constraints", "recipe", "parameters", "candidates"),
+        *("seed", "sampler", "pruner"),
     }
     assert plain["parameters"]["head"]["attributes"]["choices"] == ["pool_conv", "conv_pool", "linear"]
     with writing(location, plain) as study:
@@ -181,3 +182,25 @@ def test_make_pruner(name: Any, kind: Callable[..., optuna.pruners.BasePruner]) 
     trial = study.ask(sampler.distributions)
     trial.report(0.1, 1)
     assert trial.should_prune() is False, "the first trial is never stopped"
+
+
+def test_settings_tell_spaces_apart_that_have_the_same_parameters() -> None:
+    def padded(trial: Trial) -> Candidate:
+        candidate = SPACE.sample(trial)
+        layers = tuple(replace(x, bias=True) if isinstance(x, Conv) else x for x in candidate.architecture.layers)
+        return replace(candidate, architecture=replace(candidate.architecture, layers=layers))
+
+    other = replace(SPACE, sample=padded)
+    assert other.distributions == SPACE.distributions
+    ours, theirs = (settings(space, seed=0, sampler="tpe", pruner="none") for space in (SPACE, other))
+    assert [key for key in ours if ours[key] != theirs[key]] == ["candidates"]
+
+
+def test_total_ledger_keeps_the_nearest_miss(study: optuna.Study) -> None:
+    def missed(excess: float) -> Ledger:
+        nearest = NearestMiss(excess=excess, notation="c8 | gap 1×1", violations=("21 params",))
+        return Ledger(proposals=2, rejected=1, reasons={"max_params": 1}, nearest=nearest)
+
+    for kernels, excess in ((4, 0.3), (8, 0.1), (12, 0.2)):
+        described(study, {**PARAMS, "kernels1": kernels}, missed(excess))
+    assert total_ledger(study).nearest == missed(0.1).nearest

@@ -3,6 +3,7 @@
 import math
 import re
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -117,6 +118,15 @@ def test_train_says_that_it_diverged(folder: Dataset) -> None:
     architecture = Architecture(input_shape=SHAPE, num_classes=10, layers=layers, head=Head())
     candidate = Candidate(architecture=architecture, recipe=replace(RECIPE, learning_rate=1e9))
     with pytest.raises(DivergedError, match=r"^the training loss is (nan|inf) in epoch 1$"):
+        next(train(replace(a_job(folder), candidate=candidate)))
+
+
+def test_train_says_that_only_the_last_step_of_an_epoch_diverged(folder: Dataset) -> None:
+    """With one step an epoch, the training loss is that of the first weights, which are sound."""
+    layers = (Conv(out_channels=4, batch_norm=False), Conv(out_channels=4, batch_norm=False))
+    architecture = Architecture(input_shape=SHAPE, num_classes=10, layers=layers, head=Head())
+    candidate = Candidate(architecture=architecture, recipe=replace(RECIPE, batch_size=300, learning_rate=1e30))
+    with pytest.raises(DivergedError, match=r"^the validation loss is (nan|inf) in epoch 1$"):
         next(train(replace(a_job(folder), candidate=candidate)))
 
 
@@ -274,4 +284,12 @@ def test_batches_of_fewer_images_than_a_batch_are_one() -> None:
 def test_seconds_per_epoch_is_about_what_an_epoch_takes(folder: Dataset) -> None:
     job = a_job(folder, recipe=replace(RECIPE, epochs=3))
     *_, last = train(job)
-    assert last.seconds / 10 < seconds_per_epoch(job, steps=8) < 10 * last.seconds
+    assert last.seconds / 10 < seconds_per_epoch(job, images=128) < 10 * last.seconds
+
+
+def test_seconds_per_epoch_times_more_steps_than_an_epoch_has(folder: Dataset) -> None:
+    job = a_job(folder, recipe=replace(RECIPE, batch_size=300))  # one step an epoch: any warm-up uses it up
+    started = time.perf_counter()
+    report = next(train(job))
+    most = time.perf_counter() - started
+    assert report.seconds / 10 < seconds_per_epoch(job, images=2_700) < 10 * most

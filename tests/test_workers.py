@@ -1,13 +1,16 @@
 """Workers: real processes that train as this one does, end when they should, and keep within their memory."""
 
+import ctypes
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
+from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from math import prod
 from multiprocessing import get_context
@@ -24,7 +27,7 @@ from nas.errors import UserError
 from nas.readers import Dataset
 from nas.recipe import Recipe
 from nas.training import DivergedError, EpochReport, TrainingJob, seconds_per_epoch, train
-from nas.workers import LocalWorker, devices, prepare_process
+from nas.workers import LocalWorker, devices, keep_freed_memory, prepare_process, without_interrupts
 from search_spaces.mnist import SPACE
 
 LONG = TrainingJob(  # an epoch of it takes many seconds
@@ -135,6 +138,66 @@ def test_interrupt_from_the_keyboard_does_not_reach_a_training(
     assert report_of(workers[0].next()).epoch == 2
 
 
+EARLY_INTERRUPT = """
+import sys
+from helpers import SHAPE
+from nas.readers import Dataset
+from nas.workers import LocalWorker
+from test_workers import a_job
+
+if __name__ == "__main__":
+    worker = LocalWorker()
+    future = worker.start(a_job(Dataset(name=sys.argv[1], input_shape=SHAPE), 1))
+    try:
+        print("started", flush=True)
+        future.result(timeout=120)
+    except KeyboardInterrupt:
+        print("interrupted", future.result(timeout=120).epoch, flush=True)
+    worker.stop()
+"""
+
+
+def test_interrupt_from_the_keyboard_does_not_reach_a_worker_that_is_starting(folder: Dataset, tmp_path: Path) -> None:
+    with run_script(EARLY_INTERRUPT, folder, tmp_path) as parent:
+        assert parent.stdout is not None
+        assert parent.stdout.readline() == "started\n"  # the worker has begun to import torch, which takes a second
+        time.sleep(0.3)
+        os.killpg(parent.pid, signal.SIGINT)  # as the terminal does
+        output, errors = parent.communicate(timeout=120)
+    assert (output, errors) == ("interrupted 1\n", "")
+
+
+@contextmanager
+def run_script(source: str, folder: Dataset, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """A program of its own, with its own group of processes, given the data set's folder."""
+    script = tmp_path / "script.py"
+    script.write_text(source)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    command = [sys.executable, str(script), folder.name]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        command, stdout=pipe, stderr=pipe, text=True, env=environment, start_new_session=True
+    ) as process:
+        yield process
+
+
+def test_without_interrupts_restores_the_handler_even_after_an_error() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(OSError, match=r"^no process left$"), without_interrupts():
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+        raise OSError("no process left")
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_without_interrupts_changes_nothing_outside_the_main_thread() -> None:
+    def handler_inside() -> object:
+        with without_interrupts():
+            return signal.getsignal(signal.SIGINT)
+
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(handler_inside).result() is signal.getsignal(signal.SIGINT)
+
+
 # ends
 
 
@@ -183,10 +246,7 @@ if __name__ == "__main__":
 
 
 def test_worker_ends_when_its_parent_is_killed(folder: Dataset, tmp_path: Path) -> None:
-    (tmp_path / "parent.py").write_text(PARENT)
-    command = [sys.executable, str(tmp_path / "parent.py"), folder.name]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as parent:
+    with run_script(PARENT, folder, tmp_path) as parent:
         assert parent.stdout is not None
         pid = int(parent.stdout.readline())
         assert not has_ended(pid)
@@ -213,16 +273,45 @@ def test_worker_process_stays_below_a_gigabyte() -> None:
     assert sum(prod(row.output_shape) for row in cost(WIDE).rows) == 57_298
     job = replace(LONG, candidate=Candidate(architecture=WIDE, recipe=SPACE.recipe), constraints=SPACE.constraints)
     with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=prepare_process) as pool:
-        pool.submit(seconds_per_epoch, job, 10).result(timeout=120)
+        pool.submit(seconds_per_epoch, job, 640).result(timeout=120)
         peak, modules = pool.submit(peak_bytes_and_modules).result()
+        faults = pool.submit(page_faults_of_arrays).result()
     assert peak < 1e9
     assert not modules & {"torch._dynamo", "sympy"}
+    assert faults[1] < 100 < 5_000 < page_faults_of_arrays()[1], "freed memory is kept, unlike in this process"
 
 
 def peak_bytes_and_modules() -> tuple[int, set[str]]:
     match = re.search(r"^VmHWM:\s+(\d+) kB$", Path("/proc/self/status").read_text(), re.MULTILINE)
     assert match is not None
     return 1024 * int(match[1]), set(sys.modules)
+
+
+def page_faults_of_arrays() -> list[int]:
+    """Of two arrays of 60 MiB, 15,360 pages, one after the other."""
+    counts = []
+    for _ in range(2):
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        torch.ones(60 << 20, dtype=torch.uint8)
+        counts.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+    return counts
+
+
+def test_older_glibc_that_refuses_a_large_threshold_gets_its_largest(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: dict[int, int] = {}
+
+    class OldLibc:
+        """As in the manual: 1 when the value is taken, 0 when it is refused."""
+
+        def mallopt(self, parameter: int, value: int) -> int:
+            refused = parameter == -3 and value > 32 * 1024 * 1024  # M_MMAP_THRESHOLD in malloc.h
+            if not refused:
+                taken[parameter] = value
+            return int(not refused)
+
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: OldLibc())
+    keep_freed_memory()
+    assert taken == {-3: 32 * 1024 * 1024, -1: 1024**3}  # M_TRIM_THRESHOLD
 
 
 # devices

@@ -1,0 +1,103 @@
+"""Convolutional network for mnist: 10 classes, 15,866 parameters.
+
+Accuracy: validation 99.52 % (10,000 images), test 99.58 % (10,000 images), one run,
+n = 1, final epoch 19 of 19.
+
+Cost of one image: 1,136,160 multiply-accumulates (MACs), 94,080 bytes of activations at
+the peak (float32); fully connected layers: none. Receptive field: 30 pixels.
+
+Input: float32 images (N, 1, 28, 28), pixels scaled to 0..1, then per channel minus MEAN
+and divided by STD; `preprocess` does this to uint8 images.
+
+Recipe: SGD with Nesterov momentum 0.9, batches of 64, weight decay 0.0005 on kernels;
+the learning rate rises to 0.1 in the first 20 % of 19 epochs, then falls linearly to 0;
+weights averaged with a decay of 0.998 per step; images turned by up to 10 degrees,
+shifted by up to 2 pixels, scaled by up to 10 % and sheared by up to 0.2.
+
+Origin: study 'mnist', trial 40, seed 3483624263; nas 0.1.0, torch 2.15.0, optuna 5.0.0,
+Python 3.11.7.
+
+`python model.py` loads weights.safetensors and checks the network.
+"""
+
+import torch
+from torch import nn
+
+INPUT_SHAPE = (1, 28, 28)
+CLASSES = ("0", "1", "2", "3", "4", "5", "6", "7", "8", "9")
+MEAN = (0.13074198769507805,)
+STD = (0.30820047136492384,)
+PARAMS = 15_866
+DENSE_LAYERS = 0  # fully connected, or a convolution that covers its whole input
+
+
+class Net(nn.Sequential):
+    """Normalised images (N, 1, 28, 28) in, class scores (N, 10) out."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            # output shape · receptive field · parameters
+            nn.Conv2d(1, 24, 3, padding=1, bias=False),  # 24×28×28 · 3 · 216
+            nn.BatchNorm2d(24),  # 24×28×28 · 3 · 48
+            nn.ReLU(),  # 24×28×28 · 3 · 0
+            nn.Dropout2d(0.1),  # 24×28×28 · 3 · 0
+            nn.MaxPool2d(2),  # 24×14×14 · 4 · 0
+            nn.Conv2d(24, 16, 3, padding=1, bias=False),  # 16×14×14 · 8 · 3,456
+            nn.BatchNorm2d(16),  # 16×14×14 · 8 · 32
+            nn.ReLU(),  # 16×14×14 · 8 · 0
+            nn.Conv2d(16, 12, 3, bias=False),  # 12×12×12 · 12 · 1,728
+            nn.BatchNorm2d(12),  # 12×12×12 · 12 · 24
+            nn.ReLU(),  # 12×12×12 · 12 · 0
+            nn.Dropout2d(0.1),  # 12×12×12 · 12 · 0
+            nn.MaxPool2d(2),  # 12×6×6 · 14 · 0
+            nn.Conv2d(12, 32, 5, bias=False),  # 32×2×2 · 30 · 9,600
+            nn.BatchNorm2d(32),  # 32×2×2 · 30 · 64
+            nn.ReLU(),  # 32×2×2 · 30 · 0
+            nn.Conv2d(32, 16, 1),  # 16×2×2 · 30 · 528
+            nn.AdaptiveAvgPool2d(1),  # 16×1×1 · 30 · 0
+            nn.Conv2d(16, 10, 1),  # 10×1×1 · 30 · 170
+            nn.Flatten(),  # 10 · 30 · 0
+        )
+
+
+def preprocess(images: torch.Tensor) -> torch.Tensor:
+    """Scale uint8 images (N, 1, 28, 28) to 0..1 and normalise each channel."""
+    mean = torch.tensor(MEAN, device=images.device).view(-1, 1, 1)
+    std = torch.tensor(STD, device=images.device).view(-1, 1, 1)
+    return (images.float() / 255 - mean) / std
+
+
+def count_dense_layers(net: Net) -> int:
+    """Linear layers, and convolutions larger than 1×1 that cover their whole input."""
+    count, x = 0, torch.zeros(1, *INPUT_SHAPE)
+    for layer in net:
+        if isinstance(layer, nn.Linear):
+            count += 1
+        elif isinstance(layer, nn.Conv2d):
+            count += min(layer.kernel_size) >= max(2, *x.shape[2:])
+        x = layer(x)
+    return count
+
+
+if __name__ == "__main__":
+    import sys
+    from pathlib import Path
+
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    net = Net().eval()
+    try:
+        net.load_state_dict(load_file(Path(__file__).with_name("weights.safetensors")))
+    except (OSError, RuntimeError, SafetensorError) as error:
+        sys.exit(f"weights.safetensors cannot be loaded into this network: {error}")
+    params = sum(parameter.numel() for parameter in net.parameters())
+    if params != PARAMS:
+        sys.exit(f"the network has {params:,} parameters, not {PARAMS:,}")
+    if (dense := count_dense_layers(net)) != DENSE_LAYERS:
+        sys.exit(f"the network has {dense} fully connected layers, not {DENSE_LAYERS}")
+    classes = net(preprocess(torch.zeros(1, *INPUT_SHAPE, dtype=torch.uint8))).shape[1]
+    if classes != len(CLASSES):
+        sys.exit(f"the network predicts {classes} classes, not {len(CLASSES)}")
+    print(f"weights loaded: {params:,} parameters, predicts {classes} classes")
+    print(f"fully connected layers: {DENSE_LAYERS or 'none'}")
