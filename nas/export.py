@@ -38,6 +38,7 @@ from nas.options import DONE, Parser, add_data_dir, add_location, existing_locat
 from nas.readers import Dataset
 from nas.storage import StudyLocation, open_study
 from nas.study import TrialRecord, constraints_of, records, scores_on_test
+from nas.workers import without_interrupts
 
 MODEL, WEIGHTS = "model.py", "weights.safetensors"
 
@@ -62,7 +63,9 @@ def export(folder: Path, architecture: Architecture, weights: bytes, card: Model
         (draft / WEIGHTS).write_bytes(weights)
         with ProcessPoolExecutor(max_workers=1, mp_context=multiprocessing.get_context("spawn")) as fresh:
             try:
-                scores = fresh.submit(_written_scores, draft, architecture, constraints, card.recipe.epochs).result()
+                with without_interrupts():
+                    proof = fresh.submit(_written_scores, draft, architecture, constraints, card.recipe.epochs)
+                scores = proof.result()
             except Exception as error:  # whatever the written file raises is what the proof is there to find
                 raise ExportError(f"{MODEL} fails in a fresh interpreter: {_one_line(str(error))}") from error
         if scores != expected:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 from optuna.distributions import BaseDistribution
-from optuna.samplers import BaseSampler
+from optuna.samplers import BaseSampler, GPSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
@@ -16,6 +16,7 @@ from nas.constraints import Limit
 from nas.space import Feasible, Rejected, SearchSpace, draw_value
 
 SAMPLER_PROPOSALS = 200  # then uniform draws: a sampler may have learned its way into a corner where nothing is left
+GP_PROPOSALS = 20  # the same for gp, which fits its model for each of them; measured: a second each
 MAX_PROPOSALS = 20_000
 
 Reason: TypeAlias = Limit | Literal["map too small", "duplicate"]
@@ -134,9 +135,10 @@ class FeasibleSampler(BaseSampler):
     ) -> dict[str, Any]:
         seed = derive_seed(self._seed, "proposal", trial.number)
         sampler, rng = self._make(seed), random.Random(seed)
+        proposals = GP_PROPOSALS if isinstance(sampler, GPSampler) else SAMPLER_PROPOSALS
         self.ledger = Ledger()
         for attempt in range(MAX_PROPOSALS):
-            if attempt < SAMPLER_PROPOSALS:
+            if attempt < proposals:
                 params = _propose(sampler, study, trial, search_space, rng)
             else:
                 params = self._space.draw(rng)

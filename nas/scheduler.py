@@ -54,7 +54,7 @@ class Running:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """Where a search stands; `news` is what just happened, in one line, a milestone unless it is a trial's next epoch."""
+    """Where a search stands; `news` is what just happened: a milestone, or an epoch of a trial that goes on."""
 
     trained: int
     total: int

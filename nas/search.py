@@ -46,7 +46,7 @@ examples:
   python -m nas.search --max-params 5000 --study-name small
   python -m nas.search --space my_space.py --trials 100
 
-exit status: 0 done, 1 nothing feasible, 2 bad input, 130 interrupted
+exit status: 0 done, 1 nothing feasible or no winner, 2 bad input, 130 interrupted
 """
 
 
@@ -103,15 +103,15 @@ def parser() -> argparse.ArgumentParser:
 
 
 def diagnosis(ledger: Ledger) -> str:
-    """Why nothing fits: the limit that rejects most, the nearest miss, and what to widen."""
+    """Why nothing new fits: the limit that rejects most, the nearest miss, and what to widen."""
     reason, count = max(ledger.reasons.items(), key=lambda item: item[1])
+    missing = "new" if reason == "duplicate" else "feasible"
     lines = [
-        f"Nothing feasible among {ledger.proposals:,} candidates drawn from the space.",
+        f"Nothing {missing} among {ledger.proposals:,} candidates drawn from the space.",
         f"{reason} rejects most: {count:,} of them.",
     ]
     if ledger.nearest is not None:
-        miss = ledger.nearest
-        lines.append(f"The nearest miss is {miss.notation}: {'; '.join(miss.violations)}.")
+        lines.append(f"The nearest miss is {ledger.nearest}.")
     lines.append(ADVICE[reason])
     return "\n".join(lines)
 
@@ -162,8 +162,8 @@ def plan_of(args: argparse.Namespace, space: SearchSpace) -> "Plan":
     )
 
 
-def search(args: argparse.Namespace, space: SearchSpace, location: StudyLocation, console: Console) -> None:
-    """Run a search, or go on with one, and write its results."""
+def search(args: argparse.Namespace, space: SearchSpace, location: StudyLocation, console: Console) -> int:
+    """Run a search, or go on with one, and write its results; the exit status."""
     import torch
 
     from nas.console import follow
@@ -186,8 +186,12 @@ def search(args: argparse.Namespace, space: SearchSpace, location: StudyLocation
                 f"study {location.name} goes on: {trained} of {args.trials} trained, {to_go} to go", markup=False
             )
         follow(scheduler.events(), headline(space, location), console, args.verbosity)
-        if finish(study, location, space, plan.dataset, console) is None:
-            console.print("No network was trained to the end, so there is no winner; see trials.csv.")
+        winner = finish(study, location, space, plan.dataset, console)
+        if scheduler.exhausted is not None:
+            print(diagnosis(scheduler.exhausted), file=sys.stderr)
+        if winner is None:
+            print("No network was trained to the end, so there is no winner; trials.csv says why.", file=sys.stderr)
+        return DONE if winner is not None else NOTHING_FEASIBLE
 
 
 def dry_run(args: argparse.Namespace, space: SearchSpace, console: Console) -> Ledger:
@@ -211,10 +215,9 @@ def main() -> int:
         print(diagnosis(ledger), file=sys.stderr)
         return NOTHING_FEASIBLE
     try:
-        if args.dry_run:
-            dry_run(args, space, console)
-        else:
-            search(args, space, location, console)
+        if not args.dry_run:
+            return search(args, space, location, console)
+        dry_run(args, space, console)
     except KeyboardInterrupt:
         again = shlex.join(["python", "-m", "nas.search", *sys.argv[1:]])
         print(f"Interrupted; nothing finished is lost. Go on with: {again}", file=sys.stderr)

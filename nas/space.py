@@ -211,8 +211,8 @@ def _record(space: SearchSpace) -> tuple[dict[str, BaseDistribution], Architectu
             raise UserError("candidates differ in input shape or number of classes; all must be for the same task")
     assert first is not None
     assert architecture is not None
-    if not first:
-        raise UserError("sample suggests no parameter, so there is nothing to search")
+    if all(distribution.single() for distribution in first.values()):
+        raise UserError("sample suggests no parameter that can vary, so there is nothing to search")
     return first, architecture
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 import optuna
 import pytest
@@ -152,6 +153,27 @@ def test_feasible_sampler_draws_duplicates_again_and_counts_them(name: SamplerNa
     assert sorted(trial.params["kernels"] for trial in study.trials) == [1, 2, 3]
     assert {trial.params["same"] for trial in study.trials} == {5}
     assert ledger.reasons.get("duplicate", 0) == ledger.rejected == ledger.proposals - 3
+
+
+@pytest.mark.parametrize(("sampler", "most"), [(optuna.samplers.GPSampler, 20), (optuna.samplers.RandomSampler, 200)])
+def test_feasible_sampler_asks_the_sampler_no_more_often_than_it_can_bear(
+    sampler: type[optuna.samplers.BaseSampler], most: int
+) -> None:
+    asked = 0
+
+    class Counted(sampler):  # type: ignore[valid-type, misc]
+        def sample_relative(self, *args: Any) -> dict[str, Any]:
+            nonlocal asked
+            asked += 1
+            relative: dict[str, Any] = super().sample_relative(*args)
+            return relative
+
+    tight = replace(THREE, constraints=Constraints(max_params=10))
+    study = study_in(None)
+    study.sampler = FeasibleSampler(lambda seed: Counted(seed=seed), tight, 0, set())
+    with pytest.raises(NothingFeasibleError):
+        study.ask(tight.distributions)
+    assert asked == most
 
 
 def test_feasible_sampler_gives_up_when_nothing_new_is_left() -> None:

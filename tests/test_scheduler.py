@@ -471,11 +471,11 @@ def test_space_with_fewer_candidates_than_trials_ends_cleanly(desk: Desk) -> Non
 
 
 def test_space_without_a_feasible_candidate_tells_of_the_nearest_miss(desk: Desk) -> None:
-    loop = scheduler(desk, Workshop(), space=small_space(NOWHERE, most=2, max_params=50))
+    loop = scheduler(desk, Workshop(), space=small_space(NOWHERE, most=3, max_params=50))
     events = list(loop.events())
     assert (events[-1].trained, records(desk.study)) == (0, [])
     assert loop.exhausted is not None
-    # 3×3 kernels 2·9 + 2·2·9, two batch normalizations 2·4, classifier 2·10 + 10: 92
+    # 3×3 kernels 2·9 + 2·2·9, two batch normalizations of 2·2, classifier 2·10 + 10: 92
     assert str(loop.exhausted.nearest).endswith(": 92 params, 84.0 % over the limit of 50")
 
 

@@ -143,8 +143,10 @@ def test_search_refuses_an_unknown_choice(command: Command, tmp_path: Path) -> N
     assert tree(tmp_path) == []
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
-def test_search_refuses_a_device_that_is_not_there(command: Command, tmp_path: Path) -> None:
+def test_search_refuses_a_device_that_is_not_there(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     ended = command("--device", "cuda")
     assert ended.err == "error: --device cuda: torch can use 0 CUDA devices here; give --device cpu\n"
     assert ended.status == 2
@@ -424,8 +426,8 @@ def test_search_exports_a_file_that_runs_anywhere(searches: Searches, tmp_path: 
 def test_search_run_again_trains_nothing_and_says_so(searches: Searches) -> None:
     assert (searches.again.status, searches.again.err) == (0, "")
     lines = searches.again.out.splitlines()
-    assert lines[0].endswith(" · 3 of 3 trained, 0 to go")
-    assert lines[1] == "0:00:00  3 of 3 trained  nothing is left to train"
+    assert lines[0] == "study digits goes on: 3 of 3 trained, 0 to go"
+    assert lines[2] == "0:00:00  3 of 3 trained  nothing is left to train"
     assert "workers are starting" not in searches.again.out
 
 
@@ -473,3 +475,21 @@ def test_search_cut_off_three_times_ends_as_an_uninterrupted_one(searches: Searc
             for folder in (searches.cut_folder, searches.straight_folder)
         ]
         assert paths[0].read_bytes() == paths[1].read_bytes()
+
+
+def test_search_of_a_space_with_two_networks_trains_both_and_says_why_it_ends(command: Command, tmp_path: Path) -> None:
+    make_task(tmp_path, images=200)
+    space = (tmp_path / "digits.py").read_text(encoding="utf-8")
+    space = space.replace('suggest_int("cells", 1, 2)', 'suggest_int("cells", 1, 1)')
+    space = space.replace("4, 16, step=4", "4, 8, step=4").replace("(2, 3, 4)", "(4,)").replace("(0.0, 0.05)", "(0.0,)")
+    space = space.replace('("pool_conv", "conv_pool", "linear")', '("pool_conv",)').replace("epochs=4", "epochs=1")
+    (tmp_path / "few.py").write_text(space, encoding="utf-8")
+    ended = command("--space", "few.py", "--trials", "5", "--jobs", "1", "--device", "cpu", "-q")
+    assert ended.status == 0
+    first, second, *advice = ended.err.splitlines()
+    assert first == "Nothing new among 20,000 candidates drawn from the space."
+    assert second == "duplicate rejects most: 20,000 of them."
+    assert advice == ["Let the space propose more."]
+    study = open_study(locate("few", Path("results"), None))
+    assert sorted(record.suggestions["kernels1"] for record in records(study)) == [4, 8]
+    assert TrialState.RUNNING not in {trial.state for trial in study.trials}

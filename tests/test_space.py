@@ -180,7 +180,7 @@ def test_load_space_of_an_unknown_name_lists_the_known_ones(text: str) -> None:
         ("suggested_twice", "parameter 'kernels' is suggested twice with different ranges; give each its own name"),
         ("other_epochs", "a candidate has 3 epochs; all must have the recipe's"),
         ("changing_task", "candidates differ in input shape or number of classes; all must be for the same task"),
-        ("no_parameters", "sample suggests no parameter, so there is nothing to search"),
+        ("no_parameters", "sample suggests no parameter that can vary, so there is nothing to search"),
         ("wrong_return", "sample returned Architecture; it must return a nas.architecture.Candidate"),
         ("bad_layer", "Conv: out_channels 0 must be a whole number, at least 1"),
         ("raises", "ZeroDivisionError: integer division or modulo by zero; the file must run without errors"),
@@ -267,3 +267,25 @@ def test_restrict_sets_limits_that_the_space_left_open() -> None:
     limited = restrict(space, epochs=50, max_params=100, max_macs=200)
     assert limited.constraints == Constraints(max_params=100, max_macs=200)
     assert limited.recipe.epochs == 50
+
+
+def test_space_refuses_choices_that_cannot_be_stored() -> None:
+    def sample(trial: Trial) -> Candidate:
+        head = trial.suggest_categorical("head", (Head(), Head(kind="conv_pool")))
+        return replace(candidate, architecture=replace(candidate.architecture, head=head))
+
+    candidate = load_space("mnist").decode(load_space("mnist").draw(random.Random(0)))
+    message = f"parameter 'head' has the choice {Head()!r}; use text, numbers, True, False or None"
+    with pytest.raises(UserError, match=f"^{re.escape(message)}$"):
+        replace(load_space("mnist"), sample=sample)
+
+
+def test_space_refuses_parameters_that_cannot_vary() -> None:
+    def sample(trial: Trial) -> Candidate:
+        trial.suggest_int("kernels", 8, 8)
+        return candidate
+
+    candidate = load_space("mnist").decode(load_space("mnist").draw(random.Random(0)))
+    message = "sample suggests no parameter that can vary, so there is nothing to search"
+    with pytest.raises(UserError, match=f"^{re.escape(message)}$"):
+        replace(load_space("mnist"), sample=sample)
