@@ -1,5 +1,6 @@
 """What a person at the terminal sees of a search: a live view, or plain lines when the output is not a terminal."""
 
+import collections
 from collections.abc import Iterator
 from datetime import timedelta
 from time import monotonic
@@ -11,8 +12,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from nas.progress import Progress, Running
 from nas.sampling import Ledger
-from nas.scheduler import Progress, Running
 from nas.study import TrialRecord
 
 QUIET, NORMAL, VERBOSE = -1, 0, 1
@@ -108,43 +109,43 @@ def view(title: str, progress: Progress, elapsed: float) -> RenderableType:
     )
 
 
-def _follow_live(events: Iterator[Progress], title: str, console: Console) -> Progress | None:
-    started, last = monotonic(), None
+def _follow_live(events: Iterator[Progress], title: str, console: Console) -> None:
+    started, shown = monotonic(), None
 
     def renderable() -> RenderableType:
-        return Text(title) if last is None else view(title, last, monotonic() - started)
+        return Text(title) if shown is None else view(title, shown, monotonic() - started)
 
     with Live(console=console, get_renderable=renderable, refresh_per_second=REFRESH_PER_SECOND):
-        for last in events:  # noqa: B007, the view reads it
-            pass
-    return last
+        for progress in events:
+            shown = progress
 
 
-def _follow_plain(events: Iterator[Progress], title: str, console: Console, verbosity: int) -> Progress | None:
-    started, last = monotonic(), None
-    console.print(title, markup=False, highlight=False, soft_wrap=True)
-    for last in events:
-        if verbosity == NORMAL and not last.milestone:
+def _follow_plain(events: Iterator[Progress], title: str, console: Console, verbosity: int) -> None:
+    started, ledger = monotonic(), Ledger()
+
+    def say(text: str) -> None:
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    say(title)
+    for progress in events:
+        ledger = progress.ledger
+        if verbosity == NORMAL and not progress.milestone:
             continue
-        seconds = last.seconds_left if last.trained < last.total else None
+        seconds = progress.seconds_left if progress.trained < progress.total else None
         left = "" if seconds is None else f", {roughly(seconds)} left"
-        line = f"{duration(monotonic() - started)}  {last.trained} of {last.total} trained{left}  {last.news}"
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
-    if last is not None:
-        console.print(ledger_line(last.ledger), markup=False, highlight=False, soft_wrap=True)
-    return last
+        elapsed = duration(monotonic() - started)
+        say(f"{elapsed}  {progress.trained} of {progress.total} trained{left}  {progress.news}")
+    say(ledger_line(ledger))
 
 
-def follow(events: Iterator[Progress], title: str, console: Console, verbosity: int) -> Progress | None:
-    """Show a search to its end; the last thing it told.
+def follow(events: Iterator[Progress], title: str, console: Console, verbosity: int) -> None:
+    """Show a search to its end.
 
     Lines tell of every epoch when verbose, else of the milestones; the live view shows every epoch anyway.
     """
     if verbosity == QUIET:
-        last = None
-        for last in events:  # noqa: B007
-            pass
-        return last
-    if console.is_terminal:
-        return _follow_live(events, title, console)
-    return _follow_plain(events, title, console, verbosity)
+        collections.deque(events, maxlen=0)
+    elif console.is_terminal:
+        _follow_live(events, title, console)
+    else:
+        _follow_plain(events, title, console, verbosity)

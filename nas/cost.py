@@ -52,11 +52,19 @@ def covers_map(kernel_height: int, kernel_width: int, height: int, width: int) -
     return kernel_height * kernel_width > 1 and kernel_height >= height and kernel_width >= width
 
 
+class _Map(NamedTuple):
+    """What reaches a layer: the shape, its receptive field, and the input pixels between neighbouring values."""
+
+    shape: Shape
+    field: int
+    jump: int
+
+
 def _convolution(
-    kind: LayerKind, shape: Shape, field: int, jump: int, out_channels: int, kernel_size: int, padding: int, extra: int
+    kind: LayerKind, at: _Map, out_channels: int, kernel_size: int = 1, *, padding: int, extra: int
 ) -> LayerCost:
     """`extra`: parameters per output channel besides the kernels (bias, batch normalization)."""
-    channels, height, width = shape
+    channels, height, width = at.shape
     out_height, out_width = height + 2 * padding - kernel_size + 1, width + 2 * padding - kernel_size + 1
     if out_height < 1 or out_width < 1:
         raise MapTooSmallError
@@ -68,32 +76,32 @@ def _convolution(
         (out_channels, out_height, out_width),
         weights + extra * out_channels,
         weights * positions,
-        field + (kernel_size - 1) * jump,
+        at.field + (kernel_size - 1) * at.jump,
         memory,
     )
 
 
-def _layer_cost(layer: Layer, shape: Shape, field: int, jump: int) -> LayerCost:
+def _layer_cost(layer: Layer, at: _Map) -> LayerCost:
     match layer:
-        case Conv():
+        case Conv(out_channels=out_channels, kernel_size=kernel_size, padding=padding):
             extra = layer.bias + 2 * layer.batch_norm
-            return _convolution("conv", shape, field, jump, layer.out_channels, layer.kernel_size, layer.padding, extra)
+            return _convolution("conv", at, out_channels, kernel_size, padding=padding, extra=extra)
         case Transition():
-            return _convolution("transition", shape, field, jump, layer.out_channels, 1, layer.padding, layer.bias)
+            return _convolution("transition", at, layer.out_channels, padding=layer.padding, extra=layer.bias)
         case MaxPool():
-            channels, height, width = shape
+            channels, height, width = at.shape
             size = layer.kernel_size
             pooled = (channels, height // size, width // size)
             if pooled[1] < 1 or pooled[2] < 1:
                 raise MapTooSmallError
             memory = BYTES_PER_VALUE * channels * (height * width + pooled[1] * pooled[2])
-            return LayerCost("max_pool", pooled, 0, 0, field + (size - 1) * jump, memory)
+            return LayerCost("max_pool", pooled, 0, 0, at.field + (size - 1) * at.jump, memory)
         case _:
             assert_never(layer)
 
 
-def _head_rows(architecture: Architecture, shape: Shape, field: int) -> list[LayerCost]:
-    head, classes = architecture.head, architecture.num_classes
+def _head_rows(architecture: Architecture, at: _Map) -> list[LayerCost]:
+    head, classes, (shape, field, _) = architecture.head, architecture.num_classes, at
     if head.kind == "linear":
         inputs = shape[0] * shape[1] * shape[2]
         memory = BYTES_PER_VALUE * (inputs + classes)
@@ -101,7 +109,8 @@ def _head_rows(architecture: Architecture, shape: Shape, field: int) -> list[Lay
     rows: list[LayerCost] = []
     for step in head.kind.split("_"):
         if step == "conv":
-            rows.append(_convolution("classifier", shape, field, 0, classes, 1, head.padding, head.bias))
+            here = _Map(shape, field, at.jump)
+            rows.append(_convolution("classifier", here, classes, padding=head.padding, extra=head.bias))
         else:
             memory = BYTES_PER_VALUE * shape[0] * (shape[1] * shape[2] + 1)
             rows.append(LayerCost("global_pool", (shape[0], 1, 1), 0, 0, field, memory))
@@ -115,20 +124,19 @@ def cost(architecture: Architecture) -> Cost:
     Raises:
         MapTooSmallError: a layer does not fit on the map that reaches it.
     """
-    shape, field, jump = architecture.input_shape, 1, 1
+    at = _Map(architecture.input_shape, 1, 1)
     rows: list[LayerCost] = []
     for layer in architecture.layers:
-        row = _layer_cost(layer, shape, field, jump)
+        row = _layer_cost(layer, at)
         rows.append(row)
-        shape, field = row.output_shape, row.receptive_field
-        if isinstance(layer, MaxPool):
-            jump *= layer.kernel_size
-    rows += _head_rows(architecture, shape, field)
+        jump = at.jump * layer.kernel_size if isinstance(layer, MaxPool) else at.jump
+        at = _Map(row.output_shape, row.receptive_field, jump)
+    rows += _head_rows(architecture, at)
     return Cost(
         params=sum(row.params for row in rows),
         macs=sum(row.macs for row in rows),
         peak_activation_bytes=max(row.activation_bytes for row in rows),
-        receptive_field=field,
+        receptive_field=at.field,
         linear_layers=sum(row.kind == "linear" for row in rows),
         rows=tuple(rows),
     )

@@ -5,12 +5,14 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TypeAlias
 
 from nas.errors import UserError
 from nas.storage import StudyLocation, locate
 
 DONE, NOTHING_FEASIBLE, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+
+Options: TypeAlias = argparse.ArgumentParser | argparse._ArgumentGroup
 
 
 class Parser(argparse.ArgumentParser):
@@ -62,7 +64,7 @@ def fraction(text: str) -> float:
     return value
 
 
-def add_location(parser: argparse.ArgumentParser) -> None:
+def add_location(parser: Options) -> None:
     """The options that say where a study lives."""
     parser.add_argument(
         "--storage",
@@ -79,7 +81,7 @@ def add_location(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_data_dir(parser: argparse.ArgumentParser) -> None:
+def add_data_dir(parser: Options) -> None:
     """The option that says where data sets are kept."""
     parser.add_argument("--data-dir", metavar="DIR", help="folder of torchvision's data sets (default: ~/.cache/nas)")
 

@@ -16,6 +16,7 @@ from optuna.trial import TrialState
 from nas.constraints import Constraints
 from nas.errors import UserError
 from nas.files import write_whole
+from nas.progress import Progress, Running
 from nas.readers import Dataset
 from nas.sampling import FeasibleSampler, Ledger, NothingFeasibleError
 from nas.storage import StudyLocation
@@ -38,35 +39,6 @@ class Plan:
     constraints: Constraints
     seed: int
     timeout: float | None = None  # seconds, after which no further trial begins
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Running:
-    """A trial in a worker; the accuracy is that of its last finished epoch."""
-
-    number: int
-    notation: str
-    params: int
-    epoch: int
-    epochs: int
-    val_accuracy: float | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Progress:
-    """Where a search stands; `news` is what just happened: a milestone, or an epoch of a trial that goes on."""
-
-    trained: int
-    total: int
-    stopped_early: int
-    failed: int
-    epochs: int  # trained so far, in the whole study
-    ledger: Ledger
-    running: tuple[Running, ...]
-    best: tuple[TrialRecord, ...]
-    seconds_left: float | None
-    news: str
-    milestone: bool
 
 
 @dataclass(slots=True)

@@ -79,8 +79,8 @@ def parser() -> argparse.ArgumentParser:
     known = ", ".join(known_spaces())
     what.add_argument("--space", metavar="NAME", default="mnist", help=f"{known}, or a .py file (default: mnist)")
     what.add_argument("--study-name", metavar="NAME", help="resumes where the name exists (default: the space's name)")
-    add_location(what)  # type: ignore[arg-type]  # an argument group takes options as a parser does
-    add_data_dir(what)  # type: ignore[arg-type]
+    add_location(what)
+    add_data_dir(what)
     limits = options.add_argument_group("tighter than the space")
     limits.add_argument("--epochs", metavar="N", type=positive, help="epochs of a full training")
     limits.add_argument("--max-params", metavar="N", type=positive, help="largest number of parameters")

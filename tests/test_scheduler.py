@@ -21,9 +21,10 @@ from nas.architecture import digest
 from nas.cost import cost
 from nas.errors import UserError
 from nas.network import LimitBrokenError
+from nas.progress import Progress
 from nas.readers import Dataset
 from nas.sampling import MAX_PROPOSALS, FeasibleSampler, Ledger, derive_seed
-from nas.scheduler import Plan, Progress, Scheduler
+from nas.scheduler import Plan, Scheduler
 from nas.space import SearchSpace
 from nas.storage import StudyLocation, locate, writing
 from nas.study import TrialRecord, digests, make_sampler, records, settings, total_ledger
