@@ -34,6 +34,8 @@ class Violation:
             return f"{self.value} fully connected layer{'s' if self.value > 1 else ''}, none allowed"
         name = self.limit[4:].replace("_", " ")
         side = "short of" if self.limit == "min_receptive_field" else "over"
+        if self.excess >= 10:
+            return f"{self.value:,} {name}, {self.value / self.bound:,.0f} times the limit of {self.bound:,}"
         return f"{self.value:,} {name}, {100 * self.excess:.1f} % {side} the limit of {self.bound:,}"
 
 

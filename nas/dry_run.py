@@ -16,6 +16,7 @@ from rich.table import Table
 from nas.architecture import notation
 from nas.console import ledger_line, roughly
 from nas.cost import cost
+from nas.data import load_training
 from nas.network import lower
 from nas.sampling import Ledger, probe
 from nas.scheduler import Plan
@@ -112,6 +113,8 @@ def dry_run(space: SearchSpace, plan: Plan, pruner: PrunerName, console: Console
     def say(text: str) -> None:
         console.print(text, markup=False, soft_wrap=True)
 
+    data = load_training(plan.dataset)
+    say(f"{space.dataset}: {len(data.train):,} training and {len(data.validation):,} validation images")
     started = time.perf_counter()
     feasible, ledger = probe(space, plan.seed, draws=DRAWS, until_feasible=False)
     rate = DRAWS / (time.perf_counter() - started)

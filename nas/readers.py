@@ -135,7 +135,8 @@ def read_images(dataset: Dataset, *, train: bool) -> tuple[Images, tuple[str, ..
         return _load_folder(root, dataset.input_shape, train=train)
     known = ", ".join(("mnist", *TORCHVISION))
     raise UserError(
-        f"unknown data set {dataset.name!r}: known are {known}, or the path of an existing folder of class folders"
+        f"unknown data set {dataset.name!r}: known are {known}, or the path of a folder of class folders; "
+        f"there is no folder {root.resolve()}"
     )
 
 

@@ -14,6 +14,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from nas.console import duration
 from nas.cost import cost
 from nas.data import load_test, load_training
 from nas.export import MODEL, WEIGHTS, export_trial, trial_weights, versions
@@ -116,19 +117,21 @@ def summary(study: optuna.Study, location: StudyLocation, winner: Winner, space:
     ledger, best = total_ledger(study), winner.record
     trained = [trial for trial in records(study) if trial.trained]
     stopped = sum(trial.state is TrialState.PRUNED for trial in trained)
-    epochs, hours = sum(trial.epochs for trial in trained), sum(trial.seconds or 0 for trial in trained) / 3600
+    epochs, seconds = sum(trial.epochs for trial in trained), sum(trial.seconds or 0 for trial in trained)
     readings = list(scores_on_test(study))
     architecture, recipe = best.candidate.architecture, best.candidate.recipe
-    columns = ("output_size", "num_params", "kernel_size", "mult_adds")
-    layers = torchinfo.summary(build(architecture), (1, *architecture.input_shape), col_names=columns, verbose=0)
+    shape = (1, *architecture.input_shape)
+    columns = ("output_size", "num_params", "mult_adds")  # of a width that a terminal of 100 columns shows whole
+    layers = torchinfo.summary(build(architecture), shape, col_names=columns, col_width=17, verbose=0)
     return "\n".join(
         [
             f"Study {location.name!r} on {space.dataset!r}: {len(trained)} networks trained, {stopped} of them stopped",
-            f"early; {epochs} epochs, {hours:.1f} hours of training on one worker.",
+            f"early; {epochs} epochs, {duration(seconds)} of training on one worker.",
             f"{ledger.rejected:,} of {ledger.proposals:,} proposals rejected before training "
             f"({ledger.acceptance:.1%} accepted).",
             "",
             f"Winner: trial {best.number}, {best.notation}",
+            str(layers),
             _plain_text(_comparison(best, space)),
             f"Validation accuracy {best.val_accuracy:.2%} ({n_val:,} images; epoch {best.epochs} of {recipe.epochs}; "
             f"seed {best.seed}).",
@@ -136,8 +139,6 @@ def summary(study: optuna.Study, location: StudyLocation, winner: Winner, space:
             f"Test accuracy {winner.test.accuracy:.2%} ({winner.test.n:,} images, read once, after the choice).",
             *([f"The test images were read before, for trials {readings[:-1]}."] if len(readings) > 1 else []),
             verdict(winner.test, space.target),
-            "",
-            str(layers),
             versions(),
             "",
         ]

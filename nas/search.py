@@ -207,7 +207,8 @@ def main() -> int:
     space = restrict(load_space(args.space), epochs=args.epochs, max_params=args.max_params, max_macs=args.max_macs)
     if args.target is not None:
         space = replace(space, target=args.target)
-    location = locate(args.study_name or space_name(args.space), args.output_dir, args.storage)
+    name = space_name(args.space) if args.study_name is None else args.study_name
+    location = locate(name, args.output_dir, args.storage)
     console = Console(highlight=False)
     signal.signal(signal.SIGTERM, _interrupt)
     feasible, ledger = probe(space, args.seed, draws=MAX_PROPOSALS, until_feasible=True)

@@ -232,7 +232,7 @@ def restrict(space: SearchSpace, *, epochs: int | None, max_params: int | None, 
             raise UserError(f"{option} {value} must be at least 1")
         if value is not None and limit is not None and value > limit:
             raise UserError(
-                f"{option} {value} is more than the search space allows ({limit}); change the space's limit"
+                f"{option} {value} is more than the search space allows ({limit}); loosen its constraints instead"
             )
     constraints = replace(limits, max_params=max_params or limits.max_params, max_macs=max_macs or limits.max_macs)
     if epochs is None or epochs == space.recipe.epochs:
@@ -268,6 +268,8 @@ def load_space(name_or_path: str) -> SearchSpace:
     path = known.get(name_or_path, Path(name_or_path))
     if path.suffix != ".py" or not path.is_file():
         names = ", ".join(known)
+        if path.suffix == ".py":
+            raise UserError(f"search space {name_or_path!r}: there is no such file; give its path, or one of {names}")
         raise UserError(f"unknown search space {name_or_path!r}; known are {names}, or give the path of a .py file")
     where = f"search_spaces/{path.name}" if name_or_path in known else str(path)
     spec = importlib.util.spec_from_file_location(f"nas_space_{path.stem}", path)

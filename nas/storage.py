@@ -125,7 +125,10 @@ def open_study(location: StudyLocation) -> optuna.Study:
         names = [] if storage is None else optuna.get_all_study_names(storage)
         if storage is None or location.name not in names:
             known = f"; known are {', '.join(names)}" if names else ""
-            raise UserError(f"there is no study {location.name!r} in {location.public_storage}{known}")
+            raise UserError(
+                f"there is no study {location.name!r} in {location.public_storage}{known}; run a search first, "
+                "or say where it is with --output-dir or --storage"
+            )
         return optuna.load_study(study_name=location.name, storage=storage)
 
 
@@ -136,6 +139,13 @@ def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> 
             yield from _differences(before, now, f"{prefix}{key}.")
         elif before != now:
             yield f"{prefix}{key} was {json.dumps(before)} and is {json.dumps(now)}"
+
+
+def _all_differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    plain = list(_differences({**old, "candidates": ""}, {**new, "candidates": ""}))
+    if not plain and old.get("candidates") != new.get("candidates"):
+        return ["the space's sample makes other candidates of the same parameters"]
+    return plain
 
 
 def _create_or_resume(location: StudyLocation, wanted: dict[str, Any]) -> optuna.Study:
@@ -153,7 +163,7 @@ def _create_or_resume(location: StudyLocation, wanted: dict[str, Any]) -> optuna
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)  # a name in the dashboard's plots, nothing more
             study.set_metric_names(["validation accuracy"])
-    elif differences := list(_differences(stored, wanted)):
+    elif differences := _all_differences(stored, wanted):
         raise UserError(
             f"study {location.name!r} cannot go on with other settings: {'; '.join(differences)}; "
             "use the old ones, or begin anew with another --study-name"

@@ -104,3 +104,7 @@ def test_violation_says_by_how_much(violation: Violation, excess: float, text: s
 def test_bad_limits_are_refused_in_words(make: Callable[[], Constraints], message: str) -> None:
     with pytest.raises(UserError, match=f"^Constraints: {re.escape(message)}$"):
         make()
+
+
+def test_violation_far_over_its_limit_is_told_in_multiples() -> None:
+    assert str(Violation(limit="max_params", value=2_538, bound=10)) == "2,538 params, 254 times the limit of 10"

@@ -78,5 +78,6 @@ def test_an_unknown_study_is_one_sentence_and_makes_no_file(tmp_path: Path) -> N
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     url = f"sqlite:///{tmp_path / 'none' / 'study.db'}"
     assert (ended.returncode, ended.stdout) == (2, "")
-    assert ended.stderr == f"error: there is no study 'none' in {url}\n"
+    hint = "run a search first, or say where it is with --output-dir or --storage"
+    assert ended.stderr == f"error: there is no study 'none' in {url}; {hint}\n"
     assert list(tmp_path.iterdir()) == []

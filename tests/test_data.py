@@ -184,7 +184,7 @@ def test_changed_mnist_file_is_named(tmp_path: Path) -> None:
 def test_unknown_dataset_names_the_known_ones() -> None:
     message = (
         "unknown data set 'mnits': known are mnist, fashion_mnist, kmnist, emnist, cifar10, "
-        "or the path of an existing folder of class folders"
+        f"or the path of a folder of class folders; there is no folder {Path('mnits').resolve()}"
     )
     with pytest.raises(UserError, match=says(message)):
         load_training(Dataset(name="mnits", input_shape=(1, 28, 28)))

@@ -66,7 +66,7 @@ def test_dry_run_of_the_default_space_prints_what_a_person_asks() -> None:
 
 def test_dry_run_with_nothing_feasible_says_how_far_off_it_is() -> None:
     output = io.StringIO()
-    limits = Constraints(max_params=100)
+    limits = Constraints(max_params=1_000)
     dataset = Dataset(name="mnist", input_shape=(1, 28, 28))
     plan = Plan(trials=50, devices=("cpu",), dataset=dataset, constraints=limits, seed=0)
     ledger = dry_run(replace(SPACE, constraints=limits), plan, "none", Console(file=output, width=120))
@@ -74,9 +74,10 @@ def test_dry_run_with_nothing_feasible_says_how_far_off_it_is() -> None:
     sizes = [price_of(SPACE.decode(SPACE.draw(rng)).architecture) for _ in range(DRAWS)]
     assert ledger.nearest is not None
     lines = output.getvalue().splitlines()
-    assert lines[0].startswith("10,000 candidates drawn uniformly, 0 feasible; ")
+    assert lines[0] == "mnist: 50,000 training and 10,000 validation images"
+    assert lines[1].startswith("10,000 candidates drawn uniformly, 0 feasible; ")
     smallest = min(size for size in sizes if size is not None)
-    found = f" {smallest:,} params, {smallest - 100:.1f} % over the limit of 100"
+    found = f" {smallest:,} params, {smallest / 10 - 100:.1f} % over the limit of 1,000"
     assert lines[2].startswith("nearest miss: c")
     assert lines[2].endswith(found)
     assert (

@@ -91,10 +91,13 @@ NAME = "must be a plain name of at most 100 characters, without path separators"
     ("arguments", "message"),
     [
         ("--space=nowhere", r"unknown search space 'nowhere'; known are .*\bmnist\b.*, or give the path of a .py file"),
-        ("--epochs=25", "--epochs 25 is more than the search space allows (19); change the space's limit"),
+        (
+            "--epochs=25",
+            "--epochs 25 is more than the search space allows (19); loosen its constraints instead",
+        ),
         (
             "--max-params=30000",
-            "--max-params 30000 is more than the search space allows (20000); change the space's limit",
+            "--max-params 30000 is more than the search space allows (20000); loosen its constraints instead",
         ),
         ("--trials=0", f"argument --trials: {whole('0', 1)}"),
         ("--trials=-3", f"argument --trials: {whole('-3', 1)}"),
@@ -106,6 +109,7 @@ NAME = "must be a plain name of at most 100 characters, without path separators"
             "argument --target: '99.4' must be a fraction above 0 and at most 1, such as 0.994; see --help",
         ),
         ("--study-name=../x", f"--study-name '../x' {NAME}"),
+        ("--study-name=", f"--study-name '' {NAME}"),
         ("--trails=3", "unrecognized arguments: --trails=3; see --help"),
         ("--trials", "argument --trials: expected one argument; see --help"),
         ("-q -v", "argument -v/--verbose: not allowed with argument -q/--quiet; see --help"),
@@ -171,7 +175,7 @@ def test_search_refuses_a_device_that_is_not_there(
             'dataset="digits"',
             'dataset="nowhere"',
             "unknown data set 'nowhere': known are mnist, fashion_mnist, kmnist, emnist, cifar10, "
-            "or the path of an existing folder of class folders",
+            "or the path of a folder of class folders; there is no folder FOLDER/nowhere",
         ),
         (
             "num_classes=10",
@@ -187,7 +191,7 @@ def test_search_refuses_a_bad_space_file(old: str, new: str, message: str, comma
     (tmp_path / "space.py").write_text(DIGITS.replace(old, new), encoding="utf-8")
     before = tree(tmp_path)
     ended = command("--space", "space.py", "--jobs", "1")
-    assert ended.err == f"error: {message}\n"
+    assert ended.err.replace(str(tmp_path), "FOLDER") == f"error: {message}\n"
     assert (ended.status, ended.out) == (2, "")
     assert tree(tmp_path) == before
 

@@ -21,6 +21,7 @@ from nas.study import (
 
 SPACE = load_space(str(Path(__file__).parent / "data" / "digits.py"))
 URL = "give a URL such as sqlite:///study.db to --storage"
+FIRST = "run a search first, or say where it is with --output-dir or --storage"
 
 
 def says(message: str) -> str:
@@ -111,13 +112,13 @@ def test_storage_that_cannot_be_used_is_a_sentence_without_the_password(
 def test_open_study_lists_what_there_is_and_makes_no_file(tmp_path: Path) -> None:
     location = locate("one", tmp_path, None)
     shown = location.public_storage
-    with pytest.raises(UserError, match=says(f"there is no study 'one' in {shown}")):
+    with pytest.raises(UserError, match=says(f"there is no study 'one' in {shown}; {FIRST}")):
         open_study(location)
     assert tree(tmp_path) == []
     for name in ("one", "two"):
         with writing(replace(location, name=name), wanted()):
             pass
-    with pytest.raises(UserError, match=says(f"there is no study 'three' in {shown}; known are one, two")):
+    with pytest.raises(UserError, match=says(f"there is no study 'three' in {shown}; known are one, two; {FIRST}")):
         open_study(replace(location, name="three"))
 
 

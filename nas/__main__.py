@@ -1,0 +1,8 @@
+"""python -m nas: which commands there are."""
+
+print(
+    "python -m nas.search     search for the best network of a space within its limits\n"
+    "python -m nas.export     write any trial of a study as source code and weights\n"
+    "python -m nas.dashboard  look at a study's trials in optuna-dashboard\n"
+    "Each answers --help."
+)
