@@ -78,10 +78,10 @@ def test_dry_run_with_nothing_feasible_says_how_far_off_it_is() -> None:
     assert lines[1].startswith("10,000 candidates drawn uniformly, 0 feasible; ")
     smallest = min(size for size in sizes if size is not None)
     found = f" {smallest:,} params, {smallest / 10 - 100:.1f} % over the limit of 1,000"
-    assert lines[2].startswith("nearest miss: c")
-    assert lines[2].endswith(found)
+    assert lines[3].startswith("nearest miss: c")
+    assert lines[3].endswith(found)
     assert (
-        lines[3] == "none is feasible, so there is nothing to time; loosen a limit, or let the space propose what fits"
+        lines[4] == "none is feasible, so there is nothing to time; loosen a limit, or let the space propose what fits"
     )
 
 
