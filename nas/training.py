@@ -165,7 +165,7 @@ def weights_of(network: nn.Module) -> bytes:
 
 
 class Training:
-    """A network on its way: weights, their average, optimizer and the random generators.
+    """A network on its way: `network`, `averaged` (the same with averaged weights), optimizer, random generators.
 
     Raises:
         LimitBrokenError: the built network breaks a limit.
@@ -179,11 +179,11 @@ class Training:
         self.steps_per_epoch = len(self.data.train) // min(self.recipe.batch_size, len(self.data.train))
         torch.manual_seed(job.seed)  # initial weights and dropout
         self._generator = torch.Generator().manual_seed(job.seed)  # order and augmentation
-        self._network = build(job.candidate.architecture)
-        check_built(self._network, job.candidate.architecture, job.constraints, self.recipe.epochs)
-        self._network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
-        self._average = WeightAverage(self._network, self.recipe.ema_decay)
-        self._optimizer = SGD(self._network, self.recipe)
+        self.network = build(job.candidate.architecture)
+        check_built(self.network, job.candidate.architecture, job.constraints, self.recipe.epochs)
+        self.network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
+        self._average = WeightAverage(self.network, self.recipe.ema_decay)
+        self._optimizer = SGD(self.network, self.recipe)
         self._step = 0
 
     @property
@@ -197,13 +197,35 @@ class Training:
 
     def step(self, images: Tensor, labels: Tensor) -> Tensor:
         """One optimizer step on images (N, C, H, W) and labels (N,); the mean loss, a scalar."""
-        loss = F.cross_entropy(self._network(images), labels)
-        self._network.zero_grad()
+        loss = F.cross_entropy(self.network(images), labels)
+        self.network.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]  # torch's stub
         self._optimizer.step(learning_rate(self.recipe, self._step, self.recipe.epochs * self.steps_per_epoch))
         self._average.update()
         self._step += 1
         return loss.detach()
+
+    def epochs(self) -> Iterator[EpochReport]:
+        """Train from the first epoch to the last, and judge the averaged weights after each.
+
+        Raises:
+            DivergedError: the training or validation loss of an epoch is not finite.
+        """
+        for epoch in range(1, self.recipe.epochs + 1):
+            started = time.perf_counter()
+            total = sum((self.step(*batch) for batch in self.batches()), torch.zeros((), device=self.device))
+            train_loss = float(total) / self.steps_per_epoch
+            _require_finite("training", train_loss, epoch)
+            score = evaluate(self.averaged, self.data.validation, self.data, self.device)
+            _require_finite("validation", score.loss, epoch)
+            yield EpochReport(
+                epoch=epoch,
+                train_loss=train_loss,
+                val_loss=score.loss,
+                val_accuracy=score.accuracy,
+                seconds=time.perf_counter() - started,
+                weights=weights_of(self.averaged),
+            )
 
 
 def train(job: TrainingJob) -> Iterator[EpochReport]:
@@ -213,22 +235,7 @@ def train(job: TrainingJob) -> Iterator[EpochReport]:
         DivergedError: the training or validation loss of an epoch is not finite.
         LimitBrokenError, UserError: as `Training` does.
     """
-    training = Training(job)
-    for epoch in range(1, training.recipe.epochs + 1):
-        started = time.perf_counter()
-        total = sum((training.step(*batch) for batch in training.batches()), torch.zeros((), device=training.device))
-        train_loss = float(total) / training.steps_per_epoch
-        _require_finite("training", train_loss, epoch)
-        score = evaluate(training.averaged, training.data.validation, training.data, training.device)
-        _require_finite("validation", score.loss, epoch)
-        yield EpochReport(
-            epoch=epoch,
-            train_loss=train_loss,
-            val_loss=score.loss,
-            val_accuracy=score.accuracy,
-            seconds=time.perf_counter() - started,
-            weights=weights_of(training.averaged),
-        )
+    return Training(job).epochs()
 
 
 def _require_finite(kind: str, loss: float, epoch: int) -> None:

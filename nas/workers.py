@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from multiprocessing import active_children, connection, get_context, parent_process
-from typing import Protocol
+from typing import Any, Protocol, TypeAlias
 
 import torch
 
@@ -38,13 +38,16 @@ class Worker(Protocol):
         """End the worker at once, whatever it is doing."""
 
 
+Train: TypeAlias = Callable[[TrainingJob], Iterator[EpochReport]]
+
+
 class _Process:
     """What a worker process holds between calls: the training begun last."""
 
     training: Iterator[EpochReport] = iter(())
 
 
-def _start(job: TrainingJob) -> EpochReport:
+def _start(train: Train, job: TrainingJob) -> EpochReport:
     _Process.training = train(job)
     return next(_Process.training)
 
@@ -98,9 +101,10 @@ def prepare_process() -> None:
 
 
 class LocalWorker:
-    """One spawned process of this machine."""
+    """One spawned process of this machine; `train` is a function of a module, as processes are told of it by name."""
 
-    def __init__(self) -> None:
+    def __init__(self, train: Train = train) -> None:
+        self._train = train
         others = active_children()
         self._executor = ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=prepare_process)
         with without_interrupts():  # importing torch takes seconds, in which Ctrl+C would end it with a traceback
@@ -114,7 +118,7 @@ class LocalWorker:
         return self._process.pid
 
     def start(self, job: TrainingJob) -> Future[EpochReport]:
-        return self._submit(_start, job)
+        return self._submit(_start, self._train, job)
 
     def next(self) -> Future[EpochReport]:
         return self._submit(_next)
@@ -123,7 +127,7 @@ class LocalWorker:
         self._process.kill()
         self._executor.shutdown(wait=True, cancel_futures=True)
 
-    def _submit(self, function: Callable[..., EpochReport], *args: TrainingJob) -> Future[EpochReport]:
+    def _submit(self, function: Callable[..., EpochReport], *args: Any) -> Future[EpochReport]:
         try:
             return self._executor.submit(function, *args)
         except BrokenExecutor as error:  # the process has died since it answered last

@@ -1,0 +1,76 @@
+"""Train candidates of the default space to the end, none stopped, and keep how each got there.
+
+The candidates are those that a search without a pruner proposes. The scores of the raw weights are kept beside those of
+the averaged ones that the search goes by. One to two hours on two cores; interrupt it and give the command again to go on.
+`benchmarks.search_cost` replays what it writes.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from nas.console import follow
+from nas.options import run
+from nas.readers import Dataset
+from nas.export import versions
+from nas.sampling import FeasibleSampler
+from nas.scheduler import Plan, Scheduler
+from nas.space import load_space
+from nas.storage import locate, writing
+from nas.study import digests, make_pruner, make_sampler, settings
+from nas.training import EpochReport, Training, TrainingJob, evaluate
+from nas.workers import LocalWorker, devices
+
+SEED = 1  # not that of the published search
+FILE = Path(__file__).parent / "data" / "curves.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BothReport(EpochReport):
+    """An epoch's report with what the raw weights score, too."""
+
+    raw_loss: float
+    raw_accuracy: float
+
+
+def train(job: TrainingJob) -> Iterator[BothReport]:
+    """`nas.training.train`, with the raw weights judged after each epoch beside the averaged ones."""
+    training = Training(job)
+    for report in training.epochs():
+        raw = evaluate(training.network, training.data.validation, training.data, training.device)
+        fields = {name: getattr(report, name) for name in EpochReport.__dataclass_fields__}
+        yield BothReport(**fields, raw_loss=raw.loss, raw_accuracy=raw.accuracy)
+
+
+def make_worker() -> LocalWorker:
+    return LocalWorker(train)
+
+
+def main() -> int:
+    """Train what is missing and write the file."""
+    options = argparse.ArgumentParser(prog="python -m benchmarks.curves", description=__doc__)
+    options.add_argument("--candidates", type=int, default=36, metavar="N", help="in total (default: 36)")
+    candidates = options.parse_args().candidates
+    torch.set_num_threads(1)
+    space = load_space("mnist")
+    dataset = Dataset(name=space.dataset, input_shape=space.input_shape, data_dir=Path("data"))
+    location = locate("curves", Path("results"), None)
+    with writing(location, settings(space, seed=SEED, sampler="tpe", pruner="none")) as study:
+        study.sampler = sampler = FeasibleSampler(make_sampler("tpe", SEED), space, SEED, seen=digests(study))
+        study.pruner = make_pruner("none", space.recipe.epochs)
+        plan = Plan(
+            trials=candidates, devices=devices("cpu", None), dataset=dataset, constraints=space.constraints, seed=SEED
+        )
+        follow(Scheduler(study, location, plan, sampler, make_worker).events(), "curves", Console(), verbosity=0)
+        print(study.trials[0].user_attrs["curve"][0], versions, asdict, json, FILE)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))
