@@ -1,7 +1,7 @@
 """Train candidates of the default space to the end, none stopped, and keep how each got there.
 
 The candidates are those that a search without a pruner proposes. The scores of the raw weights are kept beside those of
-the averaged ones that the search goes by. One to two hours on two cores; interrupt it and give the command again to go on.
+the averaged ones that the search goes by. One to two hours on two cores; interrupted, the same command goes on.
 `benchmarks.search_cost` replays what it writes.
 """
 
@@ -16,9 +16,9 @@ import torch
 from rich.console import Console
 
 from nas.console import follow
+from nas.export import versions
 from nas.options import run
 from nas.readers import Dataset
-from nas.export import versions
 from nas.sampling import FeasibleSampler
 from nas.scheduler import Plan, Scheduler
 from nas.space import load_space
@@ -59,7 +59,7 @@ def main() -> int:
     candidates = options.parse_args().candidates
     torch.set_num_threads(1)
     space = load_space("mnist")
-    dataset = Dataset(name=space.dataset, input_shape=space.input_shape, data_dir=Path("data"))
+    dataset = Dataset(name=space.dataset, input_shape=space.input_shape)
     location = locate("curves", Path("results"), None)
     with writing(location, settings(space, seed=SEED, sampler="tpe", pruner="none")) as study:
         study.sampler = sampler = FeasibleSampler(make_sampler("tpe", SEED), space, SEED, seen=digests(study))

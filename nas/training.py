@@ -15,12 +15,12 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim.sgd import sgd
 
 from nas.architecture import Candidate
 from nas.constraints import Constraints
 from nas.data import TrainingData, load_training, prepare
-from nas.network import build, check_built
+from nas.network import build, check_built, faster
+from nas.optimizer import SGD, FlatState, WeightAverage, learning_rate
 from nas.readers import Dataset, Images
 from nas.recipe import Recipe
 
@@ -65,70 +65,6 @@ class Score:
     n: int
 
 
-def learning_rate(recipe: Recipe, step: int, steps: int) -> float:
-    """Linear warm-up from 0 to the peak over `warmup` of the steps, then linear decay to 0 at the last."""
-    progress, warmup = (step + 1) / steps, recipe.warmup
-    factor = progress / warmup if progress < warmup else (1 - progress) / (1 - warmup)
-    return recipe.learning_rate * factor
-
-
-class WeightAverage:
-    """An exponential moving average of a network's weights and buffers; `network` is the averaged copy.
-
-    The decay grows to its value as min(decay, (1 + n) / (10 + n)), n counting updates, so that the first weights do not
-    linger (the rule of TensorFlow's ExponentialMovingAverage).
-    """
-
-    def __init__(self, network: nn.Module, decay: float) -> None:
-        self.network = copy.deepcopy(network)
-        self._decay = decay
-        self._updates = 0
-        self._means = _floating_state(self.network)
-        self._values = _floating_state(network)
-
-    @torch.no_grad()
-    def update(self) -> None:
-        """Move towards the network's present weights."""
-        self._updates += 1
-        decay = min(self._decay, (1 + self._updates) / (10 + self._updates))
-        torch._foreach_lerp_(self._means, self._values, 1 - decay)
-
-
-def _floating_state(network: nn.Module) -> list[Tensor]:
-    return [value for value in network.state_dict().values() if value.is_floating_point()]
-
-
-class SGD:
-    """SGD with Nesterov momentum; weight decay on kernels, none on biases and batch normalization.
-
-    The arithmetic is torch.optim.SGD's, bit for bit. The class itself imports torch._dynamo when it is made: measured,
-    150 MB and 907 modules in every worker process.
-    """
-
-    def __init__(self, network: nn.Module, recipe: Recipe) -> None:
-        kernels: list[Tensor] = [p for p in network.parameters() if p.ndim > 1]
-        others: list[Tensor] = [p for p in network.parameters() if p.ndim <= 1]
-        self._momentum = recipe.momentum
-        self._groups = ((kernels, recipe.weight_decay), (others, 0.0))
-        self._buffers: tuple[list[Tensor | None], ...] = tuple([None] * len(group) for group, _ in self._groups)
-
-    @torch.no_grad()
-    def step(self, rate: float) -> None:
-        """Move the parameters against their gradients."""
-        for (parameters, weight_decay), buffers in zip(self._groups, self._buffers, strict=True):
-            sgd(
-                parameters,
-                [p.grad for p in parameters],  # type: ignore[misc]  # the loss depends on every parameter
-                buffers,
-                weight_decay=weight_decay,
-                momentum=self._momentum,
-                lr=rate,
-                dampening=0.0,
-                nesterov=self._momentum > 0,
-                maximize=False,
-            )
-
-
 def shuffled_batches(
     data: TrainingData, recipe: Recipe, generator: torch.Generator, device: torch.device
 ) -> Iterator[tuple[Tensor, Tensor]]:
@@ -160,12 +96,16 @@ def evaluate(network: nn.Module, images: Images, data: TrainingData, device: tor
 
 def weights_of(network: nn.Module) -> bytes:
     """The state of a network as safetensors bytes, in the ordinary memory format."""
-    state = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
-    return safetensors.torch.save(state)
+    state = network.state_dict()
+    return safetensors.torch.save(
+        {name: v.cpu().clone(memory_format=torch.contiguous_format) for name, v in state.items()}
+    )
 
 
 class Training:
-    """A network on its way: `network`, `averaged` (the same with averaged weights), optimizer, random generators.
+    """A network on its way: `network`, the same `averaged`, and what moves them.
+
+    `forward` is the network in the form in which it is executed.
 
     Raises:
         LimitBrokenError: the built network breaks a limit.
@@ -181,15 +121,13 @@ class Training:
         self._generator = torch.Generator().manual_seed(job.seed)  # order and augmentation
         self.network = build(job.candidate.architecture)
         check_built(self.network, job.candidate.architecture, job.constraints, self.recipe.epochs)
-        self.network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
-        self._average = WeightAverage(self.network, self.recipe.ema_decay)
-        self._optimizer = SGD(self.network, self.recipe)
+        self.network.to(self.device)
+        self.averaged = copy.deepcopy(self.network)
+        state = FlatState(self.network)
+        self._optimizer = SGD(state, self.recipe)
+        self._average = WeightAverage(FlatState(self.averaged), state, self.recipe.ema_decay)
+        self.forward = faster(self.network)
         self._step = 0
-
-    @property
-    def averaged(self) -> nn.Module:
-        """The network with the averaged weights."""
-        return self._average.network
 
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """One epoch of augmented images and labels."""
@@ -197,13 +135,16 @@ class Training:
 
     def step(self, images: Tensor, labels: Tensor) -> Tensor:
         """One optimizer step on images (N, C, H, W) and labels (N,); the mean loss, a scalar."""
-        loss = F.cross_entropy(self.network(images), labels)
-        self.network.zero_grad()
+        loss = F.cross_entropy(self.forward(images), labels)
         loss.backward()  # type: ignore[no-untyped-call]  # torch's stub
+        self.descend()
+        return loss.detach()
+
+    def descend(self) -> None:
+        """Move the weights against their gradients, and the averaged weights towards them."""
         self._optimizer.step(learning_rate(self.recipe, self._step, self.recipe.epochs * self.steps_per_epoch))
         self._average.update()
         self._step += 1
-        return loss.detach()
 
     def epochs(self) -> Iterator[EpochReport]:
         """Train from the first epoch to the last, and judge the averaged weights after each.
@@ -216,7 +157,7 @@ class Training:
             total = sum((self.step(*batch) for batch in self.batches()), torch.zeros((), device=self.device))
             train_loss = float(total) / self.steps_per_epoch
             _require_finite("training", train_loss, epoch)
-            score = evaluate(self.averaged, self.data.validation, self.data, self.device)
+            score = evaluate(faster(self.averaged), self.data.validation, self.data, self.device)
             _require_finite("validation", score.loss, epoch)
             yield EpochReport(
                 epoch=epoch,
@@ -258,7 +199,7 @@ def seconds_per_epoch(job: TrainingJob, images: int = 3 * CHUNK) -> float:
         started = time.perf_counter()
         float(sum(training.step(*batch) for batch in itertools.islice(endless, steps)))  # waits for the device
         trained = time.perf_counter()
-        evaluate(training.averaged, part, training.data, training.device)
+        evaluate(faster(training.averaged), part, training.data, training.device)
         return trained - started, time.perf_counter() - trained
 
     steps = max(1, images // training.recipe.batch_size)

@@ -1,0 +1,32 @@
+"""What the benchmarks train: three networks of three sizes, on MNIST, under the default recipe."""
+
+from dataclasses import replace
+
+from nas.architecture import Architecture, Candidate, Conv, Head, Layer, MaxPool
+from nas.constraints import Constraints
+from nas.readers import Dataset
+from nas.training import TrainingJob
+from search_spaces.mnist import RECIPE, SEED
+
+MNIST = Dataset(name="mnist", input_shape=(1, 28, 28))
+
+
+def _plain(*layers: Layer) -> Architecture:
+    return Architecture(input_shape=(1, 28, 28), num_classes=10, layers=layers, head=Head(kind="pool_conv"))
+
+
+def _cell(kernels: int, padding: int = 1) -> Conv:
+    return Conv(out_channels=kernels, padding=padding, dropout=0.05)
+
+
+NETWORKS = {
+    "seed": SEED,
+    "10k": _plain(_cell(16), MaxPool(), _cell(16), _cell(16), MaxPool(), _cell(16), _cell(16, padding=0)),
+    "3k": _plain(_cell(8), MaxPool(), _cell(12), MaxPool(), _cell(16, padding=0)),
+}
+
+
+def job(name: str, *, seed: int = 0, epochs: int = RECIPE.epochs) -> TrainingJob:
+    """A training of one of the networks."""
+    candidate = Candidate(architecture=NETWORKS[name], recipe=replace(RECIPE, epochs=epochs))
+    return TrainingJob(candidate=candidate, constraints=Constraints(), dataset=MNIST, seed=seed)

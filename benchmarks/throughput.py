@@ -1,0 +1,204 @@
+"""Training images per second on all cores of this machine: the workers of a search against the usual way.
+
+Pairs alternate, so that whatever else the machine does meets both. The roofline is the rate of torch's own matrix
+product of two 1024 x 1024 matrices, measured in the same pairs.
+"""
+
+import argparse
+import itertools
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from multiprocessing import get_context
+from statistics import median
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+from torch.nn import functional as F
+
+from benchmarks.networks import NETWORKS, job
+from benchmarks.usual import UsualTraining
+from nas.cost import cost
+from nas.options import positive, positive_seconds, run
+from nas.training import CHUNK, Training
+from nas.workers import devices, prepare_process
+
+SGEMM_SIZE = 1024
+
+
+class _Process:
+    """A measuring process keeps its training between measurements."""
+
+    name = ""
+    training: Training | UsualTraining
+    batches: Iterator[tuple[Tensor, Tensor]]
+
+
+def images_per_second(kind: Callable[..., Training | UsualTraining], name: str, seconds: float) -> float:
+    """Train for so long, or for one chunk of augmented images if that takes longer; the first call warms up."""
+    if _Process.name != name:
+        _Process.name, _Process.training = name, kind(job(name))
+        _Process.batches = itertools.chain.from_iterable(_epoch(_Process.training) for _ in itertools.count())
+    steps_per_chunk = CHUNK // _Process.training.recipe.batch_size
+    images, started = 0, time.perf_counter()
+    while time.perf_counter() - started < seconds:
+        for pixels, labels in itertools.islice(_Process.batches, steps_per_chunk):
+            _Process.training.step(pixels, labels)
+            images += len(labels)
+    return images / (time.perf_counter() - started)
+
+
+def _epoch(training: Training | UsualTraining) -> Iterator[tuple[Tensor, Tensor]]:
+    return training.batches() if isinstance(training, Training) else iter(training.batches)
+
+
+def sgemm(seconds: float) -> float:
+    """GFLOP/s of matrix products in float32 with the threads of this process."""
+    a, b, product = torch.randn(3, SGEMM_SIZE, SGEMM_SIZE)
+    products, started = 0, time.perf_counter()
+    while (passed := time.perf_counter() - started) < seconds:
+        torch.mm(a, b, out=product)
+        products += 1
+    return products * 2 * SGEMM_SIZE**3 / passed / 1e9
+
+
+def flops_per_image(name: str) -> int:
+    """Of a training step: two a MAC forward, four backward, where the first layer needs no gradient of its input."""
+    price = cost(NETWORKS[name])
+    return 6 * price.macs - 2 * price.rows[0].macs
+
+
+def time_of_step(name: str, steps: int) -> dict[str, float]:
+    """Milliseconds of a training step by kind of work, each the median of many steps."""
+    training = Training(job(name))
+    modules = list(training.forward)
+    batches = itertools.chain.from_iterable(training.batches() for _ in itertools.count())
+    times: dict[str, list[float]] = defaultdict(list)
+    for _ in range(steps):
+        spent: dict[str, float] = defaultdict(float)
+        last = time.perf_counter()
+
+        def lap(kind: str, spent: dict[str, float] = spent) -> None:
+            nonlocal last
+            now = time.perf_counter()
+            spent[kind] += now - last
+            last = now
+
+        x, labels = next(batches)
+        lap("augmentation")
+        for module, following in zip(modules, [*modules[1:], None], strict=True):
+            x = module(x)
+            lap(f"{type(module).__name__} forward")
+            kind = "loss" if following is None else f"{type(following).__name__} backward"
+            x.register_hook(lambda _, kind=kind, lap=lap: lap(kind))
+        loss = F.cross_entropy(x, labels)
+        lap("loss")
+        loss.backward()  # type: ignore[no-untyped-call]  # torch's stub
+        lap(f"{type(modules[0]).__name__} backward")
+        training.descend()
+        lap("SGD and average")
+        for kind, duration in spent.items():
+            times[kind].append(duration)
+    mean = sum(times["augmentation"]) / steps  # a chunk is augmented at its first step
+    return {kind: 1e3 * (mean if kind == "augmentation" else median(values)) for kind, values in times.items()}
+
+
+@dataclass(slots=True)
+class Pairs:
+    """What alternating measurements of one network gave."""
+
+    ours: list[float] = field(default_factory=list)  # images per second, all workers together
+    usual: list[float] = field(default_factory=list)
+    sgemm: list[float] = field(default_factory=list)  # GFLOP/s, all workers together
+
+    @property
+    def ratio(self) -> float:
+        """The median of the pairs' ratios."""
+        return median(ours / usual for ours, usual in zip(self.ours, self.usual, strict=True))
+
+    def of_sgemm(self, name: str) -> float:
+        """The share of the rate of matrix products that training reached, median."""
+        return median(r * flops_per_image(name) / 1e9 / g for r, g in zip(self.ours, self.sgemm, strict=True))
+
+
+def all_at_once(workers: list[ProcessPoolExecutor], function: Callable[..., float], *args: object) -> float:
+    """The sum of what the workers measure, each in the presence of the others."""
+    return sum(future.result() for future in [worker.submit(function, *args) for worker in workers])
+
+
+def measure(name: str, pairs: int, seconds: float, workers: list[ProcessPoolExecutor]) -> Pairs:
+    """Alternate between the workers of a search and a fresh process that trains in the usual way."""
+    result = Pairs()
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as usual:
+        all_at_once(workers, images_per_second, Training, name, 0)
+        usual.submit(images_per_second, UsualTraining, name, 0).result()
+        for _ in range(pairs):
+            result.sgemm.append(all_at_once(workers, sgemm, 1.0))
+            result.ours.append(all_at_once(workers, images_per_second, Training, name, seconds))
+            result.usual.append(usual.submit(images_per_second, UsualTraining, name, seconds).result())
+    return result
+
+
+def rates_table(measured: dict[str, Pairs]) -> Table:
+    table = Table(title="Training images per second, medians of alternating pairs")
+    for column in ("network", "pairs", "ours", "usual way", "ratio (range)", "GFLOP/s", "of sgemm"):
+        table.add_column(column, justify="left" if column == "network" else "right")
+    for name, pairs in measured.items():
+        ratios = [ours / usual for ours, usual in zip(pairs.ours, pairs.usual, strict=True)]
+        table.add_row(
+            f"{name}, {cost(NETWORKS[name]).params:,} parameters, {cost(NETWORKS[name]).macs / 1e6:.2f} M MACs",
+            str(len(ratios)),
+            f"{median(pairs.ours):,.0f}",
+            f"{median(pairs.usual):,.0f}",
+            f"{pairs.ratio:.1f} ({min(ratios):.1f}–{max(ratios):.1f})",
+            f"{median(pairs.ours) * flops_per_image(name) / 1e9:.0f}",
+            f"{pairs.of_sgemm(name):.0%}",
+        )
+    return table
+
+
+def step_table(times: dict[str, dict[str, float]]) -> Table:
+    table = Table(title="Where a step's time goes: ms of one worker, the others idle")
+    table.add_column("work")
+    for name in times:
+        table.add_column(name, justify="right")
+    kinds = {kind for of_kind in times.values() for kind in of_kind}
+    for kind in sorted(kinds, key=lambda kind: -sum(of_kind.get(kind, 0) for of_kind in times.values())):
+        table.add_row(kind, *(f"{of_kind[kind]:.2f}" if kind in of_kind else "" for of_kind in times.values()))
+    table.add_section()
+    table.add_row("together", *(f"{sum(of_kind.values()):.1f}" for of_kind in times.values()))
+    return table
+
+
+def main() -> int:
+    """Measure and print."""
+    options = argparse.ArgumentParser(prog="python -m benchmarks.throughput", description=__doc__)
+    options.add_argument("--pairs", type=positive, default=7, help="of each network (default: 7)")
+    options.add_argument("--seconds", type=positive_seconds, default=5.0, help="of each measurement (default: 5)")
+    args = options.parse_args()
+    console = Console()
+    context = get_context("spawn")
+    workers = [ProcessPoolExecutor(1, mp_context=context, initializer=prepare_process) for _ in devices("cpu", None)]
+    measured = {}
+    times = {}
+    for name in NETWORKS:
+        measured[name] = measure(name, args.pairs, args.seconds, workers)
+        times[name] = workers[0].submit(time_of_step, name, 48).result()
+    console.print(rates_table(measured))
+    rates = [rate for pairs in measured.values() for rate in pairs.sgemm]
+    console.print(f"{len(workers)} workers; sgemm {median(rates):.0f} GFLOP/s ({min(rates):.0f}–{max(rates):.0f})")
+    console.print(step_table(times))
+    ratios = ", ".join(f"{pairs.ratio:.1f} × on {name}" for name, pairs in measured.items())
+    console.print(f"ours / usual way: {ratios}", soft_wrap=True)
+    for worker in workers:
+        worker.shutdown()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))
