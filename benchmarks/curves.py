@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 
 from nas.console import follow
@@ -52,23 +53,68 @@ def make_worker() -> LocalWorker:
     return LocalWorker(train)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Curves:
+    """A candidate and its validation scores after each epoch; accuracies are fractions, losses mean cross-entropies."""
+
+    notation: str
+    params: int
+    macs: int
+    seconds: float  # an epoch, mean
+    accuracy: list[float]
+    loss: list[float]
+    raw_accuracy: list[float]  # of the weights themselves, not of their average
+    raw_loss: list[float]
+
+
+def curves_of(trial: FrozenTrial) -> Curves:
+    """What a trial that was trained to the end tells."""
+    attributes = trial.user_attrs
+    epochs = attributes["curve"]
+
+    def column(name: str, digits: int) -> list[float]:
+        return [round(epoch[name], digits) for epoch in epochs]
+
+    return Curves(
+        notation=attributes["notation"],
+        params=attributes["params"],
+        macs=attributes["macs"],
+        seconds=round(attributes["seconds"] / len(epochs), 1),
+        accuracy=column("val_accuracy", 4),
+        loss=column("val_loss", 5),
+        raw_accuracy=column("raw_accuracy", 4),
+        raw_loss=column("raw_loss", 5),
+    )
+
+
+def text_of(table: list[Curves]) -> str:
+    """JSON, one candidate a line."""
+    lines = ",\n".join(json.dumps(asdict(curves)) for curves in table)
+    return f'{{"versions": "{versions()}",\n"candidates": [\n{lines}\n]}}\n'
+
+
+def load() -> list[Curves]:
+    """The table that `python -m benchmarks.curves` wrote."""
+    return [Curves(**candidate) for candidate in json.loads(FILE.read_text())["candidates"]]
+
+
 def main() -> int:
     """Train what is missing and write the file."""
     options = argparse.ArgumentParser(prog="python -m benchmarks.curves", description=__doc__)
-    options.add_argument("--candidates", type=int, default=36, metavar="N", help="in total (default: 36)")
+    options.add_argument("--candidates", type=int, default=30, metavar="N", help="in total (default: 30)")
     candidates = options.parse_args().candidates
     torch.set_num_threads(1)
     space = load_space("mnist")
     dataset = Dataset(name=space.dataset, input_shape=space.input_shape)
     location = locate("curves", Path("results"), None)
     with writing(location, settings(space, seed=SEED, sampler="tpe", pruner="none")) as study:
-        study.sampler = sampler = FeasibleSampler(make_sampler("tpe", SEED), space, SEED, seen=digests(study))
+        sampler = FeasibleSampler(make_sampler("tpe", SEED), space, SEED, seen=digests(study))
         study.pruner = make_pruner("none", space.recipe.epochs)
         plan = Plan(
             trials=candidates, devices=devices("cpu", None), dataset=dataset, constraints=space.constraints, seed=SEED
         )
         follow(Scheduler(study, location, plan, sampler, make_worker).events(), "curves", Console(), verbosity=0)
-        print(study.trials[0].user_attrs["curve"][0], versions, asdict, json, FILE)
+        FILE.write_text(text_of([curves_of(trial) for trial in study.get_trials(states=(TrialState.COMPLETE,))]))
     return 0
 
 

@@ -71,7 +71,7 @@ def trials_csv(trials: list[TrialRecord]) -> str:
     writer.writerow([*fixed, "seed", "rejected_before", "seconds", "reason", "notation", *names])
     for t in trials:
         values = [t.number, t.state.name, t.epochs, t.val_accuracy, t.val_loss, t.params, t.macs, t.receptive_field]
-        values += [t.seed, t.rejected_before, t.seconds, t.reason, t.notation]
+        values += [t.seed, t.ledger.rejected, t.seconds, t.reason, t.notation]
         writer.writerow([*values, *(t.suggestions.get(name) for name in names)])
     return text.getvalue()
 

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 from optuna.distributions import BaseDistribution
-from optuna.samplers import BaseSampler, GPSampler
+from optuna.samplers import BaseSampler, GPSampler, TPESampler
+from optuna.samplers._tpe.parzen_estimator import _ParzenEstimator
 from optuna.study import Study
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from nas.architecture import Architecture, digest, notation
 from nas.constraints import Limit
@@ -110,12 +111,20 @@ def probe(space: SearchSpace, seed: int, *, draws: int, until_feasible: bool) ->
     return feasible, ledger
 
 
-class FeasibleSampler(BaseSampler):
-    """Wraps any Optuna sampler: it proposes until a candidate is within the limits and new.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proposal:
+    """Parameters that stand for a feasible candidate, and what became of those proposed before it."""
 
-    `make` gives the wrapped sampler for a seed; each trial has its own seed, from `seed` and the trial's number, so
-    that a resumed search draws what an uninterrupted one would. `seen` holds the digests that count as duplicates.
-    After `ask`, `accepted` and `ledger` tell what was found.
+    params: dict[str, Any]
+    feasible: Feasible
+    ledger: Ledger
+
+
+class FeasibleSampler:
+    """Lets an Optuna sampler propose until a candidate is within the limits and new.
+
+    `make` gives the sampler for a seed; each trial has its own seed, from `seed` and the trial's number, so that a
+    resumed search draws what an uninterrupted one would. `seen` holds the digests that count as duplicates.
     """
 
     def __init__(self, make: Callable[[int], BaseSampler], space: SearchSpace, seed: int, seen: set[str]) -> None:
@@ -124,53 +133,59 @@ class FeasibleSampler(BaseSampler):
         self._seed = seed
         self._seen = set(seen)
         self.distributions = space.distributions
-        self.accepted: Feasible | None = None
-        self.ledger = Ledger()
 
-    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        return self._space.distributions
+    def propose(self, study: Study) -> Proposal:
+        """The next trial's candidate.
+
+        Raises:
+            NothingFeasibleError: nothing new was feasible among MAX_PROPOSALS.
+        """
+        trial = create_trial(state=TrialState.RUNNING)  # the sampler is told its number; no storage knows it yet
+        trial.number = len(study.get_trials(deepcopy=False))
+        seed = derive_seed(self._seed, "proposal", trial.number)
+        sampler, rng = self._make(seed), random.Random(seed)
+        proposals = GP_PROPOSALS if isinstance(sampler, GPSampler) else SAMPLER_PROPOSALS
+        ledger = Ledger()
+        for attempt in range(MAX_PROPOSALS):
+            if attempt < proposals:
+                params = _propose(sampler, study, trial, self.distributions, rng)
+            else:
+                params = self._space.draw(rng)
+            candidate = self._space.decode(params)
+            match self._space.check(candidate):
+                case Rejected() as rejected:
+                    ledger = ledger.reject(rejected, candidate.architecture)
+                case Feasible() if digest(candidate) in self._seen:
+                    ledger += DUPLICATE
+                case Feasible() as feasible:
+                    self._seen.add(digest(candidate))
+                    return Proposal(params=params, feasible=feasible, ledger=ledger.accept())
+        raise NothingFeasibleError(ledger)
+
+
+class RepeatedTPESampler(TPESampler):
+    """TPE that may be asked many times for one trial; the proposals are TPESampler's, bit for bit.
+
+    It fits its estimators once a trial, not once a proposal, and writes nothing: the other trials in flight are in the
+    study with all their parameters.
+    """
+
+    def __init__(self, seed: int) -> None:
+        super().__init__(seed=seed)
+        self._fitted: dict[tuple[bool, tuple[str, ...]], _ParzenEstimator] = {}
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        seed = derive_seed(self._seed, "proposal", trial.number)
-        sampler, rng = self._make(seed), random.Random(seed)
-        proposals = GP_PROPOSALS if isinstance(sampler, GPSampler) else SAMPLER_PROPOSALS
-        self.ledger = Ledger()
-        for attempt in range(MAX_PROPOSALS):
-            if attempt < proposals:
-                params = _propose(sampler, study, trial, search_space, rng)
-            else:
-                params = self._space.draw(rng)
-            if self._accepts(params):
-                return params
-        raise NothingFeasibleError(self.ledger)
+        return self._sample_relative(study, trial, search_space)
 
-    def _accepts(self, params: Mapping[str, Any]) -> bool:
-        candidate = self._space.decode(params)
-        match self._space.check(candidate):
-            case Rejected() as rejected:
-                self.ledger = self.ledger.reject(rejected, candidate.architecture)
-                return False
-            case Feasible() as feasible:
-                key = digest(candidate)
-                if key in self._seen:
-                    self.ledger += DUPLICATE
-                    return False
-                self._seen.add(key)
-                self.ledger = self.ledger.accept()
-                self.accepted = feasible
-                return True
-
-    def sample_independent(
-        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
-    ) -> Any:
-        raise AssertionError(f"{param_name} is not a parameter of the search space")
-
-    def after_trial(
-        self, study: Study, trial: FrozenTrial, state: TrialState, values: Any
-    ) -> None:  # the wrapped samplers keep nothing between trials
-        pass
+    def _build_parzen_estimator(
+        self, study: Study, search_space: dict[str, BaseDistribution], trials: list[FrozenTrial], handle_below: bool
+    ) -> _ParzenEstimator:
+        key = handle_below, tuple(search_space)
+        if key not in self._fitted:
+            self._fitted[key] = super()._build_parzen_estimator(study, search_space, trials, handle_below)
+        return self._fitted[key]
 
 
 def _propose(

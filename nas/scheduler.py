@@ -20,7 +20,7 @@ from nas.progress import Progress, Running
 from nas.readers import Dataset
 from nas.sampling import FeasibleSampler, Ledger, NothingFeasibleError
 from nas.storage import StudyLocation
-from nas.study import DIVERGED, TrialRecord, describe, ranked, read_trial, records, total_ledger
+from nas.study import DIVERGED, TrialRecord, ask, in_flight, ranked, read_trial, records, total_ledger
 from nas.training import DivergedError, EpochReport, TrainingJob
 from nas.workers import LocalWorker, Worker
 
@@ -80,7 +80,6 @@ class Scheduler:
         self._plan = plan
         self._sampler = sampler
         self._make_worker = make_worker
-        _discard_undescribed(study)
         known = records(study)
         self._finished = [record for record in known if record.state.is_finished()]
         self._interrupted = [record for record in known if not record.state.is_finished()]
@@ -144,22 +143,18 @@ class Scheduler:
         if self.exhausted is not None:
             return None
         try:
-            trial = self._study.ask(self._sampler.distributions)
+            trial = ask(self._study, self._sampler, self._plan.seed)
         except NothingFeasibleError as error:
             self.exhausted = error.ledger
             self._ledger += error.ledger
-            _discard_undescribed(self._study)
             return None
-        assert self._sampler.accepted is not None
-        describe(trial, self._sampler.accepted, self._sampler.ledger, self._plan.seed)
-        self._ledger += self._sampler.ledger
-        described = read_trial(self._study.get_trials(deepcopy=False)[trial.number])
-        assert described is not None
-        return _Flight(trial, described, reported=0)
+        record = read_trial(self._study.get_trials(deepcopy=False)[trial.number])
+        assert record is not None
+        self._ledger += record.ledger
+        return _Flight(trial, record, reported=0)
 
     def _resumed(self, record: TrialRecord) -> _Flight:
-        frozen = self._study.get_trials(deepcopy=False)[record.number]
-        return _Flight(optuna.Trial(self._study, frozen._trial_id), record, reported=frozen.last_step or 0)
+        return _Flight(in_flight(self._study, record.number), record, reported=record.epochs)
 
     def _give_up_interrupted(self) -> Iterator[Progress]:
         while self._interrupted:
@@ -285,10 +280,3 @@ def _running(flight: _Flight) -> Running:
         epochs=flight.record.candidate.recipe.epochs,
         val_accuracy=last.val_accuracy if last else None,
     )
-
-
-def _discard_undescribed(study: optuna.Study) -> None:
-    """End the trials that were created but cut off before they had a candidate; they never count."""
-    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        if "architecture" not in trial.user_attrs:
-            study.tell(trial.number, state=TrialState.FAIL)

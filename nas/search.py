@@ -174,9 +174,7 @@ def search(args: argparse.Namespace, space: SearchSpace, location: StudyLocation
     plan = plan_of(args, space)
     wanted = settings(space, seed=args.seed, sampler=args.sampler, pruner=args.pruner)
     with writing(location, wanted) as study:
-        study.sampler = sampler = FeasibleSampler(
-            make_sampler(args.sampler, args.seed), space, args.seed, seen=digests(study)
-        )
+        sampler = FeasibleSampler(make_sampler(args.sampler, args.seed), space, args.seed, seen=digests(study))
         study.pruner = make_pruner(args.pruner, space.recipe.epochs)
         scheduler = Scheduler(study, location, plan, sampler)
         trained = sum(record.trained for record in records(study))

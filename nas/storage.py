@@ -150,7 +150,11 @@ def _all_differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
 
 def _create_or_resume(location: StudyLocation, wanted: dict[str, Any]) -> optuna.Study:
     study = optuna.create_study(
-        study_name=location.name, storage=_storage(location), direction="maximize", load_if_exists=True
+        study_name=location.name,
+        storage=_storage(location),
+        direction="maximize",
+        load_if_exists=True,
+        sampler=optuna.samplers.RandomSampler(),  # never asked: trials come with their parameters
     )
     stored = study.user_attrs.get("settings")
     if stored is None:

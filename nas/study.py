@@ -14,13 +14,13 @@ from typing import Any, Literal, TypeAlias, assert_never, get_args
 import optuna
 from optuna.distributions import distribution_to_json
 from optuna.exceptions import ExperimentalWarning
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from nas.architecture import Candidate, digest, from_json, notation, to_json
 from nas.constraints import Constraints
 from nas.cost import cost
-from nas.sampling import Ledger, NearestMiss, derive_seed
-from nas.space import Feasible, SearchSpace
+from nas.sampling import FeasibleSampler, Ledger, NearestMiss, RepeatedTPESampler, derive_seed
+from nas.space import SearchSpace
 
 SamplerName: TypeAlias = Literal["tpe", "random", "gp", "qmc"]
 PrunerName: TypeAlias = Literal["hyperband", "median", "none"]
@@ -70,7 +70,7 @@ def make_sampler(name: SamplerName, study_seed: int) -> Callable[[int], optuna.s
     """
     match name:
         case "tpe":
-            return lambda seed: optuna.samplers.TPESampler(seed=seed)
+            return RepeatedTPESampler
         case "random":
             return lambda seed: optuna.samplers.RandomSampler(seed=seed)
         case "gp":
@@ -100,23 +100,41 @@ def make_pruner(name: PrunerName, epochs: int) -> optuna.pruners.BasePruner:
             assert_never(name)
 
 
-def describe(trial: optuna.Trial, feasible: Feasible, ledger: Ledger, seed: int) -> None:
-    """Write a new trial's user attributes, the readable ones first."""
-    candidate, price = feasible.candidate, feasible.cost
+def ask(study: optuna.Study, sampler: FeasibleSampler, seed: int) -> optuna.Trial:
+    """A new trial: its parameters and user attributes, the readable ones first, are written whole or not at all.
+
+    Raises:
+        NothingFeasibleError: see `FeasibleSampler.propose`.
+    """
+    proposal = sampler.propose(study)
+    candidate, price = proposal.feasible.candidate, proposal.feasible.cost
+    number = len(study.get_trials(deepcopy=False))
     attributes = {
         "notation": notation(candidate.architecture),
         "params": price.params,
         "macs": price.macs,
         "receptive_field": price.receptive_field,
         "peak_activation_bytes": price.peak_activation_bytes,
-        "seed": derive_seed(seed, "training", trial.number),
-        "rejected_before_it": ledger.rejected,
-        "ledger": asdict(ledger),
+        "seed": derive_seed(seed, "training", number),
+        "rejected_before_it": proposal.ledger.rejected,
+        "ledger": asdict(proposal.ledger),
         "digest": digest(candidate),
-        "architecture": to_json(candidate),  # last: a trial that has it can be run
+        "architecture": to_json(candidate),
     }
-    for name, value in attributes.items():
-        trial.set_user_attr(name, value)
+    study.add_trial(
+        create_trial(
+            state=TrialState.RUNNING,
+            params=proposal.params,
+            distributions=sampler.distributions,
+            user_attrs=attributes,
+        )
+    )
+    return in_flight(study, number)
+
+
+def in_flight(study: optuna.Study, number: int) -> optuna.Trial:
+    """A trial that is RUNNING, to be reported to."""
+    return optuna.Trial(study, study.get_trials(deepcopy=False)[number]._trial_id)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,7 +148,7 @@ class TrialRecord:
     macs: int
     receptive_field: int
     seed: int
-    rejected_before: int
+    ledger: Ledger  # of the proposals that led to it
     epochs: int
     val_accuracy: float | None
     val_loss: float | None
@@ -151,7 +169,7 @@ class TrialRecord:
 
 
 def read_trial(trial: FrozenTrial) -> TrialRecord | None:
-    """What the study says of a trial; None for one that was cut off before it was described."""
+    """What the study says of a trial; None for one that this program did not make."""
     attributes = trial.user_attrs
     if "architecture" not in attributes:
         return None
@@ -165,7 +183,7 @@ def read_trial(trial: FrozenTrial) -> TrialRecord | None:
         macs=price.macs,
         receptive_field=price.receptive_field,
         seed=attributes["seed"],
-        rejected_before=attributes["rejected_before_it"],
+        ledger=_read_ledger(attributes["ledger"]),
         epochs=trial.last_step or 0,
         val_accuracy=trial.intermediate_values[trial.last_step] if trial.last_step else None,
         val_loss=attributes.get("val_loss"),
@@ -194,13 +212,13 @@ def ranked(trials: list[TrialRecord]) -> list[TrialRecord]:
 
 def total_ledger(study: optuna.Study) -> Ledger:
     """What became of all the proposals of a study."""
-    total = Ledger()
-    for trial in study.get_trials(deepcopy=False):
-        if (stored := trial.user_attrs.get("ledger")) is not None:
-            miss = stored["nearest"]
-            nearest = miss and NearestMiss(**{**miss, "violations": tuple(miss["violations"])})
-            total += Ledger(**{**stored, "nearest": nearest})
-    return total
+    return sum((record.ledger for record in records(study)), Ledger())
+
+
+def _read_ledger(stored: dict[str, Any]) -> Ledger:
+    miss = stored["nearest"]
+    nearest = miss and NearestMiss(**{**miss, "violations": tuple(miss["violations"])})
+    return Ledger(**{**stored, "nearest": nearest})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

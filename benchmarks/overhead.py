@@ -1,0 +1,167 @@
+"""What a trial costs outside its training: proposing with rejection, storage, scheduling, and the start of workers.
+
+A real scheduler with real workers and a SQLite file continues a study that holds so many trials; in place of the training
+stands one that takes no time.
+"""
+
+import argparse
+import random
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+import optuna
+import torch
+from optuna.trial import TrialState
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.networks import MNIST
+from nas.network import build
+from nas.options import positive, run
+from nas.sampling import FeasibleSampler, Proposal
+from nas.scheduler import Plan, Scheduler
+from nas.search import parser
+from nas.space import SearchSpace, load_space
+from nas.storage import StudyLocation, locate, writing
+from nas.study import ask, digests, make_pruner, make_sampler, settings
+from nas.training import EpochReport, TrainingJob, weights_of
+from nas.workers import LocalWorker, devices
+
+SEED = 0
+DEFAULTS = parser().parse_args([])
+
+
+def curve(seed: int, epochs: int) -> list[float]:
+    """Accuracies like those of real candidates: quickly up, then slowly, differing by more early than late."""
+    rng = random.Random(seed)
+    quality = rng.random()
+    return [0.995 - (0.03 * quality + rng.gauss(0, 0.002)) / epoch for epoch in range(1, epochs + 1)]
+
+
+def instantly(job: TrainingJob) -> Iterator[EpochReport]:
+    """Reports of a training that takes no time."""
+    weights = weights_of(build(job.candidate.architecture))
+    for epoch, accuracy in enumerate(curve(job.seed, job.candidate.recipe.epochs), 1):
+        yield EpochReport(
+            epoch=epoch,
+            train_loss=1 - accuracy,
+            val_loss=1 - accuracy,
+            val_accuracy=accuracy,
+            seconds=0.0,
+            weights=weights,
+        )
+
+
+class TimedSampler(FeasibleSampler):
+    """Remembers how long each proposal took."""
+
+    seconds: list[float]
+
+    def propose(self, study: optuna.Study) -> Proposal:
+        started = time.perf_counter()
+        try:
+            return super().propose(study)
+        finally:
+            self.seconds.append(time.perf_counter() - started)
+
+
+def make_worker() -> LocalWorker:
+    return LocalWorker(instantly)
+
+
+def fill(study: optuna.Study, space: SearchSpace, trials: int) -> None:
+    """Bring a study to so many trials, proposed at random and ended as the pruner says."""
+    sampler = FeasibleSampler(make_sampler("random", SEED), space, SEED, seen=digests(study))
+    while len(study.get_trials(deepcopy=False)) < trials:
+        trial = ask(study, sampler, SEED)
+        accuracies = curve(trial.number, space.recipe.epochs)
+        for epoch, accuracy in enumerate(accuracies, 1):
+            trial.report(accuracy, epoch)
+            if trial.should_prune():
+                break
+        done = epoch == len(accuracies)
+        study.tell(trial, accuracies[-1] if done else None, state=TrialState.COMPLETE if done else TrialState.PRUNED)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overhead:
+    """Seconds a trial: medians over the trials measured."""
+
+    trials: int
+    proposing: float
+    together: float
+
+
+def measure(location: StudyLocation, space: SearchSpace, trials: int, measured: int) -> Overhead:
+    """Fill a study and run the real search loop for a few trials more."""
+    wanted = settings(space, seed=SEED, sampler=DEFAULTS.sampler, pruner=DEFAULTS.pruner)
+    with writing(location, wanted) as study:
+        study.pruner = make_pruner(DEFAULTS.pruner, space.recipe.epochs)
+        fill(study, space, trials)
+        sampler = TimedSampler(make_sampler(DEFAULTS.sampler, SEED), space, SEED, seen=digests(study))
+        sampler.seconds = []
+        plan = Plan(
+            trials=trials + measured,
+            devices=devices("cpu", None),
+            dataset=MNIST,
+            constraints=space.constraints,
+            seed=SEED,
+        )
+        ends: list[float] = []
+        for progress in Scheduler(study, location, plan, sampler, make_worker).events():
+            if progress.trained > trials + len(ends):
+                ends.append(time.perf_counter())
+    first = len(plan.devices)  # they wait for the start of the workers
+    return Overhead(
+        trials=trials,
+        proposing=median(sampler.seconds[first:]),
+        together=(ends[-1] - ends[first]) / (len(ends) - 1 - first),
+    )
+
+
+def worker_start() -> float:
+    """Seconds until a new worker has answered for the first time."""
+    worker, started = make_worker(), time.perf_counter()
+    worker.next().exception()
+    seconds = time.perf_counter() - started
+    worker.stop()
+    return seconds
+
+
+def main() -> int:
+    """Measure and print."""
+    options = argparse.ArgumentParser(prog="python -m benchmarks.overhead", description=__doc__)
+    options.add_argument("--measured", type=positive, default=60, help="trials (default: 60)")
+    measured = options.parse_args().measured
+    torch.set_num_threads(1)
+    space = load_space("mnist")
+    start = median(worker_start() for _ in range(3))
+    table = Table(title=f"Overhead of a trial in seconds, {measured} trials measured")
+    for column in ("trials in the study", "proposing", "storage and scheduling", "together"):
+        table.add_column(column, justify="right")
+    results = []
+    for trials in (50, 1000):
+        folder = Path(tempfile.mkdtemp())
+        result = measure(locate("overhead", folder, None), space, trials, measured)
+        shutil.rmtree(folder)
+        rest = result.together - result.proposing
+        table.add_row(f"{trials:,}", f"{result.proposing:.3f}", f"{rest:.3f}", f"{result.together:.3f}")
+        results.append(result)
+    console = Console()
+    console.print(table)
+    console.print(f"A worker starts in {start:.1f} s, all at once and once a search.")
+    few, many = results
+    console.print(
+        f"overhead: {few.together:.3f} s a trial at {few.trials} trials, {many.together:.3f} at {many.trials:,}"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))
