@@ -60,7 +60,6 @@ class Curves:
     notation: str
     params: int
     macs: int
-    seconds: float  # an epoch, mean
     accuracy: list[float]
     loss: list[float]
     raw_accuracy: list[float]  # of the weights themselves, not of their average
@@ -79,7 +78,6 @@ def curves_of(trial: FrozenTrial) -> Curves:
         notation=attributes["notation"],
         params=attributes["params"],
         macs=attributes["macs"],
-        seconds=round(attributes["seconds"] / len(epochs), 1),
         accuracy=column("val_accuracy", 4),
         loss=column("val_loss", 5),
         raw_accuracy=column("raw_accuracy", 4),

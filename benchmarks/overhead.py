@@ -1,6 +1,6 @@
 """What a trial costs outside its training: proposing with rejection, storage, scheduling, and the start of workers.
 
-A real scheduler with real workers and a SQLite file continues a study that holds so many trials; in place of the training
+A real scheduler with real workers and a SQLite file continues a study of so many trials; in place of the training
 stands one that takes no time.
 """
 

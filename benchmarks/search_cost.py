@@ -1,32 +1,52 @@
 """What stopping trials early saves and what it loses, replayed on candidates that were all trained to the end.
 
-The table is `benchmarks/data/curves.json`, written by `python -m benchmarks.curves`. A replay trains its candidates
-in random order, two at a time, with the pruner deciding after each epoch. The regret is what the best network kept
-lacks in final validation accuracy to the best of the table.
+The table is `benchmarks/data/curves.json`, written by `python -m benchmarks.curves`. A replay trains all its candidates
+in random order, two at a time, with the pruner deciding after each epoch. The regret is what the best network that was
+kept lacks in final validation accuracy to the best of the table.
 """
 
+import argparse
 import random
-from collections.abc import Sequence
+import sys
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
+from statistics import fmean, median
 
 import optuna
-from optuna.pruners import BasePruner
+from optuna.pruners import BasePruner, SuccessiveHalvingPruner
 from optuna.trial import TrialState
+from rich.console import Console
+from rich.table import Table
+from scipy.stats import spearmanr
 
-from benchmarks.curves import Curves
+from benchmarks.curves import Curves, load
+from benchmarks.networks import job
+from benchmarks.throughput import images_per_second
+from benchmarks.usual import UsualTraining
+from nas.options import positive, run
+from nas.search import parser
+from nas.study import PRUNERS, make_pruner
+from nas.training import seconds_per_epoch
+from nas.workers import devices, prepare_process
 
 WORKERS = 2
-NEAR = 0.0005  # as good as the best: half a standard error of one score on 10,000 images
+NEAR = 0.0005  # of accuracy: 5 of 10,000 images
 CORRELATED_EPOCHS = (1, 2, 3, 6, 9)
 TRIALS = 50
+OVERHEAD = 0.2  # seconds a trial, at most: `benchmarks.overhead` measures it
+TYPICAL = "10k"
+DEFAULT = parser().parse_args([]).pruner
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Replay:
-    """One replay: the shares of epochs and of training time that it spent, and the best final accuracy it kept."""
+    """One replay: the shares that it spent of all epochs and of all arithmetic, and the best final accuracy it kept."""
 
     epochs: float
-    seconds: float
+    macs: float
     best: float
 
 
@@ -52,9 +72,120 @@ def replay(table: Sequence[Curves], scores: Sequence[Sequence[float]], pruner: B
                 study.tell(trial, state=TrialState.PRUNED)
                 flying.remove(flight)
     full = [len(curves.accuracy) for curves in table]
-    times = [curves.seconds for curves in table]
+    macs = [curves.macs for curves in table]
     return Replay(
         epochs=sum(epochs) / sum(full),
-        seconds=sum(map(float.__mul__, times, map(float, epochs))) / sum(map(float.__mul__, times, map(float, full))),
+        macs=sum(map(int.__mul__, macs, epochs)) / sum(map(int.__mul__, macs, full)),
         best=max(kept, default=0.0),
     )
+
+
+def pruners(epochs: int) -> dict[str, Callable[[], BasePruner]]:
+    """Those of `nas.search`, and others that were tried."""
+    named: dict[str, Callable[[], BasePruner]] = {name: lambda name=name: make_pruner(name, epochs) for name in PRUNERS}  # type: ignore[misc]
+    for factor in (2, 4):
+        named[f"halving, keeping 1/{factor}"] = lambda factor=factor: SuccessiveHalvingPruner(  # type: ignore[misc]
+            min_resource=1, reduction_factor=factor
+        )
+    return named
+
+
+def pruner_table(table: list[Curves], replays: int) -> tuple[Table, float]:
+    """The table, and the share of the arithmetic that the default pruner spends."""
+    best, spent = max(curves.accuracy[-1] for curves in table), 1.0
+    shown = Table(title=f"{len(table)} candidates trained to the end, {replays:,} replays in random order")
+    shown.add_column("pruner")
+    for column in ("sees", "epochs", "MACs", "keeps the best", "or within 0.05", "regret in points"):
+        shown.add_column(column, justify="right")
+    seen = {"accuracy": [c.accuracy for c in table], "loss": [[-loss for loss in c.loss] for c in table]}
+    for name, make in pruners(len(table[0].accuracy)).items():
+        for kind, scores in seen.items():
+            done = [replay(table, scores, make(), seed) for seed in range(replays)]
+            macs = fmean(r.macs for r in done)
+            if (name, kind) == (DEFAULT, "accuracy"):
+                spent = macs
+            shown.add_row(
+                f"{name} (default)" if name == DEFAULT else name,
+                kind,
+                f"{fmean(r.epochs for r in done):.1%}",
+                f"{macs:.1%}",
+                f"{fmean(r.best == best for r in done):.1%}",
+                f"{fmean(r.best > best - NEAR - 1e-9 for r in done):.1%}",
+                f"{100 * fmean(best - r.best for r in done):.3f}",
+            )
+    return shown, spent
+
+
+def correlation_table(table: list[Curves]) -> Table:
+    """How well an early score ranks the candidates by their final accuracy."""
+    final = [curves.accuracy[-1] for curves in table]
+    shown = Table(title="Spearman's rank correlation with the final accuracy of the averaged weights")
+    shown.add_column("epoch", justify="right")
+    columns = {
+        "accuracy, averaged weights": [curves.accuracy for curves in table],
+        "loss, averaged": [[-loss for loss in curves.loss] for curves in table],
+        "accuracy, raw weights": [curves.raw_accuracy for curves in table],
+        "loss, raw": [[-loss for loss in curves.raw_loss] for curves in table],
+    }
+    for column in columns:
+        shown.add_column(column, justify="right")
+    for epoch in CORRELATED_EPOCHS:
+        early = [[scores[epoch - 1] for scores in column] for column in columns.values()]
+        shown.add_row(str(epoch), *(f"{spearmanr(scores, final).statistic:.2f}" for scores in early))
+    return shown
+
+
+def usual_epoch(seconds: float) -> float:
+    """Seconds of an epoch in the usual way: training, from its rate, and one evaluation."""
+    images_per_second(UsualTraining, TYPICAL, 0)
+    training = UsualTraining(job(TYPICAL))
+    started = time.perf_counter()
+    training.evaluate()
+    evaluation = time.perf_counter() - started
+    images = len(training.batches) * training.recipe.batch_size
+    return images / images_per_second(UsualTraining, TYPICAL, seconds) + evaluation
+
+
+def epochs_in_pairs(pairs: int) -> tuple[float, float]:
+    """Seconds of an epoch of one worker beside the others, and in the usual way: medians of alternating pairs."""
+    context = get_context("spawn")
+    count = len(devices("cpu", None))
+    ours: list[float] = []
+    usual: list[float] = []
+    with (
+        ProcessPoolExecutor(count, mp_context=context, initializer=prepare_process) as workers,
+        ProcessPoolExecutor(1, mp_context=context) as other,
+    ):
+        for _ in range(pairs):
+            ours.append(fmean(workers.map(seconds_per_epoch, [job(TYPICAL)] * count)))
+            usual.append(other.submit(usual_epoch, 4.0).result())
+    return median(ours), median(usual)
+
+
+def main() -> int:
+    """Replay, measure an epoch both ways, and print."""
+    options = argparse.ArgumentParser(prog="python -m benchmarks.search_cost", description=__doc__)
+    options.add_argument("--replays", type=positive, default=2_000, help="of each pruner (default: 2000)")
+    options.add_argument("--pairs", type=positive, default=5, help="of measured epochs (default: 5)")
+    args = options.parse_args()
+    console = Console()
+    table = load()
+    shown, spent = pruner_table(table, args.replays)
+    console.print(shown)
+    console.print(correlation_table(table))
+    ours, usual = epochs_in_pairs(args.pairs)
+    workers, epochs = len(devices("cpu", None)), len(table[0].accuracy)
+    full = TRIALS * epochs * ours / workers
+    search, usually = spent * full + TRIALS * OVERHEAD, TRIALS * epochs * usual
+    console.print(
+        f"An epoch of the {TYPICAL} network: {ours:.1f} s in each of {workers} workers at once, {usual:.1f} s in the "
+        f"usual way. From these parts, {TRIALS} trials of it take {search / 60:.0f} minutes, {full / 60:.0f} with none "
+        f"stopped, {usually / 60:.0f} in the usual way with none stopped.",
+        soft_wrap=True,
+    )
+    console.print(f"usual way / default search: {usually / search:.0f} ×")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))

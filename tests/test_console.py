@@ -27,7 +27,7 @@ BEST = TrialRecord(
     macs=1,
     receptive_field=3,
     seed=0,
-    rejected_before=0,
+    ledger=Ledger(proposals=1),
     epochs=19,
     val_accuracy=0.98765,
     val_loss=0.1,

@@ -27,7 +27,7 @@ from nas.results import TRIALS, choose, finish, verdict
 from nas.sampling import FeasibleSampler
 from nas.space import SearchSpace, Trial
 from nas.storage import StudyLocation, locate, writing
-from nas.study import FinalScore, describe, make_sampler, ranked, records, scores_on_test, settings
+from nas.study import FinalScore, ask, digests, make_sampler, ranked, records, scores_on_test, settings
 from nas.training import weights_of
 
 MNIST = Dataset(name="mnist", input_shape=(1, 28, 28))
@@ -62,18 +62,16 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[optuna.Stud
     """A study whose trials have weights (untrained ones: what is tested here does not depend on them)."""
     location = locate("told", tmp_path_factory.mktemp("results"), None)
     with writing(location, settings(SPACE, seed=0, sampler="random", pruner="none")) as study:
-        study.sampler = sampler = FeasibleSampler(make_sampler("random", 0), SPACE, 0, seen=set())
+        sampler = FeasibleSampler(make_sampler("random", 0), SPACE, 0, seen=set())
         for accuracies, loss, state in TRIALS_TOLD:
-            trial = study.ask(SPACE.distributions)
-            assert sampler.accepted is not None
-            describe(trial, sampler.accepted, sampler.ledger, 0)
+            trial = ask(study, sampler, 0)
             for epoch, accuracy in enumerate(accuracies, 1):
                 trial.report(accuracy, epoch)
             trial.set_user_attr("val_loss", loss)
             torch.manual_seed(trial.number)
             path = location.weights_path(trial.number)
             path.parent.mkdir(exist_ok=True)
-            path.write_bytes(weights_of(build(sampler.accepted.candidate.architecture)))
+            path.write_bytes(weights_of(build(records(study)[-1].candidate.architecture)))
             study.tell(trial, accuracies[-1] if state is TrialState.COMPLETE else None, state=state)
         yield study, location
 
@@ -235,15 +233,11 @@ def test_verdict_says_how_sure_one_run_is(accuracy: float, target: float | None,
 
 def test_a_longer_search_reads_the_test_images_for_its_new_winner_and_says_so(finished: Finished) -> None:
     study, location = finished.study, finished.location
-    trial = study.ask(SPACE.distributions)
-    sampler = study.sampler
-    assert isinstance(sampler, FeasibleSampler)
-    assert sampler.accepted is not None
-    describe(trial, sampler.accepted, sampler.ledger, 0)
+    trial = ask(study, FeasibleSampler(make_sampler("random", 0), SPACE, 0, seen=digests(study)), 0)
     for epoch in (1, 2, 3):
         trial.report(0.9, epoch)
     trial.set_user_attr("val_loss", 0.5)
-    location.weights_path(trial.number).write_bytes(weights_of(build(sampler.accepted.candidate.architecture)))
+    location.weights_path(trial.number).write_bytes(weights_of(build(records(study)[-1].candidate.architecture)))
     study.tell(trial, 0.9)
     output = io.StringIO()
     with opened_test_files() as opened:

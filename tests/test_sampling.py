@@ -23,11 +23,12 @@ from nas.sampling import (
     Ledger,
     NearestMiss,
     NothingFeasibleError,
+    RepeatedTPESampler,
     derive_seed,
     probe,
 )
 from nas.space import Feasible, Rejected, SearchSpace, Trial, load_space
-from nas.study import SAMPLERS, SamplerName, make_pruner, make_sampler
+from nas.study import SAMPLERS, SamplerName, ask, make_pruner, make_sampler, records
 
 DIGITS = load_space(str(Path(__file__).parent / "data" / "digits.py"))
 MNIST = load_space("mnist")
@@ -64,19 +65,17 @@ def study_in(
 
 def sampler_for(study: optuna.Study, space: SearchSpace, name: SamplerName, seed: int = 0) -> FeasibleSampler:
     seen = {trial.user_attrs["digest"] for trial in study.trials}
-    study.sampler = sampler = FeasibleSampler(make_sampler(name, seed), space, seed, seen)
-    return sampler
+    return FeasibleSampler(make_sampler(name, seed), space, seed, seen)
 
 
 def search(study: optuna.Study, sampler: FeasibleSampler, trials: int) -> Ledger:
     """Ask for so many trials, each scored by its parameters: one in three stopped early, the others told."""
     ledger = Ledger()
     for _ in range(trials):
-        trial = study.ask(sampler.distributions)
-        assert sampler.accepted is not None
-        trial.set_user_attr("digest", digest(sampler.accepted.candidate))
-        ledger += sampler.ledger
-        score = sampler.accepted.cost.params / 20_000
+        trial = ask(study, sampler, 0)
+        record = records(study)[-1]
+        ledger += record.ledger
+        score = record.params / 20_000
         trial.report(score, 1)
         trial.should_prune()
         if trial.number % 3:
@@ -107,7 +106,7 @@ def test_feasible_sampler_makes_only_feasible_new_trials(
     assert len({digest(candidate) for candidate in candidates}) == trials
     for trial, candidate in zip(study.trials, candidates, strict=True):
         assert trial.distributions == space.distributions
-        assert trial.user_attrs["digest"] == digest(candidate), "`accepted` is what the trial's parameters stand for"
+        assert trial.user_attrs["digest"] == digest(candidate), "the candidate is what the trial's parameters stand for"
         for parameter, value in trial.params.items():
             distribution = space.distributions[parameter]
             assert distribution._contains(distribution.to_internal_repr(value))
@@ -170,10 +169,11 @@ def test_feasible_sampler_asks_the_sampler_no_more_often_than_it_can_bear(
 
     tight = replace(THREE, constraints=Constraints(max_params=10))
     study = study_in(None)
-    study.sampler = FeasibleSampler(lambda seed: Counted(seed=seed), tight, 0, set())
+    sampler_of_counted = FeasibleSampler(lambda seed: Counted(seed=seed), tight, 0, set())
     with pytest.raises(NothingFeasibleError):
-        study.ask(tight.distributions)
+        sampler_of_counted.propose(study)
     assert asked == most
+    assert study.trials == []
 
 
 def test_feasible_sampler_gives_up_when_nothing_new_is_left() -> None:
@@ -181,7 +181,7 @@ def test_feasible_sampler_gives_up_when_nothing_new_is_left() -> None:
     sampler = sampler_for(study, THREE, "random")
     search(study, sampler, 3)
     with pytest.raises(NothingFeasibleError, match=r"^no new feasible candidate among 20,000 proposals$") as error:
-        study.ask(sampler.distributions)
+        sampler.propose(study)
     assert error.value.ledger == Ledger(
         proposals=MAX_PROPOSALS, rejected=MAX_PROPOSALS, reasons={"duplicate": MAX_PROPOSALS}
     )
@@ -191,7 +191,7 @@ def test_feasible_sampler_gives_up_when_nothing_is_feasible() -> None:
     tight = replace(THREE, constraints=Constraints(max_params=10))
     study = study_in(None)
     with pytest.raises(NothingFeasibleError) as error:
-        study.ask(sampler_for(study, tight, "tpe").distributions)
+        sampler_for(study, tight, "tpe").propose(study)
     ledger = error.value.ledger
     assert ledger.reasons == {"max_params": MAX_PROPOSALS}
     # one kernel: 9 weights, 2 of the batch normalization, 1 × 2 + 2 of the classifier
@@ -202,9 +202,24 @@ def test_feasible_sampler_gives_up_when_nothing_is_feasible() -> None:
 
 def test_feasible_sampler_leaves_the_set_it_is_given_alone() -> None:
     study, seen = study_in(None), set[str]()
-    study.sampler = sampler = FeasibleSampler(make_sampler("random", 0), THREE, 0, seen)
-    study.ask(sampler.distributions)
+    FeasibleSampler(make_sampler("random", 0), THREE, 0, seen).propose(study)
     assert seen == set()
+
+
+def test_repeated_tpe_proposes_what_tpe_proposes(tmp_path: Path) -> None:
+    """Several times for one trial, with others in flight."""
+    study = study_in(f"sqlite:///{tmp_path / 'study.db'}")
+    search(study, sampler_for(study, MNIST, "tpe"), 14)
+    for _ in range(2):
+        ask(study, sampler_for(study, MNIST, "tpe"), 0)
+    varied = {name: d for name, d in MNIST.distributions.items() if not d.single()}
+    trial = study.ask()
+    frozen = study.trials[trial.number]
+    ours, theirs = RepeatedTPESampler(3), optuna.samplers.TPESampler(seed=3)
+    for _ in range(3):
+        proposed = ours.sample_relative(study, frozen, varied)
+        assert proposed.keys() == varied.keys()
+        assert proposed == theirs.sample_relative(study, frozen, varied)
 
 
 def test_probe_counts_every_draw_and_stops_when_asked() -> None:

@@ -132,7 +132,7 @@ def scheduler(
 ) -> Scheduler:
     """As a new run of the program makes it."""
     sampler = FeasibleSampler(make_sampler("random", SEED), space, SEED, seen=digests(desk.study))
-    desk.study.sampler, desk.study.pruner = sampler, pruner or NopPruner()
+    desk.study.pruner = pruner or NopPruner()
     plan = Plan(
         trials=trials,
         devices=("cpu",) * workers,
@@ -390,13 +390,6 @@ def interrupt(loop: Scheduler, seen: int) -> None:
     for _ in range(seen):
         next(events)
     cast("Generator[Progress]", events).close()
-
-
-def test_trial_cut_off_before_it_had_a_candidate_never_counts(desk: Desk) -> None:
-    desk.study.ask()
-    _, trained = run(desk, Workshop(), trials=2)
-    assert [t.number for t in trained] == [1, 2]
-    assert all(t.trained for t in trained)
 
 
 def test_nothing_left_to_train_makes_no_worker(desk: Desk) -> None:

@@ -1,7 +1,9 @@
 """The study: what it tells of its trials, its settings, samplers and pruners."""
 
 import json
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,17 +11,18 @@ from typing import Any
 import optuna
 import pytest
 from optuna.trial import TrialState
+from sqlalchemy import event
 
 from nas.architecture import Candidate, Conv, digest, notation
 from nas.constraints import Constraints
 from nas.cost import cost
-from nas.sampling import FeasibleSampler, Ledger, NearestMiss, derive_seed
+from nas.sampling import FeasibleSampler, Ledger, NearestMiss, Proposal, derive_seed
 from nas.space import Feasible, SearchSpace, Trial, load_space
 from nas.storage import StudyLocation, locate, writing
 from nas.study import (
     TrialRecord,
+    ask,
     constraints_of,
-    describe,
     digests,
     make_pruner,
     make_sampler,
@@ -47,12 +50,15 @@ def location(tmp_path: Path) -> StudyLocation:
 
 
 def described(study: optuna.Study, params: dict[str, Any], ledger: Ledger) -> optuna.Trial:
-    study.enqueue_trial(params)
-    trial = study.ask(SPACE.distributions)
-    checked = SPACE.check(SPACE.decode(params))
-    assert isinstance(checked, Feasible)
-    describe(trial, checked, ledger, seed=3)
-    return trial
+    feasible = SPACE.check(SPACE.decode(params))
+    assert isinstance(feasible, Feasible)
+    proposal = Proposal(params=params, feasible=feasible, ledger=ledger)
+
+    class Fixed(FeasibleSampler):
+        def propose(self, study: optuna.Study) -> Proposal:
+            return proposal
+
+    return ask(study, Fixed(make_sampler("random", 0), SPACE, 0, set()), seed=3)
 
 
 PARAMS: dict[str, Any] = {
@@ -74,7 +80,8 @@ def study() -> optuna.Study:
 
 def test_described_trial_is_read_back(study: optuna.Study) -> None:
     candidate = SPACE.decode(PARAMS)
-    trial = described(study, PARAMS, Ledger(proposals=5, rejected=4, reasons={"max_params": 4}))
+    ledger = Ledger(proposals=5, rejected=4, reasons={"max_params": 4})
+    trial = described(study, PARAMS, ledger)
     trial.report(0.5, 1)
     trial.report(0.75, 2)
     trial.set_user_attr("val_loss", 0.9)
@@ -89,7 +96,7 @@ def test_described_trial_is_read_back(study: optuna.Study) -> None:
         macs=36 * 49 + 40,  # on a map of 7×7, then ten classes from 4 pooled features
         receptive_field=4 + 2 * 4,  # a pooling of 4, then two kernel steps of 4 pixels each
         seed=derive_seed(3, "training", 0),
-        rejected_before=4,
+        ledger=ledger,
         epochs=2,
         val_accuracy=0.75,
         val_loss=0.9,
@@ -104,7 +111,25 @@ def test_described_trial_is_read_back(study: optuna.Study) -> None:
     assert shown["peak_activation_bytes"] == cost(candidate.architecture).peak_activation_bytes
 
 
-def test_trial_cut_off_before_its_description_is_no_record(study: optuna.Study) -> None:
+def test_ask_writes_a_trial_whole_or_not_at_all(tmp_path: Path) -> None:
+    """Between two commits the program may be killed; another connection sees what would be left."""
+    path = tmp_path / "study.db"
+    storage = optuna.storages.RDBStorage(f"sqlite:///{path}")
+    study = optuna.create_study(direction="maximize", storage=storage)
+    left: list[tuple[int, ...]] = []
+
+    def look(*_: object) -> None:
+        with closing(sqlite3.connect(path)) as reader:
+            tables = ("trials", "trial_params", "trial_user_attributes")
+            left.append(tuple(reader.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in tables))
+
+    event.listen(storage.engine, "commit", look)
+    described(study, PARAMS, Ledger(proposals=1))
+    look()
+    assert set(left) == {(0, 0, 0), (1, len(PARAMS), len(study.trials[0].user_attrs))}
+
+
+def test_trial_of_another_program_is_no_record(study: optuna.Study) -> None:
     trial = study.ask(SPACE.distributions)
     trial.set_user_attr("notation", "c4")
     assert read_trial(study.trials[0]) is None
@@ -178,8 +203,7 @@ def test_settings_are_stable_json_that_constraints_are_read_from(location: Study
 def test_make_pruner(name: Any, kind: Callable[..., optuna.pruners.BasePruner]) -> None:
     study = optuna.create_study(direction="maximize", study_name="x", pruner=make_pruner(name, 4))
     assert isinstance(study.pruner, kind)  # type: ignore[arg-type]
-    study.sampler = sampler = FeasibleSampler(make_sampler("random", 0), SPACE, 0, set())
-    trial = study.ask(sampler.distributions)
+    trial = ask(study, FeasibleSampler(make_sampler("random", 0), SPACE, 0, set()), 0)
     trial.report(0.1, 1)
     assert trial.should_prune() is False, "the first trial is never stopped"
 

@@ -12,7 +12,7 @@ import pytest
 import safetensors.torch
 import torch
 from helpers import MNIST, SHAPE, small_architecture, write_mnist_folder
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from nas.architecture import Architecture, Candidate, Conv, Head
@@ -23,14 +23,11 @@ from nas.readers import Dataset, Images
 from nas.recipe import Augmentation, Recipe
 from nas.training import (
     CHUNK,
-    SGD,
     DivergedError,
     EpochReport,
     Training,
     TrainingJob,
-    WeightAverage,
     evaluate,
-    learning_rate,
     seconds_per_epoch,
     shuffled_batches,
     train,
@@ -135,83 +132,6 @@ def test_training_refuses_a_network_over_a_limit(folder: Dataset) -> None:
     message = "770 params, 10.0 % over the limit of 700"
     with pytest.raises(LimitBrokenError, match=f"^{re.escape(message)}$"):
         Training(job)  # so no step was made
-
-
-# schedule, weight decay, average
-
-
-def test_learning_rate_rises_to_the_peak_and_falls_to_zero() -> None:
-    recipe = Recipe(learning_rate=0.4, warmup=0.2)
-    rates = [learning_rate(recipe, step, 10) for step in range(10)]
-    assert rates == pytest.approx([0.2, 0.4, 0.35, 0.3, 0.25, 0.2, 0.15, 0.1, 0.05, 0.0])
-
-
-def test_learning_rate_without_warmup_only_falls() -> None:
-    recipe = Recipe(learning_rate=0.4, warmup=0.0)
-    assert [learning_rate(recipe, step, 4) for step in range(4)] == pytest.approx([0.3, 0.2, 0.1, 0.0])
-
-
-def random_gradients(network: nn.Module) -> None:
-    for parameter in network.parameters():
-        parameter.grad = torch.randn_like(parameter)
-
-
-@pytest.mark.parametrize("momentum", [0.9, 0.0])
-def test_sgd_steps_as_torch_does(momentum: float) -> None:
-    torch.manual_seed(0)
-    ours, theirs = build(small_architecture()), build(small_architecture())
-    theirs.load_state_dict(ours.state_dict())
-    recipe = Recipe(momentum=momentum, weight_decay=0.01)
-    groups = [
-        {"params": [p for p in theirs.parameters() if p.ndim > 1], "weight_decay": 0.01},
-        {"params": [p for p in theirs.parameters() if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    optimizer, reference = SGD(ours, recipe), torch.optim.SGD(groups, momentum=momentum, nesterov=momentum > 0)
-    for rate in (0.1, 0.2, 0.05):
-        random_gradients(ours)
-        for our, their in zip(ours.parameters(), theirs.parameters(), strict=True):
-            their.grad = our.grad
-        for group in reference.param_groups:
-            group["lr"] = rate
-        optimizer.step(rate)
-        reference.step()
-    assert weights_of(ours) == weights_of(theirs)
-
-
-def test_sgd_shrinks_kernels_and_nothing_else() -> None:
-    network = build(small_architecture())
-    before = {name: value.clone() for name, value in network.named_parameters()}
-    network.zero_grad()
-    for parameter in network.parameters():
-        parameter.grad = torch.zeros_like(parameter)
-    SGD(network, Recipe(momentum=0.0, weight_decay=0.5)).step(0.1)
-    for name, value in network.named_parameters():
-        shrunk = 0.95 if value.ndim == 4 else 1.0
-        torch.testing.assert_close(value, before[name] * shrunk)
-
-
-def fill(network: nn.Module, value: float) -> None:
-    for tensor in network.state_dict().values():
-        if tensor.is_floating_point():
-            tensor.fill_(value)
-
-
-def test_weight_average_of_four_updates_by_hand() -> None:
-    network = nn.BatchNorm2d(2)
-    fill(network, 11.0)
-    average = WeightAverage(network, decay=0.3)
-    for value in (0.0, 4.0, 8.0, 8.0):
-        fill(network, value)
-        average.update()
-    # decays: 2/11, 3/12, then 4/13 = 0.3077 and 5/14, both cut to 0.3
-    expected = 11 * 2 / 11  # 2
-    expected = expected * 3 / 12 + 4 * 9 / 12  # 3.5
-    expected = expected * 0.3 + 8 * 0.7
-    expected = expected * 0.3 + 8 * 0.7
-    averaged = average.network.state_dict()
-    for name in ("weight", "bias", "running_mean", "running_var"):
-        assert averaged[name].tolist() == pytest.approx([expected, expected]), name
-    assert network.weight.tolist() == [8.0, 8.0]
 
 
 # evaluation

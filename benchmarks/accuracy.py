@@ -1,0 +1,74 @@
+"""Final validation accuracy at equal epochs: the search's training against the usual way, on the same seeds.
+
+Only accuracy is compared, so both train in as many processes as there are cores, one thread each.
+"""
+
+import argparse
+import sys
+from collections import deque
+from concurrent.futures import ProcessPoolExecutor
+from math import sqrt
+from multiprocessing import get_context
+from statistics import fmean, stdev
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.networks import NETWORKS, job
+from benchmarks.usual import UsualTraining
+from nas.options import positive, run
+from nas.training import train
+from nas.workers import devices, prepare_process
+from search_spaces.mnist import RECIPE
+
+
+def ours(name: str, seed: int, epochs: int) -> float:
+    """Of the averaged weights after the last epoch, as a fraction."""
+    (last,) = deque(train(job(name, seed=seed, epochs=epochs)), maxlen=1)
+    return last.val_accuracy
+
+
+def usual(name: str, seed: int, epochs: int) -> float:
+    """Of the weights after the last epoch, as a fraction."""
+    (last,) = deque(UsualTraining(job(name, seed=seed, epochs=epochs)).epochs(), maxlen=1)
+    return last.accuracy
+
+
+def main() -> int:
+    """Train and print."""
+    options = argparse.ArgumentParser(prog="python -m benchmarks.accuracy", description=__doc__)
+    options.add_argument("--epochs", type=positive, default=RECIPE.epochs, help="of every training (default: 19)")
+    options.add_argument("--seeds", type=positive, default=3, help="of each network and way, at least 2 (default: 3)")
+    options.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS), help="(default: all)")
+    args = options.parse_args()
+    table = Table(title=f"Validation accuracy after {args.epochs} epochs in per cent, mean ± sd of {args.seeds} seeds")
+    table.add_column("network")
+    for column in ("ours", "usual way", "difference ± standard error"):
+        table.add_column(column, justify="right")
+    differences = []
+    workers = len(devices("cpu", None))
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=prepare_process) as pool:
+        futures = {
+            (name, way): [pool.submit(way, name, seed, args.epochs) for seed in range(args.seeds)]
+            for name in args.networks
+            for way in (ours, usual)
+        }
+        for name in args.networks:
+            a, b = ([100 * future.result() for future in futures[name, way]] for way in (ours, usual))
+            difference = fmean(a) - fmean(b)
+            error = sqrt((stdev(a) ** 2 + stdev(b) ** 2) / args.seeds)
+            table.add_row(
+                name,
+                f"{fmean(a):.2f} ± {stdev(a):.2f}",
+                f"{fmean(b):.2f} ± {stdev(b):.2f}",
+                f"{difference:+.2f} ± {error:.2f}",
+            )
+            differences.append(f"{difference:+.2f} on {name}")
+    console = Console()
+    console.print(table)
+    console.print(f"ours - usual way, points: {', '.join(differences)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))
