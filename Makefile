@@ -7,7 +7,7 @@ VENV := .venv
 READY := $(VENV)/.ready
 BIN := $(VENV)/bin
 
-.PHONY: search test lint dashboard clean
+.PHONY: search test lint bench dashboard clean
 
 search: $(READY)  ## search MNIST: make search TRIALS=5 ARGS="--seed 3"
 	$(BIN)/python -m nas.search --trials $(TRIALS) $(ARGS)
@@ -19,6 +19,12 @@ lint: $(READY)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+
+bench: $(READY)  ## the quick form of every benchmark: less than 10 minutes on 2 cores
+	$(BIN)/python -m benchmarks.throughput --pairs 3 --seconds 3
+	$(BIN)/python -m benchmarks.accuracy --networks 3k --epochs 1 --seeds 2
+	$(BIN)/python -m benchmarks.search_cost --replays 200 --pairs 2
+	$(BIN)/python -m benchmarks.overhead --measured 20
 
 dashboard: $(READY)  ## the trial history: make dashboard STUDY=mnist
 	$(BIN)/python -m nas.dashboard --study-name $(STUDY) $(ARGS)

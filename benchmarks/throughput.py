@@ -34,19 +34,19 @@ SGEMM_SIZE = 1024
 class _Process:
     """A measuring process keeps its training between measurements."""
 
-    name = ""
+    of: tuple[type, str] | None = None
     training: Training | UsualTraining
     batches: Iterator[tuple[Tensor, Tensor]]
 
 
-def images_per_second(kind: Callable[..., Training | UsualTraining], name: str, seconds: float) -> float:
-    """Train for so long, or for one chunk of augmented images if that takes longer; the first call warms up."""
-    if _Process.name != name:
-        _Process.name, _Process.training = name, kind(job(name))
+def images_per_second(kind: type[Training | UsualTraining], name: str, seconds: float) -> float:
+    """Train for so long, or for one chunk of augmented images if that takes longer."""
+    if _Process.of != (kind, name):
+        _Process.of, _Process.training = (kind, name), kind(job(name))
         _Process.batches = itertools.chain.from_iterable(_epoch(_Process.training) for _ in itertools.count())
     steps_per_chunk = CHUNK // _Process.training.recipe.batch_size
     images, started = 0, time.perf_counter()
-    while time.perf_counter() - started < seconds:
+    while images == 0 or time.perf_counter() - started < seconds:
         for pixels, labels in itertools.islice(_Process.batches, steps_per_chunk):
             _Process.training.step(pixels, labels)
             images += len(labels)
@@ -135,7 +135,7 @@ def measure(name: str, pairs: int, seconds: float, workers: list[ProcessPoolExec
     """Alternate between the workers of a search and a fresh process that trains in the usual way."""
     result = Pairs()
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as usual:
-        all_at_once(workers, images_per_second, Training, name, 0)
+        all_at_once(workers, images_per_second, Training, name, 0)  # a chunk to warm up, both
         usual.submit(images_per_second, UsualTraining, name, 0).result()
         for _ in range(pairs):
             result.sgemm.append(all_at_once(workers, sgemm, 1.0))

@@ -1,14 +1,16 @@
 """Proposing candidates until one is feasible, so that a rejected one never becomes a trial; and the ledger."""
 
+import copy
 import hashlib
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, cast
 
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, GPSampler, TPESampler
 from optuna.samplers._tpe.parzen_estimator import _ParzenEstimator
+from optuna.storages import BaseStorage
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
@@ -115,6 +117,7 @@ def probe(space: SearchSpace, seed: int, *, draws: int, until_feasible: bool) ->
 class Proposal:
     """Parameters that stand for a feasible candidate, and what became of those proposed before it."""
 
+    number: int  # of the trial to come
     params: dict[str, Any]
     feasible: Feasible
     ledger: Ledger
@@ -140,15 +143,17 @@ class FeasibleSampler:
         Raises:
             NothingFeasibleError: nothing new was feasible among MAX_PROPOSALS.
         """
-        trial = create_trial(state=TrialState.RUNNING)  # the sampler is told its number; no storage knows it yet
+        trial = create_trial(state=TrialState.RUNNING)  # no storage knows it yet
         trial.number = len(study.get_trials(deepcopy=False))
+        asking = copy.copy(study)
+        asking._storage = cast(Any, _WithoutProposals(study._storage))
         seed = derive_seed(self._seed, "proposal", trial.number)
         sampler, rng = self._make(seed), random.Random(seed)
         proposals = GP_PROPOSALS if isinstance(sampler, GPSampler) else SAMPLER_PROPOSALS
         ledger = Ledger()
         for attempt in range(MAX_PROPOSALS):
             if attempt < proposals:
-                params = _propose(sampler, study, trial, self.distributions, rng)
+                params = _propose(sampler, asking, trial, self.distributions, rng)
             else:
                 params = self._space.draw(rng)
             candidate = self._space.decode(params)
@@ -159,25 +164,32 @@ class FeasibleSampler:
                     ledger += DUPLICATE
                 case Feasible() as feasible:
                     self._seen.add(digest(candidate))
-                    return Proposal(params=params, feasible=feasible, ledger=ledger.accept())
+                    return Proposal(number=trial.number, params=params, feasible=feasible, ledger=ledger.accept())
         raise NothingFeasibleError(ledger)
 
 
-class RepeatedTPESampler(TPESampler):
-    """TPE that may be asked many times for one trial; the proposals are TPESampler's, bit for bit.
+class _WithoutProposals:
+    """A storage in which samplers do not write what they propose: the trial is not there yet, and may be rejected.
 
-    It fits its estimators once a trial, not once a proposal, and writes nothing: the other trials in flight are in the
-    study with all their parameters.
+    TPE and GP tell other processes of the trials in flight that way; here those are stored with all their parameters.
     """
+
+    def __init__(self, storage: BaseStorage) -> None:
+        self._storage = storage
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._storage, name)
+
+    def set_trial_system_attr(self, *_: object) -> None:
+        pass
+
+
+class RepeatedTPESampler(TPESampler):
+    """TPE that fits its estimators once a trial, not once a proposal; the proposals are TPESampler's, bit for bit."""
 
     def __init__(self, seed: int) -> None:
         super().__init__(seed=seed)
         self._fitted: dict[tuple[bool, tuple[str, ...]], _ParzenEstimator] = {}
-
-    def sample_relative(
-        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
-    ) -> dict[str, Any]:
-        return self._sample_relative(study, trial, search_space)
 
     def _build_parzen_estimator(
         self, study: Study, search_space: dict[str, BaseDistribution], trials: list[FrozenTrial], handle_below: bool

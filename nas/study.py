@@ -108,28 +108,25 @@ def ask(study: optuna.Study, sampler: FeasibleSampler, seed: int) -> optuna.Tria
     """
     proposal = sampler.propose(study)
     candidate, price = proposal.feasible.candidate, proposal.feasible.cost
-    number = len(study.get_trials(deepcopy=False))
     attributes = {
         "notation": notation(candidate.architecture),
         "params": price.params,
         "macs": price.macs,
         "receptive_field": price.receptive_field,
         "peak_activation_bytes": price.peak_activation_bytes,
-        "seed": derive_seed(seed, "training", number),
+        "seed": derive_seed(seed, "training", proposal.number),
         "rejected_before_it": proposal.ledger.rejected,
         "ledger": asdict(proposal.ledger),
         "digest": digest(candidate),
         "architecture": to_json(candidate),
     }
-    study.add_trial(
-        create_trial(
-            state=TrialState.RUNNING,
-            params=proposal.params,
-            distributions=sampler.distributions,
-            user_attrs=attributes,
-        )
+    template = create_trial(
+        state=TrialState.RUNNING,
+        params=proposal.params,
+        distributions=sampler.distributions,
+        user_attrs=attributes,
     )
-    return in_flight(study, number)
+    return optuna.Trial(study, study._storage.create_new_trial(study._study_id, template))
 
 
 def in_flight(study: optuna.Study, number: int) -> optuna.Trial:

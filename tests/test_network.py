@@ -155,13 +155,15 @@ def test_faster_gives_the_same_scores_and_gradients(training: bool) -> None:
         reordered += [type(m) for m in executed] != [type(m) for m in network]
         before = scores_and_gradients(network, network, images)
         for ours, theirs in zip(scores_and_gradients(network, executed, images), before, strict=True):
-            torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+            assert torch.equal(ours, theirs)
     assert reordered > 3
 
 
 def test_faster_leaves_functions_alone_that_fall_somewhere() -> None:
-    network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.SiLU(), nn.Dropout(0.5), nn.MaxPool2d(2))
-    assert list(faster(network)) == list(network)
+    """SiLU falls below 0, and element dropout is no factor of the whole map."""
+    for kept in ((nn.SiLU(),), (nn.SiLU(), nn.Dropout2d(0.5)), (nn.Dropout(0.5),)):
+        network = nn.Sequential(nn.Conv2d(1, 2, 3), *kept, nn.MaxPool2d(2))
+        assert [type(module) for module in faster(network)][1] is type(kept[0])
 
 
 def output_shapes(module: nn.Sequential, input_shape: Shape) -> list[tuple[int, ...]]:

@@ -23,7 +23,6 @@ from nas.sampling import (
     Ledger,
     NearestMiss,
     NothingFeasibleError,
-    RepeatedTPESampler,
     derive_seed,
     probe,
 )
@@ -206,20 +205,37 @@ def test_feasible_sampler_leaves_the_set_it_is_given_alone() -> None:
     assert seen == set()
 
 
-def test_repeated_tpe_proposes_what_tpe_proposes(tmp_path: Path) -> None:
-    """Several times for one trial, with others in flight."""
+@pytest.fixture
+def past_the_random_phase(tmp_path: Path) -> optuna.Study:
+    """Two trials are in flight."""
     study = study_in(f"sqlite:///{tmp_path / 'study.db'}")
-    search(study, sampler_for(study, MNIST, "tpe"), 14)
+    search(study, sampler_for(study, MNIST, "random"), 17)
+    assert len(study.get_trials(states=(TrialState.COMPLETE,))) > 10
     for _ in range(2):
-        ask(study, sampler_for(study, MNIST, "tpe"), 0)
-    varied = {name: d for name, d in MNIST.distributions.items() if not d.single()}
-    trial = study.ask()
-    frozen = study.trials[trial.number]
-    ours, theirs = RepeatedTPESampler(3), optuna.samplers.TPESampler(seed=3)
-    for _ in range(3):
-        proposed = ours.sample_relative(study, frozen, varied)
-        assert proposed.keys() == varied.keys()
-        assert proposed == theirs.sample_relative(study, frozen, varied)
+        ask(study, sampler_for(study, MNIST, "random"), 0)
+    return study
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_a_proposal_writes_nothing(name: SamplerName, past_the_random_phase: optuna.Study) -> None:
+    study = past_the_random_phase
+    before = study.get_trials()
+    assert sampler_for(study, MNIST, name).propose(study).number == 19
+    assert study.get_trials() == before
+
+
+def test_feasible_sampler_proposes_what_tpe_would(past_the_random_phase: optuna.Study) -> None:
+    study = past_the_random_phase
+    proposal = sampler_for(study, MNIST, "tpe").propose(study)
+    tpe, proposals = optuna.samplers.TPESampler(seed=derive_seed(0, "proposal", 19)), 0
+    number = study.ask().number
+    while True:
+        params = tpe.sample_relative(study, study.trials[number], MNIST.distributions)
+        proposals += 1
+        if isinstance(MNIST.check(MNIST.decode(params)), Feasible):
+            break
+    assert params == proposal.params
+    assert proposals == proposal.ledger.proposals > 1
 
 
 def test_probe_counts_every_draw_and_stops_when_asked() -> None:

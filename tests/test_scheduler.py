@@ -392,6 +392,13 @@ def interrupt(loop: Scheduler, seen: int) -> None:
     cast("Generator[Progress]", events).close()
 
 
+def test_trial_of_another_program_never_counts(desk: Desk) -> None:
+    desk.study.ask()
+    _, trained = run(desk, Workshop(), trials=2)
+    assert [t.number for t in trained] == [1, 2]
+    assert all(t.trained for t in trained)
+
+
 def test_nothing_left_to_train_makes_no_worker(desk: Desk) -> None:
     run(desk, Workshop(), trials=2)
     workshop = Workshop()

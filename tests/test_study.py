@@ -52,7 +52,7 @@ def location(tmp_path: Path) -> StudyLocation:
 def described(study: optuna.Study, params: dict[str, Any], ledger: Ledger) -> optuna.Trial:
     feasible = SPACE.check(SPACE.decode(params))
     assert isinstance(feasible, Feasible)
-    proposal = Proposal(params=params, feasible=feasible, ledger=ledger)
+    proposal = Proposal(number=len(study.trials), params=params, feasible=feasible, ledger=ledger)
 
     class Fixed(FeasibleSampler):
         def propose(self, study: optuna.Study) -> Proposal:
