@@ -16,6 +16,7 @@ from rich.table import Table
 
 from benchmarks.networks import NETWORKS, job
 from benchmarks.usual import UsualTraining
+from nas.errors import UserError
 from nas.options import positive, run
 from nas.training import train
 from nas.workers import devices, prepare_process
@@ -37,10 +38,12 @@ def usual(name: str, seed: int, epochs: int) -> float:
 def main() -> int:
     """Train and print."""
     options = argparse.ArgumentParser(prog="python -m benchmarks.accuracy", description=__doc__)
-    options.add_argument("--epochs", type=positive, default=RECIPE.epochs, help="of every training (default: 19)")
+    options.add_argument("--epochs", type=positive, default=RECIPE.epochs, help="of a training (default: the recipe's)")
     options.add_argument("--seeds", type=positive, default=3, help="of each network and way, at least 2 (default: 3)")
     options.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS), help="(default: all)")
     args = options.parse_args()
+    if args.seeds < 2:
+        raise UserError(f"--seeds {args.seeds} gives no standard error; give at least 2")
     table = Table(title=f"Validation accuracy after {args.epochs} epochs in per cent, mean ± sd of {args.seeds} seeds")
     table.add_column("network")
     for column in ("ours", "usual way", "difference ± standard error"):

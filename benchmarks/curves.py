@@ -17,8 +17,10 @@ from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 
 from nas.console import follow
+from nas.errors import UserError
 from nas.export import versions
-from nas.options import run
+from nas.files import write_whole
+from nas.options import positive, run
 from nas.readers import Dataset
 from nas.sampling import FeasibleSampler
 from nas.scheduler import Plan, Scheduler
@@ -88,18 +90,24 @@ def curves_of(trial: FrozenTrial) -> Curves:
 def text_of(table: list[Curves]) -> str:
     """JSON, one candidate a line."""
     lines = ",\n".join(json.dumps(asdict(curves)) for curves in table)
-    return f'{{"versions": "{versions()}",\n"candidates": [\n{lines}\n]}}\n'
+    return f'{{"versions": {json.dumps(versions())},\n"candidates": [\n{lines}\n]}}\n'
 
 
 def load() -> list[Curves]:
-    """The table that `python -m benchmarks.curves` wrote."""
+    """The table that `python -m benchmarks.curves` wrote.
+
+    Raises:
+        UserError: there is none.
+    """
+    if not FILE.exists():
+        raise UserError(f"{FILE} is missing; python -m benchmarks.curves writes it, in one to two hours on two cores")
     return [Curves(**candidate) for candidate in json.loads(FILE.read_text())["candidates"]]
 
 
 def main() -> int:
     """Train what is missing and write the file."""
     options = argparse.ArgumentParser(prog="python -m benchmarks.curves", description=__doc__)
-    options.add_argument("--candidates", type=int, default=30, metavar="N", help="in total (default: 30)")
+    options.add_argument("--candidates", type=positive, default=30, metavar="N", help="in total (default: 30)")
     candidates = options.parse_args().candidates
     torch.set_num_threads(1)
     space = load_space("mnist")
@@ -112,7 +120,7 @@ def main() -> int:
             trials=candidates, devices=devices("cpu", None), dataset=dataset, constraints=space.constraints, seed=SEED
         )
         follow(Scheduler(study, location, plan, sampler, make_worker).events(), "curves", Console(), verbosity=0)
-        FILE.write_text(text_of([curves_of(trial) for trial in study.get_trials(states=(TrialState.COMPLETE,))]))
+        write_whole(FILE, text_of([curves_of(trial) for trial in study.get_trials(states=(TrialState.COMPLETE,))]))
     return 0
 
 

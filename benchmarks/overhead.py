@@ -6,14 +6,13 @@ stands one that takes no time.
 
 import argparse
 import random
-import shutil
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
 
 import optuna
 import torch
@@ -22,6 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.networks import MNIST
+from nas.errors import UserError
 from nas.network import build
 from nas.options import positive, run
 from nas.sampling import FeasibleSampler, Proposal
@@ -34,6 +34,7 @@ from nas.training import EpochReport, TrainingJob, weights_of
 from nas.workers import LocalWorker, devices
 
 SEED = 0
+FEWEST = 20  # trials measured; the first of each worker wait for its start
 DEFAULTS = parser().parse_args([])
 
 
@@ -91,7 +92,7 @@ def fill(study: optuna.Study, space: SearchSpace, trials: int) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Overhead:
-    """Seconds a trial: medians over the trials measured."""
+    """Seconds a trial: means over the trials measured."""
 
     trials: int
     proposing: float
@@ -120,7 +121,7 @@ def measure(location: StudyLocation, space: SearchSpace, trials: int, measured: 
     first = len(plan.devices)  # they wait for the start of the workers
     return Overhead(
         trials=trials,
-        proposing=median(sampler.seconds[first:]),
+        proposing=fmean(sampler.seconds[first:]),
         together=(ends[-1] - ends[first]) / (len(ends) - 1 - first),
     )
 
@@ -139,6 +140,8 @@ def main() -> int:
     options = argparse.ArgumentParser(prog="python -m benchmarks.overhead", description=__doc__)
     options.add_argument("--measured", type=positive, default=60, help="trials (default: 60)")
     measured = options.parse_args().measured
+    if measured < FEWEST:
+        raise UserError(f"--measured {measured} is too few for a mean; give at least {FEWEST}")
     torch.set_num_threads(1)
     space = load_space("mnist")
     start = median(worker_start() for _ in range(3))
@@ -147,15 +150,14 @@ def main() -> int:
         table.add_column(column, justify="right")
     results = []
     for trials in (50, 1000):
-        folder = Path(tempfile.mkdtemp())
-        result = measure(locate("overhead", folder, None), space, trials, measured)
-        shutil.rmtree(folder)
+        with tempfile.TemporaryDirectory() as folder:
+            result = measure(locate("overhead", Path(folder), None), space, trials, measured)
         rest = result.together - result.proposing
         table.add_row(f"{trials:,}", f"{result.proposing:.3f}", f"{rest:.3f}", f"{result.together:.3f}")
         results.append(result)
     console = Console()
     console.print(table)
-    console.print(f"A worker starts in {start:.1f} s, all at once and once a search.")
+    console.print(f"A worker starts in {start:.1f} s, once a search.")
     few, many = results
     console.print(
         f"overhead: {few.together:.3f} s a trial at {few.trials} trials, {many.together:.3f} at {many.trials:,}"

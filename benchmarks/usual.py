@@ -1,7 +1,7 @@
 """The usual way to train: one process, a DataLoader, torchvision's transforms image by image, a plain loop.
 
 The recipe is the search's: the same batches, schedule and ranges of augmentation. It leaves out what few people write:
-averaged weights.
+averaged weights. The loader works in the same process (`num_workers=0`), whose other work uses all cores.
 """
 
 import math
