@@ -21,12 +21,13 @@ from nas.errors import UserError
 from nas.export import versions
 from nas.files import write_whole
 from nas.options import positive, run
+from nas.pruning import make_pruner
 from nas.readers import Dataset
 from nas.sampling import FeasibleSampler
 from nas.scheduler import Plan, Scheduler
 from nas.space import load_space
 from nas.storage import locate, writing
-from nas.study import digests, make_pruner, make_sampler, settings
+from nas.study import digests, make_sampler, settings
 from nas.training import EpochReport, Training, TrainingJob, evaluate
 from nas.workers import LocalWorker, devices
 

@@ -24,18 +24,18 @@ from benchmarks.networks import MNIST
 from nas.errors import UserError
 from nas.network import build
 from nas.options import positive, run
+from nas.pruning import DEFAULT_PRUNER, make_pruner
 from nas.sampling import FeasibleSampler, Proposal
 from nas.scheduler import Plan, Scheduler
-from nas.search import parser
 from nas.space import SearchSpace, load_space
 from nas.storage import StudyLocation, locate, writing
-from nas.study import ask, digests, make_pruner, make_sampler, settings
+from nas.study import SamplerName, ask, digests, make_sampler, report_epoch, settings
 from nas.training import EpochReport, TrainingJob, weights_of
 from nas.workers import LocalWorker, devices
 
 SEED = 0
 FEWEST = 20  # trials measured; the first of each worker wait for its start
-DEFAULTS = parser().parse_args([])
+SAMPLER: SamplerName = "tpe"  # the default
 
 
 def curve(seed: int, epochs: int) -> list[float]:
@@ -82,11 +82,13 @@ def fill(study: optuna.Study, space: SearchSpace, trials: int) -> None:
     while len(study.get_trials(deepcopy=False)) < trials:
         trial = ask(study, sampler, SEED)
         accuracies = curve(trial.number, space.recipe.epochs)
+        epochs: list[dict[str, float]] = []
         for epoch, accuracy in enumerate(accuracies, 1):
-            trial.report(accuracy, epoch)
+            epochs.append({"epoch": epoch, "val_accuracy": accuracy, "val_loss": 1 - accuracy})
+            report_epoch(trial, epochs)
             if trial.should_prune():
                 break
-        done = epoch == len(accuracies)
+        done = len(epochs) == len(accuracies)
         study.tell(trial, accuracies[-1] if done else None, state=TrialState.COMPLETE if done else TrialState.PRUNED)
 
 
@@ -101,11 +103,11 @@ class Overhead:
 
 def measure(location: StudyLocation, space: SearchSpace, trials: int, measured: int) -> Overhead:
     """Fill a study and run the real search loop for a few trials more."""
-    wanted = settings(space, seed=SEED, sampler=DEFAULTS.sampler, pruner=DEFAULTS.pruner)
+    wanted = settings(space, seed=SEED, sampler=SAMPLER, pruner=DEFAULT_PRUNER)
     with writing(location, wanted) as study:
-        study.pruner = make_pruner(DEFAULTS.pruner, space.recipe.epochs)
+        study.pruner = make_pruner(DEFAULT_PRUNER, space.recipe.epochs)
         fill(study, space, trials)
-        sampler = TimedSampler(make_sampler(DEFAULTS.sampler, SEED), space, SEED, seen=digests(study))
+        sampler = TimedSampler(make_sampler(SAMPLER, SEED), space, SEED, seen=digests(study))
         sampler.seconds = []
         plan = Plan(
             trials=trials + measured,

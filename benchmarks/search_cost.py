@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing import get_context
 from operator import mul
 from statistics import fmean, median
@@ -29,8 +30,8 @@ from benchmarks.networks import job
 from benchmarks.throughput import images_per_second
 from benchmarks.usual import UsualTraining
 from nas.options import positive, run
-from nas.search import parser
-from nas.study import PRUNERS, make_pruner
+from nas.pruning import DEFAULT_PRUNER, PRUNERS, make_pruner
+from nas.study import report_epoch
 from nas.training import seconds_per_epoch
 from nas.workers import devices, prepare_process
 
@@ -40,7 +41,6 @@ CORRELATED_EPOCHS = (1, 2, 3, 6, 9)
 TRIALS = 50
 OVERHEAD = 0.2  # seconds a trial, more than `benchmarks.overhead` measures
 TYPICAL = "10k"
-DEFAULT = parser().parse_args([]).pruner
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,10 +52,19 @@ class Replay:
     best: float
 
 
-def replay(table: Sequence[Curves], scores: Sequence[Sequence[float]], pruner: BasePruner, seed: int) -> Replay:
-    """Train the candidates in the seed's order; `scores` is what the pruner sees of each, greater being better."""
+def plain_epochs(candidate: Curves) -> list[dict[str, float]]:
+    """What a training would have reported."""
+    pairs = zip(candidate.accuracy, candidate.loss, strict=True)
+    return [
+        {"epoch": epoch, "val_accuracy": accuracy, "val_loss": loss} for epoch, (accuracy, loss) in enumerate(pairs, 1)
+    ]
+
+
+def replay(table: Sequence[Curves], pruner: BasePruner, seed: int) -> Replay:
+    """Train the candidates in the seed's order."""
     study = optuna.create_study(direction="maximize", pruner=pruner, study_name=f"replay {seed}")
     order = random.Random(seed).sample(range(len(table)), len(table))
+    curves = [plain_epochs(candidate) for candidate in table]
     epochs = [0] * len(table)
     kept: list[float] = []
     flying: list[tuple[int, optuna.Trial]] = []
@@ -64,17 +73,17 @@ def replay(table: Sequence[Curves], scores: Sequence[Sequence[float]], pruner: B
             flying.append((order.pop(), study.ask()))
         for flight in tuple(flying):
             candidate, trial = flight
-            trial.report(scores[candidate][epochs[candidate]], epochs[candidate] + 1)
             epochs[candidate] += 1
-            if epochs[candidate] == len(scores[candidate]):
-                study.tell(trial, scores[candidate][-1])
+            report_epoch(trial, curves[candidate][: epochs[candidate]])
+            if epochs[candidate] == len(curves[candidate]):
+                study.tell(trial, table[candidate].accuracy[-1])
                 kept.append(table[candidate].accuracy[-1])
                 flying.remove(flight)
             elif trial.should_prune():
                 study.tell(trial, state=TrialState.PRUNED)
                 flying.remove(flight)
-    full = [len(curves.accuracy) for curves in table]
-    macs = [curves.macs for curves in table]
+    full = [len(candidate.accuracy) for candidate in table]
+    macs = [candidate.macs for candidate in table]
     return Replay(
         epochs=sum(epochs) / sum(full),
         macs=sum(map(mul, macs, epochs)) / sum(map(mul, macs, full)),
@@ -83,12 +92,11 @@ def replay(table: Sequence[Curves], scores: Sequence[Sequence[float]], pruner: B
 
 
 def pruners(epochs: int) -> dict[str, Callable[[], BasePruner]]:
-    """Those of `nas.search`, and others that were tried."""
-    named: dict[str, Callable[[], BasePruner]] = {name: lambda name=name: make_pruner(name, epochs) for name in PRUNERS}  # type: ignore[misc]
-    for factor in (2, 4):
-        named[f"halving, keeping 1/{factor}"] = lambda factor=factor: SuccessiveHalvingPruner(  # type: ignore[misc]
-            min_resource=1, reduction_factor=factor
-        )
+    """Those of `nas.search`, and Optuna's successive halving, by accuracy."""
+    named: dict[str, Callable[[], BasePruner]] = {name: partial(make_pruner, name, epochs) for name in PRUNERS}
+    for factor in (2, 3, 4):
+        halving = partial(SuccessiveHalvingPruner, min_resource=1, reduction_factor=factor)
+        named[f"successive halving, 1/{factor}"] = halving
     return named
 
 
@@ -97,25 +105,21 @@ def pruner_table(table: list[Curves], replays: int) -> tuple[Table, float]:
     best, spent = max(curves.accuracy[-1] for curves in table), 1.0
     shown = Table(title=f"{len(table)} candidates trained to the end, {replays:,} replays in random order")
     shown.add_column("pruner")
-    near = f"or within {100 * NEAR:.2f}"
-    for column in ("sees", "epochs", "MACs", "keeps the best", near, "regret in points"):
+    for column in ("epochs", "MACs", "keeps the best", f"or within {100 * NEAR:.2f}", "regret in points"):
         shown.add_column(column, justify="right")
-    seen = {"accuracy": [c.accuracy for c in table], "loss": [[-loss for loss in c.loss] for c in table]}
     for name, make in pruners(len(table[0].accuracy)).items():
-        for kind, scores in seen.items():
-            done = [replay(table, scores, make(), seed) for seed in range(replays)]
-            epochs = fmean(r.epochs for r in done)
-            if (name, kind) == (DEFAULT, "accuracy"):
-                spent = epochs
-            shown.add_row(
-                f"{name} (default)" if name == DEFAULT else name,
-                kind,
-                f"{epochs:.1%}",
-                f"{fmean(r.macs for r in done):.1%}",
-                f"{fmean(r.best == best for r in done):.1%}",
-                f"{fmean(r.best > best - NEAR - 1e-9 for r in done):.1%}",
-                f"{100 * fmean(best - r.best for r in done):.3f}",
-            )
+        done = [replay(table, make(), seed) for seed in range(replays)]
+        epochs = fmean(r.epochs for r in done)
+        if name == DEFAULT_PRUNER:
+            spent = epochs
+        shown.add_row(
+            f"{name} (default)" if name == DEFAULT_PRUNER else name,
+            f"{epochs:.1%}",
+            f"{fmean(r.macs for r in done):.1%}",
+            f"{fmean(r.best == best for r in done):.1%}",
+            f"{fmean(r.best > best - NEAR - 1e-9 for r in done):.1%}",
+            f"{100 * fmean(best - r.best for r in done):.3f}",
+        )
     return shown, spent
 
 

@@ -18,10 +18,11 @@ from nas.console import ledger_line, roughly
 from nas.cost import cost
 from nas.data import load_training
 from nas.network import lower
+from nas.pruning import PrunerName, make_pruner
 from nas.sampling import Ledger, probe
 from nas.scheduler import Plan
 from nas.space import Feasible, SearchSpace
-from nas.study import PrunerName, make_pruner
+from nas.study import report_epoch
 from nas.training import TrainingJob, seconds_per_epoch
 from nas.workers import prepare_process, without_interrupts
 
@@ -69,9 +70,11 @@ def expected_epochs(pruner: PrunerName, trials: int, epochs: int) -> float:
     rng, total = Random(0), 0
     for _ in range(trials):
         trial, quality = study.ask(), rng.random()
+        curve: list[dict[str, float]] = []
         for epoch in range(1, epochs + 1):
             total += 1
-            trial.report(quality, epoch)
+            curve.append({"epoch": epoch, "val_accuracy": quality, "val_loss": 1 - quality})
+            report_epoch(trial, curve)
             if epoch < epochs and trial.should_prune():
                 study.tell(trial, state=optuna.trial.TrialState.PRUNED)
                 break

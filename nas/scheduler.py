@@ -9,6 +9,7 @@ from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
 from dataclasses import asdict, dataclass, field
 from statistics import fmean
 from time import monotonic
+from typing import Any
 
 import optuna
 from optuna.trial import TrialState
@@ -20,7 +21,7 @@ from nas.progress import Progress, Running
 from nas.readers import Dataset
 from nas.sampling import FeasibleSampler, Ledger, NothingFeasibleError
 from nas.storage import StudyLocation
-from nas.study import DIVERGED, TrialRecord, ask, in_flight, ranked, read_trial, records, total_ledger
+from nas.study import DIVERGED, TrialRecord, ask, in_flight, ranked, read_trial, records, report_epoch, total_ledger
 from nas.training import DivergedError, EpochReport, TrainingJob
 from nas.workers import LocalWorker, Worker
 
@@ -181,7 +182,7 @@ class Scheduler:
         flight.reports.append(report)
         epochs = flight.record.candidate.recipe.epochs
         if report.epoch > flight.reported:
-            flight.trial.report(report.val_accuracy, report.epoch)
+            report_epoch(flight.trial, [_without_weights(report) for report in flight.reports])
             flight.reported = report.epoch
         if report.epoch == epochs:
             return self._finish(slot, TrialState.COMPLETE, ""), None
@@ -219,8 +220,6 @@ class Scheduler:
             write_whole(self._location.weights_path(trial.number), reports[-1].weights)
             trial.set_user_attr("val_loss", reports[-1].val_loss)
             trial.set_user_attr("seconds", round(sum(report.seconds for report in reports), 2))
-            curve = [{k: v for k, v in asdict(report).items() if k != "weights"} for report in reports]
-            trial.set_user_attr("curve", curve)
         if reason:
             trial.set_user_attr("reason", reason)
         value = reports[-1].val_accuracy if state is TrialState.COMPLETE else None
@@ -263,6 +262,10 @@ class Scheduler:
         to_begin = 0 if self.exhausted else max(0, self._plan.trials - self._trained() - len(flights))
         left = begun + [typical] * to_begin
         return max(sum(left) / len(self._plan.devices), max(left, default=0.0))
+
+
+def _without_weights(report: EpochReport) -> dict[str, Any]:
+    return {name: value for name, value in asdict(report).items() if name != "weights"}
 
 
 def _begins(flight: _Flight) -> str:

@@ -23,10 +23,11 @@ from nas.options import (
     positive_seconds,
     run,
 )
+from nas.pruning import DEFAULT_PRUNER, PRUNERS, make_pruner
 from nas.sampling import MAX_PROPOSALS, FeasibleSampler, Ledger, Reason, probe
 from nas.space import SearchSpace, known_spaces, load_space, restrict, space_name
 from nas.storage import StudyLocation, locate, writing
-from nas.study import PRUNERS, SAMPLERS, digests, make_pruner, make_sampler, records, settings
+from nas.study import SAMPLERS, digests, make_sampler, records, settings
 
 if TYPE_CHECKING:  # torch takes seconds to import, and --help needs none of it
     from nas.scheduler import Plan
@@ -88,7 +89,7 @@ def parser() -> argparse.ArgumentParser:
     limits.add_argument("--target", metavar="X", type=fraction, help="accuracy asked for, such as 0.994")
     how = options.add_argument_group("how to search")
     how.add_argument("--sampler", choices=SAMPLERS, default="tpe", help="who proposes candidates (default: tpe)")
-    how.add_argument("--pruner", choices=PRUNERS, default="hyperband", help="who stops trials (default: hyperband)")
+    how.add_argument("--pruner", choices=PRUNERS, default=DEFAULT_PRUNER, help="who stops trials (default: rungs)")
     how.add_argument("--seed", metavar="N", type=natural, default=0, help="of everything drawn (default: 0)")
     how.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
     how.add_argument("--jobs", metavar="N", type=positive, help="workers (default: one per core, or one per GPU)")

@@ -7,7 +7,7 @@ import hashlib
 import json
 import random
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypeAlias, assert_never, get_args
 
@@ -19,13 +19,12 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from nas.architecture import Candidate, digest, from_json, notation, to_json
 from nas.constraints import Constraints
 from nas.cost import cost
+from nas.pruning import PrunerName
 from nas.sampling import FeasibleSampler, Ledger, NearestMiss, RepeatedTPESampler, derive_seed
 from nas.space import SearchSpace
 
 SamplerName: TypeAlias = Literal["tpe", "random", "gp", "qmc"]
-PrunerName: TypeAlias = Literal["hyperband", "median", "none"]
 SAMPLERS: tuple[SamplerName, ...] = get_args(SamplerName)
-PRUNERS: tuple[PrunerName, ...] = get_args(PrunerName)
 
 DIVERGED = "diverged"
 DIGESTED_DRAWS = 100
@@ -87,19 +86,6 @@ def _quasi_random_sampler(seed: int) -> optuna.samplers.BaseSampler:
         return optuna.samplers.QMCSampler(seed=seed, scramble=True, warn_independent_sampling=False)
 
 
-def make_pruner(name: PrunerName, epochs: int) -> optuna.pruners.BasePruner:
-    """The Optuna pruner of this name for trainings of so many epochs."""
-    match name:
-        case "hyperband":
-            return optuna.pruners.HyperbandPruner(min_resource=1, max_resource=epochs, reduction_factor=3)
-        case "median":
-            return optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=2)
-        case "none":
-            return optuna.pruners.NopPruner()
-        case _:
-            assert_never(name)
-
-
 def ask(study: optuna.Study, sampler: FeasibleSampler, seed: int) -> optuna.Trial:
     """A new trial: its parameters and user attributes, the readable ones first, are written whole or not at all.
 
@@ -127,6 +113,12 @@ def ask(study: optuna.Study, sampler: FeasibleSampler, seed: int) -> optuna.Tria
         user_attrs=attributes,
     )
     return optuna.Trial(study, study._storage.create_new_trial(study._study_id, template))
+
+
+def report_epoch(trial: optuna.Trial, curve: Sequence[Mapping[str, float]]) -> None:
+    """Tell the study of a trial's latest epoch; `curve` holds all so far, each with the fields of an EpochReport."""
+    trial.set_user_attr("curve", list(curve))
+    trial.report(curve[-1]["val_accuracy"], int(curve[-1]["epoch"]))
 
 
 def in_flight(study: optuna.Study, number: int) -> optuna.Trial:

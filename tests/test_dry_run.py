@@ -12,11 +12,11 @@ from nas.architecture import Architecture
 from nas.constraints import Constraints
 from nas.cost import MapTooSmallError, cost
 from nas.dry_run import DRAWS, dry_run, expected_epochs, size_histogram
+from nas.pruning import PRUNERS, PrunerName
 from nas.readers import Dataset
 from nas.sampling import probe
 from nas.scheduler import Plan
 from nas.space import load_space
-from nas.study import PRUNERS, PrunerName
 
 SPACE = load_space("mnist")
 

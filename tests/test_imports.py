@@ -15,7 +15,7 @@ FILES = {file.stem: file for file in sorted(PACKAGE.glob("*.py"))}
 
 # Libraries with a home: no other module imports them.
 HOMES = {
-    "optuna": {"space", "sampling", "storage", "study", "scheduler", "export", "results", "dry_run"},
+    "optuna": {"space", "pruning", "sampling", "storage", "study", "scheduler", "export", "results", "dry_run"},
     "optuna_dashboard": {"dashboard"},
     "rich": {"console", "results", "dry_run", "search"},
     "ray": {"workers"},

@@ -15,6 +15,7 @@ from optuna.trial import TrialState
 
 from nas.architecture import Architecture, Candidate, Conv, Head, MaxPool, digest, notation
 from nas.constraints import Constraints, Limit, Violation
+from nas.pruning import make_pruner
 from nas.recipe import Recipe
 from nas.sampling import (
     DUPLICATE,
@@ -27,7 +28,7 @@ from nas.sampling import (
     probe,
 )
 from nas.space import Feasible, Rejected, SearchSpace, Trial, load_space
-from nas.study import SAMPLERS, SamplerName, ask, make_pruner, make_sampler, records
+from nas.study import SAMPLERS, SamplerName, ask, make_sampler, records
 
 DIGITS = load_space(str(Path(__file__).parent / "data" / "digits.py"))
 MNIST = load_space("mnist")

@@ -2,7 +2,6 @@
 
 import json
 import sqlite3
-from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +23,6 @@ from nas.study import (
     ask,
     constraints_of,
     digests,
-    make_pruner,
     make_sampler,
     ranked,
     read_trial,
@@ -190,22 +188,6 @@ def test_settings_are_stable_json_that_constraints_are_read_from(location: Study
     assert plain["parameters"]["head"]["attributes"]["choices"] == ["pool_conv", "conv_pool", "linear"]
     with writing(location, plain) as study:
         assert constraints_of(study) == Constraints(max_params=1_500, max_epochs=4, forbid=("linear",))
-
-
-@pytest.mark.parametrize(
-    ("name", "kind"),
-    [
-        ("hyperband", optuna.pruners.HyperbandPruner),
-        ("median", optuna.pruners.MedianPruner),
-        ("none", optuna.pruners.NopPruner),
-    ],
-)
-def test_make_pruner(name: Any, kind: Callable[..., optuna.pruners.BasePruner]) -> None:
-    study = optuna.create_study(direction="maximize", study_name="x", pruner=make_pruner(name, 4))
-    assert isinstance(study.pruner, kind)  # type: ignore[arg-type]
-    trial = ask(study, FeasibleSampler(make_sampler("random", 0), SPACE, 0, set()), 0)
-    trial.report(0.1, 1)
-    assert trial.should_prune() is False, "the first trial is never stopped"
 
 
 def test_settings_tell_spaces_apart_that_have_the_same_parameters() -> None:

@@ -1,0 +1,53 @@
+"""Who stops trials early: Optuna's pruners by name, and one that looks at the validation loss at a few epochs."""
+
+from collections.abc import Mapping
+from typing import Literal, TypeAlias, assert_never, get_args
+
+import optuna
+from optuna.pruners import BasePruner
+from optuna.trial import FrozenTrial
+
+PrunerName: TypeAlias = Literal["rungs", "hyperband", "median", "none"]
+PRUNERS: tuple[PrunerName, ...] = get_args(PrunerName)
+DEFAULT_PRUNER: PrunerName = "rungs"
+
+# At which part of a full training, which part of the trials that came so far goes on: epochs 1, 3 and 6 of 19.
+# Chosen on the table of `benchmarks.search_cost`.
+RUNGS: Mapping[float, float] = {0.05: 1 / 3, 0.16: 1 / 2, 0.32: 1 / 3}
+
+
+class RungPruner(BasePruner):
+    """Asynchronous successive halving by validation loss: at a rung the share with the lowest losses so far goes on.
+
+    The loss tells candidates apart earlier than the accuracy. It is read from the trials' learning curves, so that
+    nothing is kept beside them; see `nas.study.report_epoch`. The first trial to reach a rung always goes on.
+    """
+
+    def __init__(self, rungs: Mapping[int, float]) -> None:
+        self._rungs = rungs
+
+    def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
+        epoch = trial.last_step or 0
+        share = self._rungs.get(epoch)
+        if share is None:
+            return False
+        curves = [other.user_attrs.get("curve", ()) for other in study.get_trials(deepcopy=False)]
+        losses = sorted(curve[epoch - 1]["val_loss"] for curve in curves if len(curve) >= epoch)
+        own: float = trial.user_attrs["curve"][epoch - 1]["val_loss"]
+        last_kept: float = losses[max(1, int(share * len(losses))) - 1]
+        return own > last_kept
+
+
+def make_pruner(name: PrunerName, epochs: int) -> BasePruner:
+    """The pruner of this name for trainings of so many epochs."""
+    match name:
+        case "rungs":
+            return RungPruner({max(1, round(part * epochs)): share for part, share in RUNGS.items()})
+        case "hyperband":
+            return optuna.pruners.HyperbandPruner(min_resource=1, max_resource=epochs, reduction_factor=3)
+        case "median":
+            return optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=2)
+        case "none":
+            return optuna.pruners.NopPruner()
+        case _:
+            assert_never(name)
