@@ -69,7 +69,7 @@ def test_rung_pruner_decides_alike_after_a_resume() -> None:
         assert stopped_at(study, [*trial, 0.1, 0.1]) == expected[i]
 
 
-@pytest.mark.parametrize(("epochs", "rungs"), [(19, {1, 3, 9}), (100, {5, 16, 47}), (4, {1, 2}), (1, {1})])
+@pytest.mark.parametrize(("epochs", "rungs"), [(19, {1, 7}), (100, {5, 37}), (4, {1}), (1, {1})])
 def test_rungs_are_parts_of_a_full_training(epochs: int, rungs: set[int]) -> None:
     study = optuna.create_study(direction="maximize", pruner=make_pruner("rungs", epochs))
     stopped_at(study, [0.1] * epochs)

@@ -1,0 +1,81 @@
+"""The benchmarks: what their figures rest on. The figures themselves are measured, not tested."""
+
+from statistics import fmean
+
+import pytest
+import torch
+from PIL import Image
+from torchvision.transforms.functional import pil_to_tensor
+
+from benchmarks.curves import load
+from benchmarks.networks import NETWORKS, job
+from benchmarks.search_cost import NEAR, orders, replay
+from benchmarks.throughput import flops_per_image, images_per_second, time_of_step
+from benchmarks.usual import UsualTraining, augmenting
+from nas.architecture import Architecture, Conv, Head
+from nas.cost import cost
+from nas.data import augment, load_training
+from nas.pruning import DEFAULT_PRUNER, PrunerName, make_pruner
+from nas.recipe import Augmentation
+from nas.training import Training
+
+TABLE = load()
+EPOCHS = len(TABLE[0].accuracy)
+
+
+def test_table_has_thirty_candidates_within_the_limits_and_all_their_epochs() -> None:
+    assert len({curves.notation for curves in TABLE}) >= 30
+    assert all(curves.params <= 20_000 for curves in TABLE)
+    columns = [(c.accuracy, c.loss, c.raw_accuracy, c.raw_loss) for c in TABLE]
+    assert {len(column) for candidate in columns for column in candidate} == {EPOCHS} == {19}
+
+
+def test_default_pruner_spends_a_fifth_and_keeps_the_best_or_as_good() -> None:
+    """In a search of 50."""
+    done = [replay(orders(TABLE, seed, 50), make_pruner(DEFAULT_PRUNER, EPOCHS), seed) for seed in range(300)]
+    assert fmean(one.epochs for one in done) <= 0.20
+    assert fmean(one.regret < NEAR + 1e-9 for one in done) >= 0.90
+
+
+@pytest.mark.parametrize(("pruner", "epochs"), [("none", 1.0), ("median", 0.8)])
+def test_replay_counts_the_epochs_trained(pruner: PrunerName, epochs: float) -> None:
+    done = replay(TABLE, make_pruner(pruner, EPOCHS), seed=0)
+    assert done.epochs <= epochs
+    if pruner == "none":
+        assert (done.epochs, done.macs, done.regret) == (1.0, 1.0, 0.0)
+
+
+def test_flops_are_six_a_mac_but_four_in_the_first_layer(monkeypatch: pytest.MonkeyPatch) -> None:
+    layers = (Conv(out_channels=2), Conv(out_channels=3))
+    tiny = Architecture(input_shape=(1, 4, 4), num_classes=2, layers=layers, head=Head(kind="pool_conv"))
+    monkeypatch.setitem(NETWORKS, "tiny", tiny)
+    first, second, classifier = 9 * 2 * 16, 9 * 2 * 3 * 16, 3 * 2
+    assert flops_per_image("tiny") == 4 * first + 6 * (second + classifier)
+
+
+@pytest.mark.parametrize(("name", "params"), [("seed", 18_738), ("10k", 9_690), ("3k", 2_906)])
+def test_networks_have_the_sizes_that_they_are_named_after(name: str, params: int) -> None:
+    assert cost(NETWORKS[name]).params == params
+
+
+def test_the_usual_augmentation_is_ours() -> None:
+    """The mean of many changes of one digit is the same picture."""
+    digit = load_training(job("3k").dataset).train.images[:1]
+    torch.manual_seed(0)
+    ours = augment(digit.float().expand(3_000, -1, -1, -1), Augmentation(), torch.Generator().manual_seed(0))
+    image, change = Image.fromarray(digit[0, 0].numpy()), augmenting(Augmentation(), digit.shape[-1])
+    theirs = torch.stack([pil_to_tensor(change(image)) for _ in range(3_000)])
+    difference = (ours.mean(0) - theirs.float().mean(0)).abs()
+    assert difference.max() < 0.05 * 255
+    assert difference.mean() < 0.01 * 255
+
+
+@pytest.mark.parametrize("kind", [Training, UsualTraining])
+def test_images_per_second_of_both_ways(kind: type[Training | UsualTraining]) -> None:
+    assert images_per_second(kind, "3k", 0.0) > 0
+
+
+def test_time_of_step_is_the_sum_of_its_parts() -> None:
+    times = time_of_step("3k", 4)
+    assert {"augmentation", "loss", "Conv2d forward", "Conv2d backward", "SGD and average"} <= times.keys()
+    assert all(milliseconds > 0 for milliseconds in times.values())
