@@ -21,9 +21,9 @@ lint: $(READY)
 	$(BIN)/mypy
 
 bench: $(READY)  ## the quick form of every benchmark: less than 10 minutes on 2 cores
-	$(BIN)/python -m benchmarks.throughput --pairs 3 --seconds 3
+	$(BIN)/python -m benchmarks.throughput --pairs 5 --seconds 3
 	$(BIN)/python -m benchmarks.accuracy --networks 3k --epochs 1 --seeds 2
-	$(BIN)/python -m benchmarks.search_cost --replays 200 --pairs 2
+	$(BIN)/python -m benchmarks.search_cost --replays 300 --pairs 3
 	$(BIN)/python -m benchmarks.overhead --measured 20
 
 dashboard: $(READY)  ## the trial history: make dashboard STUDY=mnist
