@@ -138,7 +138,7 @@ def faster(network: nn.Sequential) -> nn.Sequential:
 
     The maximum of a window commutes with ReLU, which never falls, and with channel dropout, a factor of the whole map
     that is not negative; after it most of the values are gone. Measured: 2 to 10 % of a training step. The gradients
-    are the same, too, but where rounding in the dropout makes two values of a window equal: then another of them gets it.
+    are the same, too, but where rounding in the dropout makes two values of a window equal: another of them gets it.
     """
     modules: list[nn.Module] = []
     for module in network:

@@ -3,7 +3,7 @@
 import copy
 import hashlib
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, cast
 
@@ -143,10 +143,11 @@ class FeasibleSampler:
         Raises:
             NothingFeasibleError: nothing new was feasible among MAX_PROPOSALS.
         """
+        trials = study.get_trials(deepcopy=False)
         trial = create_trial(state=TrialState.RUNNING)  # no storage knows it yet
-        trial.number = len(study.get_trials(deepcopy=False))
+        trial.number = len(trials)
         asking = copy.copy(study)
-        asking._storage = cast(Any, _WithoutProposals(study._storage))
+        asking._storage = cast(Any, _Snapshot(study._storage, trials))
         seed = derive_seed(self._seed, "proposal", trial.number)
         sampler, rng = self._make(seed), random.Random(seed)
         proposals = GP_PROPOSALS if isinstance(sampler, GPSampler) else SAMPLER_PROPOSALS
@@ -168,17 +169,25 @@ class FeasibleSampler:
         raise NothingFeasibleError(ledger)
 
 
-class _WithoutProposals:
-    """A storage in which samplers do not write what they propose: the trial is not there yet, and may be rejected.
+class _Snapshot:
+    """A storage as it stands while a trial is proposed: its trials are read once, and a proposal is not written there.
 
-    TPE and GP tell other processes of the trials in flight that way; here those are stored with all their parameters.
+    TPE and GP tell other processes of their proposals that way; here a trial in flight is stored with all of it, and a
+    proposal may be rejected.
     """
 
-    def __init__(self, storage: BaseStorage) -> None:
+    def __init__(self, storage: BaseStorage, trials: list[FrozenTrial]) -> None:
         self._storage = storage
+        self._trials = trials
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._storage, name)
+
+    def get_all_trials(
+        self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
+    ) -> list[FrozenTrial]:
+        found = [trial for trial in self._trials if states is None or trial.state in states]
+        return copy.deepcopy(found) if deepcopy else found
 
     def set_trial_system_attr(self, *_: object) -> None:
         pass
