@@ -346,8 +346,8 @@ def interrupted(folder: Path) -> dict[str, Any]:
         number: cut_off(folder, marker, number)
         for marker, number in (
             ("trial 0: epoch 1 ", signal.SIGINT),
+            ("trial 0: epoch 2 ", signal.SIGKILL),
             ("trial 1 begins", signal.SIGTERM),
-            ("trial 2: epoch 1 ", signal.SIGKILL),
         )
     }
     storage = f"sqlite:///{folder}/elsewhere.db"
@@ -457,7 +457,7 @@ def test_search_killed_is_killed(searches: Searches) -> None:
 
 def test_search_cut_off_three_times_ends_as_an_uninterrupted_one(searches: Searches) -> None:
     assert (searches.completed.status, searches.completed.err) == (0, "")
-    assert re.search(r"trial 2 (begins|continues from its start): ", searches.completed.out)
+    assert re.search(r"trial 1 (begins|continues from its start): ", searches.completed.out)
     storage = f"sqlite:///{searches.cut_folder}/elsewhere.db"
     cut = finished_study(searches.cut_folder, storage)
     whole_search = finished_study(searches.straight_folder)
