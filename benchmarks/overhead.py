@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, median
+from typing import Any
 
 import optuna
 import torch
@@ -62,7 +63,9 @@ def instantly(job: TrainingJob) -> Iterator[EpochReport]:
 class TimedSampler(FeasibleSampler):
     """Remembers how long each proposal took."""
 
-    seconds: list[float]
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.seconds: list[float] = []
 
     def propose(self, study: optuna.Study) -> Proposal:
         started = time.perf_counter()
@@ -107,8 +110,7 @@ def measure(location: StudyLocation, space: SearchSpace, trials: int, measured: 
     with writing(location, wanted) as study:
         study.pruner = make_pruner(DEFAULT_PRUNER, space.recipe.epochs)
         fill(study, space, trials)
-        sampler = TimedSampler(make_sampler(SAMPLER, SEED), space, SEED, seen=digests(study))
-        sampler.seconds = []
+        sampler = TimedSampler(make_sampler(SAMPLER, SEED), space, SEED, digests(study))
         plan = Plan(
             trials=trials + measured,
             devices=devices("cpu", None),

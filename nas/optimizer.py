@@ -23,9 +23,9 @@ def learning_rate(recipe: Recipe, step: int, steps: int) -> float:
 class FlatState:
     """The floating-point state of a network: its tensors become views of `values`.
 
-    Kernels come first, then the other parameters, then statistics.
-    `gradients` are those of the parameters. Convolution kernels lie in the channels_last format. Parameters that are
-    moved to another device or format afterwards are views no longer.
+    Kernels come first, then the other parameters, then statistics; `gradients` are those of the parameters. Convolution
+    kernels lie in the channels_last format. Parameters that are moved to another device or format afterwards, and
+    gradients after `network.zero_grad()`, are views no longer.
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -34,7 +34,7 @@ class FlatState:
         statistics = [b for b in network.buffers() if b.is_floating_point()]
         self.kernels = sum(map(_aligned, kernels))
         self.parameters = self.kernels + sum(map(_aligned, others))
-        device = kernels[0].device if kernels else None
+        device = next((tensor.device for tensor in (*kernels, *others, *statistics)), None)
         self.values = torch.zeros(self.parameters + sum(map(_aligned, statistics)), device=device)
         self.gradients = torch.zeros(self.parameters, device=device)
         start = 0
