@@ -52,6 +52,7 @@ def instantly(job: TrainingJob) -> Iterator[EpochReport]:
     for epoch, accuracy in enumerate(curve(job.seed, job.candidate.recipe.epochs), 1):
         yield EpochReport(
             epoch=epoch,
+            precision="float32",
             train_loss=1 - accuracy,
             val_loss=1 - accuracy,
             val_accuracy=accuracy,

@@ -1,7 +1,8 @@
 """Training images per second on all cores of this machine: the workers of a search against the usual way.
 
 Pairs alternate, so that whatever else the machine does meets both. The roofline is the rate of torch's own matrix
-product of two 1024 x 1024 matrices, measured in the same pairs.
+product of two 1024 x 1024 matrices in float32 (sgemm), measured in the same pairs; where activations are in bfloat16,
+that of such matrices stands beside it.
 """
 
 import argparse
@@ -24,11 +25,12 @@ from torch.nn import functional as F
 from benchmarks.networks import NETWORKS, job
 from benchmarks.usual import UsualTraining
 from nas.cost import cost
+from nas.execution import fastest_dtype
 from nas.options import positive, positive_seconds, run
 from nas.training import CHUNK, Training
 from nas.workers import devices, prepare_process
 
-SGEMM_SIZE = 1024
+SIZE = 1024
 
 
 class _Process:
@@ -57,14 +59,14 @@ def _epoch(training: Training | UsualTraining) -> Iterator[tuple[Tensor, Tensor]
     return training.batches() if isinstance(training, Training) else iter(training.batches)
 
 
-def sgemm(seconds: float) -> float:
-    """GFLOP/s of matrix products in float32 with the threads of this process."""
-    a, b, product = torch.randn(3, SGEMM_SIZE, SGEMM_SIZE)
+def matrix_products(seconds: float, dtype: torch.dtype) -> float:
+    """GFLOP/s with the threads of this process."""
+    a, b, product = torch.randn(3, SIZE, SIZE).to(dtype)
     products, started = 0, time.perf_counter()
     while (passed := time.perf_counter() - started) < seconds:
         torch.mm(a, b, out=product)
         products += 1
-    return products * 2 * SGEMM_SIZE**3 / passed / 1e9
+    return products * 2 * SIZE**3 / passed / 1e9
 
 
 def flops_per_image(name: str) -> int:
@@ -143,7 +145,7 @@ def measure(name: str, pairs: int, seconds: float, workers: list[ProcessPoolExec
         for pair in range(pairs):
             if pair % 2:
                 result.usual.append(usual.submit(images_per_second, UsualTraining, name, seconds).result())
-            result.sgemm.append(all_at_once(workers, sgemm, 1.0))
+            result.sgemm.append(all_at_once(workers, matrix_products, 1.0, torch.float32))
             result.ours.append(all_at_once(workers, images_per_second, Training, name, seconds))
             if not pair % 2:
                 result.usual.append(usual.submit(images_per_second, UsualTraining, name, seconds).result())
@@ -198,6 +200,9 @@ def main() -> int:
     console.print(rates_table(measured))
     rates = [rate for pairs in measured.values() for rate in pairs.sgemm]
     console.print(f"{len(workers)} workers; sgemm {median(rates):.0f} GFLOP/s ({min(rates):.0f}–{max(rates):.0f})")
+    if (dtype := fastest_dtype(torch.device("cpu"))) != torch.float32:
+        rates = [all_at_once(workers, matrix_products, 1.0, dtype) for _ in range(args.pairs)]
+        console.print(f"activations in bfloat16; such matrix products: {median(rates):.0f} GFLOP/s")
     console.print(step_table(times))
     ratios = ", ".join(f"{pairs.ratio:.1f} × on {name}" for name, pairs in measured.items())
     console.print(f"ours / usual way: {ratios}", soft_wrap=True)

@@ -143,6 +143,7 @@ def export_trial(
     """
     data, test = load_training(dataset), scores_on_test(study).get(trial.number)
     assert trial.val_accuracy is not None
+    assert trial.precision is not None
     card = ModelCard(
         study=location.name,
         trial=trial.number,
@@ -150,6 +151,7 @@ def export_trial(
         seed=trial.seed,
         epochs=trial.epochs,
         recipe=trial.candidate.recipe,
+        precision=trial.precision,
         val_accuracy=trial.val_accuracy,
         n_val=len(data.validation),
         test_accuracy=test.accuracy if test else None,

@@ -23,6 +23,7 @@ class ModelCard:
     seed: int
     epochs: int  # trained
     recipe: Recipe
+    precision: str  # of the activations in training, such as bfloat16
     val_accuracy: float
     n_val: int
     test_accuracy: float | None  # None, as n_test: the test set was not read for this network
@@ -134,11 +135,12 @@ def _docstring(architecture: Architecture, card: ModelCard) -> str:
         f"Receptive field: {price.receptive_field} pixels.",
         f"Input: float32 images (N, {', '.join(map(str, architecture.input_shape))}), pixels scaled to 0..1, then per "
         "channel minus MEAN and divided by STD; `preprocess` does this to uint8 images.",
-        f"Recipe: SGD with Nesterov momentum {recipe.momentum:g}, batches of {recipe.batch_size}, weight decay "
-        f"{recipe.weight_decay:g} on kernels; the learning rate rises to {recipe.learning_rate:g} in the first "
-        f"{100 * recipe.warmup:g} % of {recipe.epochs} epochs, then falls linearly to 0; weights averaged with a decay "
-        f"of {recipe.ema_decay:g} per step; images turned by up to {change.rotation:g} degrees, shifted by up to "
-        f"{change.shift:g} pixels, scaled by up to {100 * change.scale:g} % and sheared by up to {change.shear:g}.",
+        f"Recipe: activations in {card.precision}; SGD with Nesterov momentum {recipe.momentum:g}, batches of "
+        f"{recipe.batch_size}, weight decay {recipe.weight_decay:g} on kernels; the learning rate rises to "
+        f"{recipe.learning_rate:g} in the first {100 * recipe.warmup:g} % of {recipe.epochs} epochs, then falls "
+        f"linearly to 0; weights averaged with a decay of {recipe.ema_decay:g} per step; images turned by up to "
+        f"{change.rotation:g} degrees, shifted by up to {change.shift:g} pixels, scaled by up to "
+        f"{100 * change.scale:g} % and sheared by up to {change.shear:g}.",
         f"Origin: study '{_plain(card.study)}', trial {card.trial}, seed {card.seed}; {_plain(card.versions)}.",
         "`python model.py` loads weights.safetensors and checks the network.",
     )

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from nas.errors import require, require_number, require_whole
+from nas.errors import require, require_bool, require_number, require_whole
 
 UNBOUNDED = float("inf")
 
@@ -44,6 +44,7 @@ class Recipe:
     momentum: float = 0.9
     weight_decay: float = 5e-4  # on convolution and linear weights only
     ema_decay: float = 0.998  # of the averaged weights, per step; every evaluation uses them
+    mixed_precision: bool = True  # activations in bfloat16 on CPUs that compute in it
     augmentation: Augmentation = field(default_factory=Augmentation)
 
     def __post_init__(self) -> None:
@@ -52,5 +53,6 @@ class Recipe:
         require_number("Recipe", "learning_rate", self.learning_rate, low=0, below=UNBOUNDED)
         for name in ("warmup", "momentum", "weight_decay", "ema_decay"):
             require_number("Recipe", name, getattr(self, name), low=0, below=1)
+        require_bool("Recipe", "mixed_precision", self.mixed_precision)
         where = isinstance(self.augmentation, Augmentation)
         require(where, "Recipe", "augmentation", self.augmentation, "an Augmentation")

@@ -182,7 +182,7 @@ class Scheduler:
         flight.reports.append(report)
         epochs = flight.record.candidate.recipe.epochs
         if report.epoch > flight.reported:
-            report_epoch(flight.trial, [_without_weights(report) for report in flight.reports])
+            report_epoch(flight.trial, [_numbers(report) for report in flight.reports])
             flight.reported = report.epoch
         if report.epoch == epochs:
             return self._finish(slot, TrialState.COMPLETE, ""), None
@@ -218,6 +218,7 @@ class Scheduler:
         trial, reports = flight.trial, flight.reports
         if reports:
             write_whole(self._location.weights_path(trial.number), reports[-1].weights)
+            trial.set_user_attr("precision", reports[-1].precision)
             trial.set_user_attr("val_loss", reports[-1].val_loss)
             trial.set_user_attr("seconds", round(sum(report.seconds for report in reports), 2))
         if reason:
@@ -264,8 +265,8 @@ class Scheduler:
         return max(sum(left) / len(self._plan.devices), max(left, default=0.0))
 
 
-def _without_weights(report: EpochReport) -> dict[str, Any]:
-    return {name: value for name, value in asdict(report).items() if name != "weights"}
+def _numbers(report: EpochReport) -> dict[str, Any]:
+    return {name: value for name, value in asdict(report).items() if name not in ("precision", "weights")}
 
 
 def _begins(flight: _Flight) -> str:

@@ -116,7 +116,7 @@ def ask(study: optuna.Study, sampler: FeasibleSampler, seed: int) -> optuna.Tria
 
 
 def report_epoch(trial: optuna.Trial, curve: Sequence[Mapping[str, float]]) -> None:
-    """Tell the study of a trial's latest epoch; `curve` holds all so far, each with the fields of an EpochReport."""
+    """Tell the study of a trial's latest epoch; `curve` holds all so far, each with the numbers of an EpochReport."""
     trial.set_user_attr("curve", list(curve))
     trial.report(curve[-1]["val_accuracy"], int(curve[-1]["epoch"]))
 
@@ -142,6 +142,7 @@ class TrialRecord:
     val_accuracy: float | None
     val_loss: float | None
     seconds: float | None
+    precision: str | None  # of its activations
     reason: str
     suggestions: dict[str, Any]
 
@@ -177,6 +178,7 @@ def read_trial(trial: FrozenTrial) -> TrialRecord | None:
         val_accuracy=trial.intermediate_values[trial.last_step] if trial.last_step else None,
         val_loss=attributes.get("val_loss"),
         seconds=attributes.get("seconds"),
+        precision=attributes.get("precision"),
         reason=attributes.get("reason", ""),
         suggestions=trial.params,
     )

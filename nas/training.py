@@ -19,7 +19,8 @@ from torch.nn import functional as F
 from nas.architecture import Candidate
 from nas.constraints import Constraints
 from nas.data import TrainingData, load_training, prepare
-from nas.network import build, check_built, faster
+from nas.execution import faster, fastest_dtype, training_form
+from nas.network import build, check_built
 from nas.optimizer import SGD, FlatState, WeightAverage, learning_rate
 from nas.readers import Dataset, Images
 from nas.recipe import Recipe
@@ -49,6 +50,7 @@ class EpochReport:
     """One epoch, counted from 1; `weights` are the averaged weights after it, as safetensors bytes."""
 
     epoch: int
+    precision: str  # of the activations, such as bfloat16
     train_loss: float
     val_loss: float
     val_accuracy: float
@@ -105,7 +107,7 @@ def weights_of(network: nn.Module) -> bytes:
 class Training:
     """A network on its way: `network`, the same `averaged`, and what moves them.
 
-    `forward` is the network in the form in which it is executed.
+    `forward` is the network in the form in which it is trained, its activations in `dtype`.
 
     Raises:
         LimitBrokenError: the built network breaks a limit.
@@ -126,7 +128,8 @@ class Training:
         state = FlatState(self.network)
         self._optimizer = SGD(state, self.recipe)
         self._average = WeightAverage(FlatState(self.averaged), state, self.recipe.ema_decay)
-        self.forward = faster(self.network)
+        self.dtype = fastest_dtype(self.device) if self.recipe.mixed_precision else torch.float32
+        self.forward = training_form(self.network, self.dtype)
         self._step = 0
 
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
@@ -161,6 +164,7 @@ class Training:
             _require_finite("validation", score.loss, epoch)
             yield EpochReport(
                 epoch=epoch,
+                precision=str(self.dtype).removeprefix("torch."),
                 train_loss=train_loss,
                 val_loss=score.loss,
                 val_accuracy=score.accuracy,

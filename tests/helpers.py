@@ -1,5 +1,6 @@
 """What several tests share: a few hundred real images as a folder of class folders, and a small space over them."""
 
+import random
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,10 +8,11 @@ from PIL import Image
 
 from nas.architecture import Architecture, Candidate, Conv, Head, MaxPool
 from nas.constraints import Constraints
+from nas.cost import Cost, MapTooSmallError, cost
 from nas.data import load_test, load_training
 from nas.readers import Dataset, Images
 from nas.recipe import Recipe
-from nas.space import SearchSpace, Trial
+from nas.space import SearchSpace, Trial, load_space
 
 SHAPE = (1, 28, 28)
 MNIST = Dataset(name="mnist", input_shape=SHAPE)
@@ -52,3 +54,16 @@ def small_space(
     return SearchSpace(
         sample=sample, constraints=Constraints(max_params=max_params), dataset=dataset.name, recipe=recipe
     )
+
+
+def sampled(count: int, seed: int = 0) -> list[tuple[Architecture, Cost]]:
+    """Architectures of the default space that fit on their maps, whatever the limits, and their described costs."""
+    space, rng = load_space("mnist"), random.Random(seed)
+    found: list[tuple[Architecture, Cost]] = []
+    while len(found) < count:
+        architecture = space.decode(space.draw(rng)).architecture
+        try:
+            found.append((architecture, cost(architecture)))
+        except MapTooSmallError:
+            continue
+    return found

@@ -143,6 +143,7 @@ CHANGES: dict[type, dict[str, Any]] = {
         "momentum": 0.8,
         "weight_decay": 1e-4,
         "ema_decay": 0.9,
+        "mixed_precision": False,
         "augmentation": Augmentation(scale=0.0),
     },
     Candidate: {"architecture": replace(SMALL, layers=SMALL.layers[::-1]), "recipe": Recipe(epochs=1)},

@@ -77,5 +77,5 @@ def test_images_per_second_of_both_ways(kind: type[Training | UsualTraining]) ->
 
 def test_time_of_step_is_the_sum_of_its_parts() -> None:
     times = time_of_step("3k", 4)
-    assert {"augmentation", "loss", "Conv2d forward", "Conv2d backward", "SGD and average"} <= times.keys()
+    assert {"augmentation", "loss", "Convolution forward", "Convolution backward", "SGD and average"} <= times.keys()
     assert all(milliseconds > 0 for milliseconds in times.values())

@@ -32,6 +32,7 @@ BEST = TrialRecord(
     val_accuracy=0.98765,
     val_loss=0.1,
     seconds=1.0,
+    precision="float32",
     reason="",
     suggestions={},
 )

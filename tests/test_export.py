@@ -33,6 +33,7 @@ CARD = ModelCard(
     seed=7,
     epochs=19,
     recipe=Recipe(epochs=19),
+    precision="bfloat16",
     val_accuracy=0.9941,
     n_val=10_000,
     test_accuracy=0.9938,

@@ -21,7 +21,7 @@ HOMES = {
     "ray": {"workers"},
 }
 WITHOUT_TORCH = ("errors", "recipe", "architecture", "cost", "constraints", "space")
-WITHOUT_OPTUNA = ("network", "optimizer", "readers", "data", "training")
+WITHOUT_OPTUNA = ("network", "execution", "optimizer", "readers", "data", "training")
 
 
 def imports(file: Path) -> set[str]:

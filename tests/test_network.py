@@ -1,6 +1,5 @@
 """Built networks against their descriptions, with torchinfo, forward hooks and gradients as the judges."""
 
-import random
 import re
 from collections.abc import Iterator
 from dataclasses import replace
@@ -9,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 import torchinfo
+from helpers import sampled
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -16,8 +16,8 @@ from torch.nn import functional as F
 
 from nas.architecture import Architecture, Conv, Head, Layer, MaxPool, Shape, Transition
 from nas.constraints import Constraints
-from nas.cost import Cost, MapTooSmallError, cost
-from nas.network import LimitBrokenError, ModuleCall, build, check_built, faster, lower, measure
+from nas.cost import MapTooSmallError, cost
+from nas.network import LimitBrokenError, ModuleCall, build, check_built, lower, measure
 from nas.space import load_space
 
 
@@ -28,19 +28,6 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
-
-
-def sampled(count: int, seed: int = 0) -> list[tuple[Architecture, Cost]]:
-    """Architectures of the default space that fit on their maps, whatever the limits, and their described costs."""
-    space, rng = load_space("mnist"), random.Random(seed)
-    found: list[tuple[Architecture, Cost]] = []
-    while len(found) < count:
-        architecture = space.decode(space.draw(rng)).architecture
-        try:
-            found.append((architecture, cost(architecture)))
-        except MapTooSmallError:
-            continue
-    return found
 
 
 SMALL = Architecture(
@@ -134,37 +121,6 @@ def test_cost_finds_a_map_too_small_exactly_when_torch_does(layer: Layer, height
             run()
     else:
         run()
-
-
-def scores_and_gradients(network: nn.Sequential, executed: nn.Sequential, images: Tensor) -> list[Tensor]:
-    torch.manual_seed(1)  # dropout
-    network.zero_grad()
-    scores = executed(images)
-    (scores * torch.arange(10.0)).sum().backward()
-    return [scores.detach(), *(p.grad.clone() for p in network.parameters() if p.grad is not None)]
-
-
-@pytest.mark.parametrize("training", [True, False])
-def test_faster_gives_the_same_scores_and_gradients(training: bool) -> None:
-    torch.manual_seed(0)
-    reordered = 0
-    for architecture, _ in sampled(12):
-        network = build(architecture).train(training)
-        images = torch.randn(5, 1, 28, 28)
-        executed = faster(network)
-        reordered += [type(m) for m in executed] != [type(m) for m in network]
-        before = scores_and_gradients(network, network, images)
-        (ours, *our_gradients), (theirs, *their_gradients) = scores_and_gradients(network, executed, images), before
-        assert torch.equal(ours, theirs)
-        torch.testing.assert_close(our_gradients, their_gradients, rtol=1e-4, atol=1e-4)
-    assert reordered > 3
-
-
-def test_faster_leaves_functions_alone_that_fall_somewhere() -> None:
-    """SiLU falls below 0, and element dropout is no factor of the whole map."""
-    for kept in ((nn.SiLU(),), (nn.SiLU(), nn.Dropout2d(0.5)), (nn.Dropout(0.5),)):
-        network = nn.Sequential(nn.Conv2d(1, 2, 3), *kept, nn.MaxPool2d(2))
-        assert [type(module) for module in faster(network)][1] is type(kept[0])
 
 
 def output_shapes(module: nn.Sequential, input_shape: Shape) -> list[tuple[int, ...]]:

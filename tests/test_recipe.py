@@ -23,6 +23,7 @@ from nas.recipe import Augmentation, Recipe
         (lambda: Recipe(ema_decay=float("nan")), "Recipe: ema_decay nan must be a number, at least 0 and below 1"),
         (lambda: Recipe(epochs=cast(int, 1.5)), "Recipe: epochs 1.5 must be a whole number, at least 1"),
         (lambda: Recipe(learning_rate=math.inf), "Recipe: learning_rate inf must be a number, at least 0"),
+        (lambda: Recipe(mixed_precision=cast(bool, 1)), "Recipe: mixed_precision 1 must be True or False"),
         (lambda: Augmentation(scale=1.0), "Augmentation: scale 1.0 must be a number, at least 0 and below 1"),
         (lambda: Augmentation(shear=math.nan), "Augmentation: shear nan must be a number, at least 0"),
     ],

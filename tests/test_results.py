@@ -68,6 +68,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[optuna.Stud
             for epoch, accuracy in enumerate(accuracies, 1):
                 trial.report(accuracy, epoch)
             trial.set_user_attr("val_loss", loss)
+            trial.set_user_attr("precision", "float32")
             torch.manual_seed(trial.number)
             path = location.weights_path(trial.number)
             path.parent.mkdir(exist_ok=True)
@@ -237,6 +238,7 @@ def test_a_longer_search_reads_the_test_images_for_its_new_winner_and_says_so(fi
     for epoch in (1, 2, 3):
         trial.report(0.9, epoch)
     trial.set_user_attr("val_loss", 0.5)
+    trial.set_user_attr("precision", "float32")
     location.weights_path(trial.number).write_bytes(weights_of(build(records(study)[-1].candidate.architecture)))
     study.tell(trial, 0.9)
     output = io.StringIO()

@@ -44,7 +44,13 @@ def made_up(job: TrainingJob, epoch: int) -> EpochReport:
     accuracy = (job.seed % 1000) / 2000 + epoch / 10
     weights = f"{job.seed} {epoch}".encode()
     return EpochReport(
-        epoch=epoch, train_loss=1 - accuracy, val_loss=2 - accuracy, val_accuracy=accuracy, seconds=0.5, weights=weights
+        epoch=epoch,
+        precision="float32",
+        train_loss=1 - accuracy,
+        val_loss=2 - accuracy,
+        val_accuracy=accuracy,
+        seconds=0.5,
+        weights=weights,
     )
 
 
@@ -206,6 +212,7 @@ def test_every_trial_has_its_weights_and_attributes(desk: Desk) -> None:
         assert attributes["seed"] == seed_of(trial.number)
         assert attributes["val_loss"] == reports[-1].val_loss
         assert attributes["seconds"] == 0.5 * last
+        assert attributes["precision"] == "float32"
         keys = ("epoch", "train_loss", "val_loss", "val_accuracy", "seconds")
         assert attributes["curve"] == [{key: getattr(report, key) for key in keys} for report in reports]
         assert {"notation", "macs", "receptive_field", "peak_activation_bytes", "digest"} <= attributes.keys()

@@ -84,6 +84,7 @@ def test_described_trial_is_read_back(study: optuna.Study) -> None:
     trial.report(0.75, 2)
     trial.set_user_attr("val_loss", 0.9)
     trial.set_user_attr("seconds", 2.5)
+    trial.set_user_attr("precision", "bfloat16")
     study.tell(trial, 0.75)
     (record,) = records(study)
     assert record == TrialRecord(
@@ -99,6 +100,7 @@ def test_described_trial_is_read_back(study: optuna.Study) -> None:
         val_accuracy=0.75,
         val_loss=0.9,
         seconds=2.5,
+        precision="bfloat16",
         reason="",
         suggestions=PARAMS,
     )

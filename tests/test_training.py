@@ -76,6 +76,19 @@ def test_train_gives_equal_reports_whatever_was_trained_before(folder: Dataset) 
     assert [report.epoch for report in first] == [1, 2]
 
 
+@pytest.mark.parametrize("capable", [True, False])
+def test_train_uses_bfloat16_where_the_recipe_allows_it_and_the_cpu_computes_in_it(
+    folder: Dataset, capable: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": capable}, raising=False)
+    mixed = list(train(a_job(folder)))
+    plain = list(train(a_job(folder, recipe=replace(RECIPE, mixed_precision=False))))
+    assert {report.precision for report in mixed} == {"bfloat16" if capable else "float32"}
+    assert {report.precision for report in plain} == {"float32"}
+    assert ([report.weights for report in mixed] == [report.weights for report in plain]) is not capable
+    assert mixed[-1].train_loss == pytest.approx(plain[-1].train_loss, rel=0.1)
+
+
 def test_train_depends_on_the_seed(folder: Dataset) -> None:
     one, two = (next(train(a_job(folder, seed=seed))) for seed in (1, 2))
     assert (one.weights, one.train_loss) != (two.weights, two.train_loss)

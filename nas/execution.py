@@ -1,0 +1,101 @@
+"""The form in which a network is executed: the same parameters, other modules, less time.
+
+Measurements are ratios of training steps on one core of an AMD EPYC with AVX512-BF16.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+def faster(network: nn.Sequential) -> nn.Sequential:
+    """The same scores, bit for bit: ReLU in place, max-pooling before ReLU and channel dropout.
+
+    The maximum of a window commutes with ReLU, which never falls, and with channel dropout, a factor of the whole map
+    that is not negative; after it most of the values are gone. Measured: 2 to 10 % of a step. The gradients are the
+    same, too, but where rounding in the dropout makes two values of a window equal: another of them gets it.
+    """
+    modules: list[nn.Module] = []
+    for module in network:
+        place = len(modules)
+        if isinstance(module, nn.MaxPool2d):
+            while place and isinstance(modules[place - 1], nn.ReLU | nn.Dropout2d):
+                place -= 1
+        modules.insert(place, nn.ReLU(inplace=True) if isinstance(module, nn.ReLU) else module)
+    return nn.Sequential(*modules)
+
+
+def training_form(network: nn.Sequential, dtype: torch.dtype) -> nn.Sequential:
+    """`faster`, and what rounds in another way: activations in `dtype`, scores in float32.
+
+    Parameters, their gradients and the statistics of batch normalization stay in float32. Measured against `faster`:
+    1 to 3 % of a step in float32, 17 % on a network that pads a transition on its largest maps; in bfloat16 nothing to
+    21 %, and 77 %.
+    """
+    modules: list[nn.Module] = []
+    for module in faster(network):
+        match module:
+            case nn.Conv2d() if modules and isinstance(modules[-1], GlobalAverage):
+                modules.append(Scores(module))
+            case nn.Conv2d():
+                modules.append(Convolution(module, dtype))
+            case nn.AdaptiveAvgPool2d():
+                modules.append(GlobalAverage())
+            case nn.Linear():
+                modules += [Float32(), module]
+            case _:
+                modules.append(module)
+    return nn.Sequential(*modules)
+
+
+def fastest_dtype(device: torch.device) -> torch.dtype:
+    """Of activations in training: bfloat16 on a CPU with AVX512-BF16, float32 elsewhere.
+
+    A torch without `torch.cpu.get_capabilities` cannot tell, and float32 it is.
+    """
+    if device.type == "cpu" and hasattr(torch.cpu, "get_capabilities"):
+        return torch.bfloat16 if torch.cpu.get_capabilities().get("avx512_bf16") else torch.float32
+    return torch.float32
+
+
+class Convolution(nn.Module):
+    """A convolution computed in `dtype`; a padded 1×1 convolution pads its output instead of its input."""
+
+    def __init__(self, conv: nn.Conv2d, dtype: torch.dtype) -> None:
+        super().__init__()
+        assert isinstance(conv.padding, tuple)
+        self.conv, self.dtype, self.padding = conv, dtype, conv.padding
+
+    def forward(self, x: Tensor) -> Tensor:
+        x, weight = x.to(self.dtype), self.conv.weight.to(self.dtype)
+        bias = None if self.conv.bias is None else self.conv.bias.to(self.dtype)
+        height, width = self.padding
+        if self.conv.kernel_size != (1, 1) or not (height or width):
+            return F.conv2d(x, weight, bias, padding=self.padding)
+        padded = F.pad(F.conv2d(x, weight), (width, width, height, height))
+        return padded if bias is None else padded.add_(bias.view(-1, 1, 1))
+
+
+class GlobalAverage(nn.Module):
+    """The mean of each map, in float32: (N, C, H, W) to (N, C, 1, 1)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean((2, 3), keepdim=True, dtype=torch.float32)
+
+
+class Scores(nn.Module):
+    """A 1×1 convolution of one-pixel maps as the matrix product that it is: (N, C, 1, 1) to (N, classes)."""
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        super().__init__()
+        self.conv = conv
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x.flatten(1), self.conv.weight.flatten(1), self.conv.bias)
+
+
+class Float32(nn.Module):
+    """The same values in float32."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.float()
