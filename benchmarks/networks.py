@@ -26,7 +26,8 @@ NETWORKS = {
 }
 
 
-def job(name: str, *, seed: int = 0, epochs: int = RECIPE.epochs) -> TrainingJob:
+def job(name: str, *, seed: int = 0, epochs: int = RECIPE.epochs, mixed_precision: bool = True) -> TrainingJob:
     """A training of one of the networks."""
-    candidate = Candidate(architecture=NETWORKS[name], recipe=replace(RECIPE, epochs=epochs))
+    recipe = replace(RECIPE, epochs=epochs, mixed_precision=mixed_precision)
+    candidate = Candidate(architecture=NETWORKS[name], recipe=recipe)
     return TrainingJob(candidate=candidate, constraints=Constraints(), dataset=MNIST, seed=seed)

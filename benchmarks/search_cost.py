@@ -151,13 +151,13 @@ def correlation_table(table: list[Curves]) -> Table:
 
 def usual_epoch(seconds: float) -> float:
     """Seconds of an epoch in the usual way: training, from its rate, and one evaluation."""
-    images_per_second(UsualTraining, TYPICAL, 0)
+    images_per_second(UsualTraining, job(TYPICAL), 0)
     training = UsualTraining(job(TYPICAL))
     started = time.perf_counter()
     training.evaluate()
     evaluation = time.perf_counter() - started
     images = len(training.batches) * training.recipe.batch_size
-    return images / images_per_second(UsualTraining, TYPICAL, seconds) + evaluation
+    return images / images_per_second(UsualTraining, job(TYPICAL), seconds) + evaluation
 
 
 def epochs_in_pairs(pairs: int) -> tuple[float, float]:

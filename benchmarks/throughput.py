@@ -1,8 +1,8 @@
 """Training images per second on all cores of this machine: the workers of a search against the usual way.
 
-Pairs alternate, so that whatever else the machine does meets both. The roofline is the rate of torch's own matrix
-product of two 1024 x 1024 matrices in float32 (sgemm), measured in the same pairs; where activations are in bfloat16,
-that of such matrices stands beside it.
+Pairs alternate, so that whatever else the machine does meets both. The usual way trains in float32, the workers with
+activations in bfloat16 where the CPU has AVX512-BF16. The roofline is the rate of torch's own matrix product of two
+1024 x 1024 matrices, measured in the same pairs, in float32 (sgemm) and in the precision of the activations.
 """
 
 import argparse
@@ -10,7 +10,7 @@ import itertools
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from multiprocessing import get_context
@@ -25,9 +25,9 @@ from torch.nn import functional as F
 from benchmarks.networks import NETWORKS, job
 from benchmarks.usual import UsualTraining
 from nas.cost import cost
-from nas.execution import fastest_dtype
+from nas.execution import activation_dtype
 from nas.options import positive, positive_seconds, run
-from nas.training import CHUNK, Training
+from nas.training import CHUNK, Training, TrainingJob
 from nas.workers import devices, prepare_process
 
 SIZE = 1024
@@ -36,15 +36,15 @@ SIZE = 1024
 class _Process:
     """A measuring process keeps its training between measurements."""
 
-    of: tuple[type, str] | None = None
+    of: tuple[type, TrainingJob] | None = None
     training: Training | UsualTraining
     batches: Iterator[tuple[Tensor, Tensor]]
 
 
-def images_per_second(kind: type[Training | UsualTraining], name: str, seconds: float) -> float:
+def images_per_second(kind: type[Training | UsualTraining], job: TrainingJob, seconds: float) -> float:
     """Train for so long, or for one chunk of augmented images if that takes longer."""
-    if _Process.of != (kind, name):
-        _Process.of, _Process.training = (kind, name), kind(job(name))
+    if _Process.of != (kind, job):
+        _Process.of, _Process.training = (kind, job), kind(job)
         _Process.batches = itertools.chain.from_iterable(_epoch(_Process.training) for _ in itertools.count())
     steps_per_chunk = CHUNK // _Process.training.recipe.batch_size
     images, started = 0, time.perf_counter()
@@ -76,9 +76,9 @@ def flops_per_image(name: str) -> int:
     return 6 * price.macs - 2 * price.rows[0].macs
 
 
-def time_of_step(name: str, steps: int) -> dict[str, float]:
+def time_of_step(job: TrainingJob, steps: int) -> dict[str, float]:
     """Milliseconds of a training step by kind of work, each the median of many steps."""
-    training = Training(job(name))
+    training = Training(job)
     modules = list(training.forward)
     batches = itertools.chain.from_iterable(training.batches() for _ in itertools.count())
     for images, labels in itertools.islice(batches, CHUNK // training.recipe.batch_size):
@@ -119,16 +119,17 @@ class Pairs:
 
     ours: list[float] = field(default_factory=list)  # images per second, all workers together
     usual: list[float] = field(default_factory=list)
-    sgemm: list[float] = field(default_factory=list)  # GFLOP/s, all workers together
+    products: dict[torch.dtype, list[float]] = field(default_factory=lambda: defaultdict(list))  # GFLOP/s, the same
 
     @property
     def ratio(self) -> float:
         """The median of the pairs' ratios."""
         return median(ours / usual for ours, usual in zip(self.ours, self.usual, strict=True))
 
-    def of_sgemm(self, name: str) -> float:
+    def share(self, dtype: torch.dtype, name: str) -> float:
         """The share of the rate of matrix products that training reached, median."""
-        return median(r * flops_per_image(name) / 1e9 / g for r, g in zip(self.ours, self.sgemm, strict=True))
+        flops, rates = flops_per_image(name), self.products[dtype]
+        return median(ours * flops / 1e9 / rate for ours, rate in zip(self.ours, rates, strict=True))
 
 
 def all_at_once(workers: list[ProcessPoolExecutor], function: Callable[..., float], *args: object) -> float:
@@ -136,25 +137,33 @@ def all_at_once(workers: list[ProcessPoolExecutor], function: Callable[..., floa
     return sum(future.result() for future in [worker.submit(function, *args) for worker in workers])
 
 
-def measure(name: str, pairs: int, seconds: float, workers: list[ProcessPoolExecutor]) -> Pairs:
+def measure(
+    job: TrainingJob, dtypes: Iterable[torch.dtype], pairs: int, seconds: float, workers: list[ProcessPoolExecutor]
+) -> Pairs:
     """Alternate between the workers of a search and a process that trains in the usual way; each is first in turn."""
     result = Pairs()
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as usual:
-        all_at_once(workers, images_per_second, Training, name, 0)  # a chunk to warm up, both
-        usual.submit(images_per_second, UsualTraining, name, 0).result()
+        all_at_once(workers, images_per_second, Training, job, 0)  # a chunk to warm up, both
+        usual.submit(images_per_second, UsualTraining, job, 0).result()
         for pair in range(pairs):
             if pair % 2:
-                result.usual.append(usual.submit(images_per_second, UsualTraining, name, seconds).result())
-            result.sgemm.append(all_at_once(workers, matrix_products, 1.0, torch.float32))
-            result.ours.append(all_at_once(workers, images_per_second, Training, name, seconds))
+                result.usual.append(usual.submit(images_per_second, UsualTraining, job, seconds).result())
+            for dtype in dtypes:
+                result.products[dtype].append(all_at_once(workers, matrix_products, 1.0, dtype))
+            result.ours.append(all_at_once(workers, images_per_second, Training, job, seconds))
             if not pair % 2:
-                result.usual.append(usual.submit(images_per_second, UsualTraining, name, seconds).result())
+                result.usual.append(usual.submit(images_per_second, UsualTraining, job, seconds).result())
     return result
 
 
-def rates_table(measured: dict[str, Pairs]) -> Table:
+def precision(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def rates_table(measured: dict[str, Pairs], dtypes: Iterable[torch.dtype]) -> Table:
     table = Table(title="Training images per second: medians of alternating pairs, and of their ratios")
-    for column in ("network", "pairs", "ours", "usual way", "ratio (range)", "GFLOP/s", "of sgemm"):
+    shares = (f"of {precision(dtype)} products" for dtype in dtypes)
+    for column in ("network", "pairs", "ours", "usual way", "ratio (range)", "GFLOP/s", *shares):
         table.add_column(column, justify="left" if column == "network" else "right")
     for name, pairs in measured.items():
         ratios = [ours / usual for ours, usual in zip(pairs.ours, pairs.usual, strict=True)]
@@ -165,7 +174,7 @@ def rates_table(measured: dict[str, Pairs]) -> Table:
             f"{median(pairs.usual):,.0f}",
             f"{pairs.ratio:.1f} ({min(ratios):.1f}–{max(ratios):.1f})",
             f"{median(pairs.ours) * flops_per_image(name) / 1e9:.0f}",
-            f"{pairs.of_sgemm(name):.0%}",
+            *(f"{pairs.share(dtype, name):.0%}" for dtype in dtypes),
         )
     return table
 
@@ -188,21 +197,24 @@ def main() -> int:
     options = argparse.ArgumentParser(prog="python -m benchmarks.throughput", description=__doc__)
     options.add_argument("--pairs", type=positive, default=7, help="of each network (default: 7)")
     options.add_argument("--seconds", type=positive_seconds, default=5.0, help="of each measurement (default: 5)")
+    options.add_argument("--float32", action="store_true", help="activations in float32 whatever the CPU can do")
     args = options.parse_args()
+    own = torch.float32 if args.float32 else activation_dtype(torch.device("cpu"))
+    dtypes = tuple(dict.fromkeys((torch.float32, own)))
     console = Console()
     context = get_context("spawn")
     workers = [ProcessPoolExecutor(1, mp_context=context, initializer=prepare_process) for _ in devices("cpu", None)]
     measured = {}
     times = {}
     for name in NETWORKS:
-        measured[name] = measure(name, args.pairs, args.seconds, workers)
-        times[name] = workers[0].submit(time_of_step, name, 48).result()
-    console.print(rates_table(measured))
-    rates = [rate for pairs in measured.values() for rate in pairs.sgemm]
-    console.print(f"{len(workers)} workers; sgemm {median(rates):.0f} GFLOP/s ({min(rates):.0f}–{max(rates):.0f})")
-    if (dtype := fastest_dtype(torch.device("cpu"))) != torch.float32:
-        rates = [all_at_once(workers, matrix_products, 1.0, dtype) for _ in range(args.pairs)]
-        console.print(f"activations in bfloat16; such matrix products: {median(rates):.0f} GFLOP/s")
+        training = job(name, mixed_precision=not args.float32)
+        measured[name] = measure(training, dtypes, args.pairs, args.seconds, workers)
+        times[name] = workers[0].submit(time_of_step, training, 48).result()
+    console.print(rates_table(measured, dtypes))
+    console.print(f"{len(workers)} workers, activations in {precision(own)}; matrix products, GFLOP/s:")
+    for dtype in dtypes:
+        rates = [rate for pairs in measured.values() for rate in pairs.products[dtype]]
+        console.print(f"  {precision(dtype)} {median(rates):.0f} ({min(rates):.0f}–{max(rates):.0f})")
     console.print(step_table(times))
     ratios = ", ".join(f"{pairs.ratio:.1f} × on {name}" for name, pairs in measured.items())
     console.print(f"ours / usual way: {ratios}", soft_wrap=True)

@@ -143,7 +143,6 @@ def export_trial(
     """
     data, test = load_training(dataset), scores_on_test(study).get(trial.number)
     assert trial.val_accuracy is not None
-    assert trial.precision is not None
     card = ModelCard(
         study=location.name,
         trial=trial.number,

@@ -23,7 +23,7 @@ class ModelCard:
     seed: int
     epochs: int  # trained
     recipe: Recipe
-    precision: str  # of the activations in training, such as bfloat16
+    precision: str | None  # of the activations in training, such as bfloat16; None: not told
     val_accuracy: float
     n_val: int
     test_accuracy: float | None  # None, as n_test: the test set was not read for this network
@@ -124,6 +124,7 @@ def _docstring(architecture: Architecture, card: ModelCard) -> str:
     test = "the test set was not read for this network"
     if card.test_accuracy is not None:
         test = f"test {100 * card.test_accuracy:.2f} % ({card.n_test:,} images)"
+    activations = f"activations in {card.precision}; " if card.precision else ""
     end = "final" if card.epochs == recipe.epochs else "stopped after"
     paragraphs = (
         f'"""Convolutional network for {_plain(card.dataset)}: {architecture.num_classes} classes, '
@@ -135,7 +136,7 @@ def _docstring(architecture: Architecture, card: ModelCard) -> str:
         f"Receptive field: {price.receptive_field} pixels.",
         f"Input: float32 images (N, {', '.join(map(str, architecture.input_shape))}), pixels scaled to 0..1, then per "
         "channel minus MEAN and divided by STD; `preprocess` does this to uint8 images.",
-        f"Recipe: activations in {card.precision}; SGD with Nesterov momentum {recipe.momentum:g}, batches of "
+        f"Recipe: {activations}SGD with Nesterov momentum {recipe.momentum:g}, batches of "
         f"{recipe.batch_size}, weight decay {recipe.weight_decay:g} on kernels; the learning rate rises to "
         f"{recipe.learning_rate:g} in the first {100 * recipe.warmup:g} % of {recipe.epochs} epochs, then falls "
         f"linearly to 0; weights averaged with a decay of {recipe.ema_decay:g} per step; images turned by up to "

@@ -44,7 +44,7 @@ class Recipe:
     momentum: float = 0.9
     weight_decay: float = 5e-4  # on convolution and linear weights only
     ema_decay: float = 0.998  # of the averaged weights, per step; every evaluation uses them
-    mixed_precision: bool = True  # activations in bfloat16 on CPUs that compute in it
+    mixed_precision: bool = True  # activations in bfloat16 on CPUs with AVX512-BF16
     augmentation: Augmentation = field(default_factory=Augmentation)
 
     def __post_init__(self) -> None:

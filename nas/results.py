@@ -68,10 +68,10 @@ def trials_csv(trials: list[TrialRecord]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     fixed = ["number", "state", "epochs", "val_accuracy", "val_loss", "params", "macs", "receptive_field"]
-    writer.writerow([*fixed, "seed", "rejected_before", "seconds", "reason", "notation", *names])
+    writer.writerow([*fixed, "seed", "precision", "rejected_before", "seconds", "reason", "notation", *names])
     for t in trials:
         values = [t.number, t.state.name, t.epochs, t.val_accuracy, t.val_loss, t.params, t.macs, t.receptive_field]
-        values += [t.seed, t.ledger.rejected, t.seconds, t.reason, t.notation]
+        values += [t.seed, t.precision, t.ledger.rejected, t.seconds, t.reason, t.notation]
         writer.writerow([*values, *(t.suggestions.get(name) for name in names)])
     return text.getvalue()
 
@@ -134,7 +134,7 @@ def summary(study: optuna.Study, location: StudyLocation, winner: Winner, space:
             str(layers),
             _plain_text(_comparison(best, space)),
             f"Validation accuracy {best.val_accuracy:.2%} ({n_val:,} images; epoch {best.epochs} of {recipe.epochs}; "
-            f"seed {best.seed}).",
+            f"seed {best.seed}; trained in {best.precision}).",
             "It chose the winner, so it flatters.",
             f"Test accuracy {winner.test.accuracy:.2%} ({winner.test.n:,} images, read once, after the choice).",
             *([f"The test images were read before, for trials {readings[:-1]}."] if len(readings) > 1 else []),

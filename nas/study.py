@@ -142,7 +142,7 @@ class TrialRecord:
     val_accuracy: float | None
     val_loss: float | None
     seconds: float | None
-    precision: str | None  # of its activations
+    precision: str | None  # of the activations; None before the trial's end
     reason: str
     suggestions: dict[str, Any]
 

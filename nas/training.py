@@ -1,7 +1,7 @@
 """Training one candidate: a generator of epoch reports, and the evaluation of trained weights.
 
 Every evaluation uses an exponential moving average of the weights. Accuracies are fractions; losses are mean
-cross-entropies. The numbers depend on the job alone: one thread, one seed, data in one order.
+cross-entropies. The numbers depend on the job and the machine alone: one thread, one seed, data in one order.
 """
 
 import copy
@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from nas.architecture import Candidate
 from nas.constraints import Constraints
 from nas.data import TrainingData, load_training, prepare
-from nas.execution import faster, fastest_dtype, training_form
+from nas.execution import activation_dtype, faster, training_form
 from nas.network import build, check_built
 from nas.optimizer import SGD, FlatState, WeightAverage, learning_rate
 from nas.readers import Dataset, Images
@@ -128,7 +128,7 @@ class Training:
         state = FlatState(self.network)
         self._optimizer = SGD(state, self.recipe)
         self._average = WeightAverage(FlatState(self.averaged), state, self.recipe.ema_decay)
-        self.dtype = fastest_dtype(self.device) if self.recipe.mixed_precision else torch.float32
+        self.dtype = activation_dtype(self.device) if self.recipe.mixed_precision else torch.float32
         self.forward = training_form(self.network, self.dtype)
         self._step = 0
 

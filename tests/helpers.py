@@ -1,4 +1,4 @@
-"""What several tests share: a few hundred real images as a folder of class folders, and a small space over them."""
+"""What several tests share: real images as a folder of class folders, a small space over them, architectures."""
 
 import random
 from collections.abc import Iterator

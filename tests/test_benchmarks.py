@@ -72,10 +72,10 @@ def test_the_usual_augmentation_is_ours() -> None:
 
 @pytest.mark.parametrize("kind", [Training, UsualTraining])
 def test_images_per_second_of_both_ways(kind: type[Training | UsualTraining]) -> None:
-    assert images_per_second(kind, "3k", 0.0) > 0
+    assert images_per_second(kind, job("3k"), 0.0) > 0
 
 
 def test_time_of_step_is_the_sum_of_its_parts() -> None:
-    times = time_of_step("3k", 4)
+    times = time_of_step(job("3k"), 4)
     assert {"augmentation", "loss", "Convolution forward", "Convolution backward", "SGD and average"} <= times.keys()
     assert all(milliseconds > 0 for milliseconds in times.values())

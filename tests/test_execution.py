@@ -1,6 +1,7 @@
 """The forms in which networks are executed: the same scores and gradients as the network that is described."""
 
-from collections.abc import Iterator
+import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,31 +9,32 @@ from helpers import sampled
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nas.architecture import Architecture, Conv, Head, MaxPool, Transition
-from nas.execution import Convolution, Scores, faster, fastest_dtype, training_form
+from nas.architecture import HEADS, Architecture, Conv, Head, MaxPool, Transition
+from nas.execution import (
+    Classifier,
+    Convolution,
+    Float32,
+    GlobalAverage,
+    activation_dtype,
+    faster,
+    training_form,
+)
 from nas.network import build
 from search_spaces.mnist import SEED
 
 CPU = torch.device("cpu")
-LINEAR = Architecture(
-    input_shape=(1, 28, 28),
+ODD = Architecture(
+    input_shape=(3, 20, 26),
     num_classes=10,
     layers=(
-        MaxPool(),
-        Conv(out_channels=4, bias=True, batch_norm=False, activation="gelu"),
-        Transition(out_channels=3),
+        Conv(out_channels=4, kernel_size=1, padding=1, bias=True, batch_norm=False, activation="gelu"),
+        *(MaxPool(kernel_size=3), Transition(out_channels=3, padding=2, bias=False)),
+        Conv(out_channels=6, padding=0, activation="silu", dropout=0.1),
     ),
-    head=Head(kind="linear"),
+    head=Head(),
 )
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    """As in a worker process."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+ARCHITECTURES = (SEED, *(replace(ODD, head=Head(kind=kind)) for kind in HEADS), *(a for a, _ in sampled(12, seed=1)))
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def scores_and_gradients(network: nn.Sequential, executed: nn.Sequential, images: Tensor) -> list[Tensor]:
@@ -66,52 +68,61 @@ def test_faster_leaves_functions_alone_that_fall_somewhere() -> None:
         assert [type(module) for module in faster(network)][1] is type(kept[0])
 
 
+def images_for(network: Architecture, count: int) -> Tensor:
+    return torch.randn(count, *network.input_shape)
+
+
 @pytest.mark.parametrize("training", [True, False])
 def test_training_form_gives_the_scores_and_gradients_up_to_rounding(training: bool) -> None:
     torch.manual_seed(0)
     kinds: set[type[nn.Module]] = set()
-    for architecture in (SEED, LINEAR, *(architecture for architecture, _ in sampled(12, seed=1))):
-        network = build(architecture).train(training)
-        images = torch.randn(5, 1, 28, 28)
+    for architecture in ARCHITECTURES:
+        network, images = build(architecture).train(training), images_for(architecture, 5)
         executed = training_form(network, torch.float32)
         kinds |= {type(module) for module in executed}
         theirs = scores_and_gradients(network, network, images)
         torch.testing.assert_close(scores_and_gradients(network, executed, images), theirs, rtol=1e-3, atol=1e-3)
-    assert {Convolution, Scores} < kinds
+    assert {Convolution, GlobalAverage, Classifier, Float32} < kinds
+    assert not {nn.Conv2d, nn.AdaptiveAvgPool2d} & kinds
 
 
-def test_training_form_in_bfloat16_gives_float32_scores_and_gradients_nearby() -> None:
-    """Dropout is off, since it draws other numbers in bfloat16; a value of that precision has 8 bits."""
+def test_training_form_in_bfloat16_gives_float32_scores_gradients_and_statistics_nearby() -> None:
     torch.manual_seed(0)
-    for architecture in (SEED, LINEAR, *(architecture for architecture, _ in sampled(6, seed=2))):
-        network = build(architecture)
-        for module in network:
-            module.train(not isinstance(module, nn.Dropout2d))
-        images = torch.randn(64, 1, 28, 28)
-        scores, *gradients = scores_and_gradients(network, training_form(network, torch.bfloat16), images)
-        true_scores, *true_gradients = scores_and_gradients(network, network, images)
+    seen: set[torch.dtype] = set()
+    for architecture in ARCHITECTURES:
+        network, images = build(architecture), images_for(architecture, 64)
+        twin = copy.deepcopy(network)
+        executed = training_form(network, torch.bfloat16)
+        for module in executed:
+            if isinstance(module, Convolution):
+                module.register_forward_hook(lambda _module, _inputs, output: seen.add(output.dtype))
+        scores, *gradients = scores_and_gradients(network, executed, images)
+        true_scores, *true_gradients = scores_and_gradients(twin, twin, images)
         assert {tensor.dtype for tensor in (scores, *gradients)} == {torch.float32}
-        assert alike(scores, true_scores) > 0.999
-        assert alike(torch.cat([*map(torch.ravel, gradients)]), torch.cat([*map(torch.ravel, true_gradients)])) > 0.97
+        assert alike([scores], [true_scores]) > 0.999
+        assert alike(gradients, true_gradients) > 0.97
+        torch.testing.assert_close(network.state_dict(), twin.state_dict(), rtol=0.05, atol=0.02)  # dtypes, too
+    assert seen == {torch.bfloat16}
 
 
-def alike(a: Tensor, b: Tensor) -> float:
-    """The cosine between two tensors."""
-    return float(F.cosine_similarity(a.flatten(), b.flatten(), dim=0))
+def alike(a: list[Tensor], b: list[Tensor]) -> float:
+    """The cosine between two lists of tensors."""
+    one, other = (torch.cat([tensor.flatten() for tensor in tensors]) for tensors in (a, b))
+    return float(F.cosine_similarity(one, other, dim=0))
 
 
 @pytest.mark.parametrize(
     ("capabilities", "dtype"),
     [({"avx512_bf16": True}, torch.bfloat16), ({"avx512_bf16": False}, torch.float32), ({"sve": True}, torch.float32)],
 )
-def test_fastest_dtype_is_what_the_cpu_computes_in(
+def test_activation_dtype_is_what_the_cpu_computes_in(
     capabilities: dict[str, bool], dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
-    assert fastest_dtype(CPU) == dtype
-    assert fastest_dtype(torch.device("cuda")) == torch.float32
+    assert activation_dtype(CPU) == dtype
+    assert activation_dtype(torch.device("cuda")) == torch.float32
 
 
-def test_fastest_dtype_of_a_torch_that_cannot_tell_is_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_activation_dtype_of_a_torch_that_cannot_tell_is_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
-    assert fastest_dtype(CPU) == torch.float32
+    assert activation_dtype(CPU) == torch.float32

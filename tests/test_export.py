@@ -163,6 +163,7 @@ def test_docstring_states_accuracy_cost_and_origin() -> None:
     # by hand: 36·144 + 12·36 + 162·16 + 60 MACs; 4 bytes · (1 + 4) · 144; 3 pixels, 4 after the pool, 8 after the last
     assert "8,268 multiply-accumulates (MACs), 2,880 bytes of activations at the peak (float32)" in text
     assert "fully connected layers: none. Receptive field: 8 pixels." in text
+    assert "Recipe: activations in bfloat16; SGD with Nesterov momentum 0.9, batches of 64, weight decay" in text
     assert "Origin: study 'mnist', trial 12, seed 7; nas 0.1.0, torch 2.15.0." in text
 
 

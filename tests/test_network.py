@@ -1,7 +1,6 @@
 """Built networks against their descriptions, with torchinfo, forward hooks and gradients as the judges."""
 
 import re
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -20,14 +19,7 @@ from nas.cost import MapTooSmallError, cost
 from nas.network import LimitBrokenError, ModuleCall, build, check_built, lower, measure
 from nas.space import load_space
 
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    """The networks are small: more threads only wait for each other on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 SMALL = Architecture(

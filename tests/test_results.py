@@ -159,6 +159,7 @@ def test_trials_csv_tells_what_the_study_tells(finished: Finished) -> None:
     assert [int(row["seed"]) for row in rows] == [trial.user_attrs["seed"] for trial in trials]
     assert [float(row["val_accuracy"]) for row in rows] == [0.3, 0.8, 0.8, 0.95]
     assert [int(row["epochs"]) for row in rows] == [3, 3, 3, 1]
+    assert [row["precision"] for row in rows] == ["float32"] * 4
 
 
 def test_summary_file_is_what_was_printed_and_has_torchinfos_total(finished: Finished) -> None:

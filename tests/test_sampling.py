@@ -1,6 +1,5 @@
 """Sampling: every trial is feasible and new, whichever sampler proposes; and the ledger of what was rejected."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
@@ -8,7 +7,6 @@ from typing import Any
 
 import optuna
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from optuna.trial import TrialState
@@ -46,13 +44,7 @@ def sample_three(trial: Trial) -> Candidate:
 THREE = SearchSpace(sample=sample_three, constraints=Constraints(), dataset="toy", recipe=Recipe(epochs=1))
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """As in the scheduler; Gaussian processes are many times slower when threads wait for a busy core."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def study_in(
