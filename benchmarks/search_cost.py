@@ -201,7 +201,8 @@ def main() -> int:
     )
     console.print(
         f"usual way / default search, computed: {all_usual / search:.0f} × "
-        f"({all_usual / all_ours:.1f} × faster epochs, {all_ours / search:.1f} × fewer of them)"
+        f"({all_usual / all_ours:.1f} × faster epochs, {all_ours / search:.1f} × fewer of them)",
+        soft_wrap=True,
     )
     return 0
 
