@@ -12,7 +12,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from nas.progress import Progress, Running
+from nas.progress import Progress, Running, RunProgress, SearchProgress, Standing
 from nas.sampling import Ledger
 from nas.study import TrialRecord
 
@@ -36,20 +36,26 @@ def roughly(seconds: float) -> str:
 
 
 def _headline(progress: Progress, elapsed: float) -> RenderableType:
-    left = "time left unknown yet" if progress.seconds_left is None else f"{roughly(progress.seconds_left)} left"
-    if progress.trained >= progress.total:
-        left = "done"
-    counts = Text(" · ").join(
-        [
-            Text(f"{progress.trained} of {progress.total} trained", style="bold"),
-            Text(f"{progress.stopped_early} stopped early"),
-            Text(f"{progress.failed} failed", style="red" if progress.failed else "dim"),
-            Text(f"{progress.epochs:,} epochs"),
-        ]
-    )
+    counts = [Text(_done(progress), style="bold")]
+    if isinstance(progress, SearchProgress):
+        counts.append(Text(f"{progress.stopped_early} stopped early"))
+    counts.append(Text(f"{progress.failed} failed", style="red" if progress.failed else "dim"))
+    counts.append(Text(f"{progress.epochs:,} epochs"))
     line = Table.grid(padding=(0, 2))
-    line.add_row(ProgressBar(total=max(1, progress.total), completed=progress.trained, width=BAR), counts)
-    return Group(line, Text(f"{duration(elapsed)} elapsed, {left}"))
+    bar = ProgressBar(total=max(1, progress.total), completed=progress.done, width=BAR)
+    line.add_row(bar, Text(" · ").join(counts))
+    return Group(line, Text(f"{duration(elapsed)} elapsed, {_left(progress)}"))
+
+
+def _done(progress: Progress) -> str:
+    return f"{progress.done} of {progress.total} trained"
+
+
+def _left(progress: Progress) -> str:
+    seconds = progress.seconds_left
+    if progress.done >= progress.total and not seconds:
+        return "done"
+    return "time left unknown yet" if seconds is None else f"{roughly(seconds)} left"
 
 
 def ledger_line(ledger: Ledger) -> str:
@@ -80,7 +86,22 @@ def _running_table(running: tuple[Running, ...]) -> Table:
         bar = Table.grid(padding=(0, 1))
         bar.add_row(ProgressBar(total=trial.epochs, completed=trial.epoch, width=10), f"{trial.epoch}/{trial.epochs}")
         accuracy = _percent(trial.val_accuracy)
-        table.add_row(str(trial.number), bar, accuracy, f"{trial.params:,}", escape(trial.notation))
+        table.add_row(trial.label, bar, accuracy, f"{trial.params:,}", escape(trial.notation))
+    return table
+
+
+def _standings_table(standings: tuple[Standing, ...]) -> Table:
+    table = Table(title="so far", title_justify="left", title_style="bold", box=None, pad_edge=False, expand=True)
+    table.add_column("trial", justify="right", width=5)
+    table.add_column("seeds", justify="right", width=5)
+    table.add_column("accuracy", justify="right", width=15)
+    table.add_column("params", justify="right", width=7)
+    table.add_column("network", ratio=1, no_wrap=True, overflow="ellipsis")
+    for standing in standings:
+        accuracy, seeds = (
+            ("–", "0") if standing.accuracy is None else (str(standing.accuracy), str(standing.accuracy.n))
+        )
+        table.add_row(standing.label, seeds, accuracy, f"{standing.params:,}", escape(standing.notation))
     return table
 
 
@@ -96,17 +117,15 @@ def _best_table(best: tuple[TrialRecord, ...]) -> Table:
 
 def view(title: str, progress: Progress, elapsed: float) -> RenderableType:
     """The whole live view."""
-    return Group(
-        Text(title, style="bold cyan"),
-        _headline(progress, elapsed),
-        Text(ledger_line(progress.ledger), style="dim"),
-        Text(),
-        _running_table(progress.running),
-        Text(),
-        _best_table(progress.best),
-        Text(),
-        Text("Ctrl+C stops; the same command goes on", style="dim"),
-    )
+    parts: list[RenderableType] = [Text(title, style="bold cyan"), _headline(progress, elapsed)]
+    if isinstance(progress, SearchProgress):
+        parts.append(Text(ledger_line(progress.ledger), style="dim"))
+    parts += [Text(), _running_table(progress.running), Text()]
+    if isinstance(progress, SearchProgress):
+        parts.append(_best_table(progress.best))
+    elif isinstance(progress, RunProgress):
+        parts.append(_standings_table(progress.standings))
+    return Group(*parts, Text(), Text("Ctrl+C stops; the same command goes on", style="dim"))
 
 
 def _follow_live(events: Iterator[Progress], title: str, console: Console) -> None:
@@ -121,21 +140,19 @@ def _follow_live(events: Iterator[Progress], title: str, console: Console) -> No
 
 
 def _follow_plain(events: Iterator[Progress], title: str, console: Console, verbosity: int) -> None:
-    started, ledger = monotonic(), Ledger()
+    started = monotonic()
 
     def say(text: str) -> None:
         console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     say(title)
     for progress in events:
-        ledger = progress.ledger
         if verbosity == NORMAL and not progress.milestone:
             continue
-        seconds = progress.seconds_left if progress.trained < progress.total else None
-        left = "" if seconds is None else f", {roughly(seconds)} left"
-        elapsed = duration(monotonic() - started)
-        say(f"{elapsed}  {progress.trained} of {progress.total} trained{left}  {progress.news}")
-    say(ledger_line(ledger))
+        left = f", {roughly(progress.seconds_left)} left" if progress.seconds_left else ""
+        say(f"{duration(monotonic() - started)}  {_done(progress)}{left}  {progress.news}")
+    if isinstance(progress, SearchProgress):
+        say(ledger_line(progress.ledger))
 
 
 def follow(events: Iterator[Progress], title: str, console: Console, verbosity: int) -> None:

@@ -6,6 +6,7 @@ scores of different runs compare. Only `load_test` opens test images.
 """
 
 import functools
+import hashlib
 import math
 from dataclasses import dataclass
 
@@ -24,24 +25,33 @@ class TrainingData:
     """The training images in two parts, and what normalises them."""
 
     train: Images
-    validation: Images
+    validation: Images  # none when nothing is held out
     mean: tuple[float, ...]  # per channel, of `train` only, on pixels scaled to 0..1
     std: tuple[float, ...]
     classes: tuple[str, ...]
 
 
 @functools.cache
-def load_training(dataset: Dataset) -> TrainingData:
-    """Training and validation images; a process loads them once.
+def load_training(dataset: Dataset, *, hold_out: bool = True) -> TrainingData:
+    """Training and validation images, or with `hold_out=False` all of them to train on; a process loads them once.
 
     Raises:
         UserError: an unknown data set, another input shape, or files that are missing or damaged.
     """
     images, classes = read_images(dataset, train=True)
-    held_out = stratified_sixth(images.labels.numpy())
+    held_out = stratified_sixth(images.labels.numpy()) & hold_out
     train = _take(images, ~held_out)
     mean, std = channel_statistics(train.images)
     return TrainingData(train=train, validation=_take(images, held_out), mean=mean, std=std, classes=classes)
+
+
+def fingerprint(dataset: Dataset) -> str:
+    """Twelve hexadecimal digits that tell training images and labels from others (of their SHA-256)."""
+    data, found = load_training(dataset), hashlib.sha256()
+    for images in (data.train, data.validation):
+        found.update(images.images.numpy().tobytes())
+        found.update(images.labels.numpy().tobytes())
+    return found.hexdigest()[:12]
 
 
 def load_test(dataset: Dataset) -> Images:

@@ -20,10 +20,10 @@ from nas.data import load_training
 from nas.network import lower
 from nas.pruning import PrunerName, make_pruner
 from nas.sampling import Ledger, probe
-from nas.scheduler import Plan
 from nas.space import Feasible, SearchSpace
 from nas.study import report_epoch
 from nas.training import TrainingJob, seconds_per_epoch
+from nas.trials import Plan
 from nas.workers import prepare_process, without_interrupts
 
 DRAWS = 10_000

@@ -9,13 +9,11 @@ last bit. Then the file must pass its own check, run as a script.
 
 import argparse
 import multiprocessing
-import platform
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
-from importlib import metadata
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType
@@ -27,17 +25,19 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-import nas
 from nas.architecture import Architecture, Shape
 from nas.constraints import Constraints
-from nas.data import load_training, normalize
+from nas.data import TrainingData, load_training, normalize
 from nas.errors import UserError
+from nas.finalists import Winner
 from nas.model_source import ModelCard, model_source
 from nas.network import build, check_built
 from nas.options import DONE, Parser, add_data_dir, add_location, existing_location, natural, run
 from nas.readers import Dataset
+from nas.spread import Spread, spread
 from nas.storage import StudyLocation, open_study
 from nas.study import TrialRecord, constraints_of, records, scores_on_test
+from nas.trials import dataset_of
 from nas.workers import without_interrupts
 
 MODEL, WEIGHTS = "model.py", "weights.safetensors"
@@ -113,23 +113,16 @@ def _one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-def versions() -> str:
-    """The versions that numbers depend on."""
-    packages = ", ".join(f"{name} {metadata.version(name)}" for name in ("torch", "optuna"))
-    return f"nas {nas.__version__}, {packages}, Python {platform.python_version()}"
-
-
-def trial_weights(location: StudyLocation, trial: TrialRecord) -> bytes:
-    """The averaged weights of a trial after its last epoch, as safetensors bytes.
+def read_weights(path: Path, title: str) -> bytes:
+    """The averaged weights of a training after its last epoch, as safetensors bytes.
 
     Raises:
         UserError: the file cannot be read.
     """
-    path = location.weights_path(trial.number)
     try:
         return path.read_bytes()
     except OSError as error:
-        raise UserError(f"trial {trial.number} has no weights: {path} cannot be read ({error.strerror})") from error
+        raise UserError(f"{title} has no weights: {path} cannot be read ({error.strerror})") from error
 
 
 def export_trial(
@@ -142,25 +135,80 @@ def export_trial(
         ExportError: as `export` does.
     """
     data, test = load_training(dataset), scores_on_test(study).get(trial.number)
+    card = _card(
+        location,
+        trial,
+        data,
+        dataset,
+        seeds=(trial.seed,),
+        test=spread([test.accuracy]) if test else None,
+        test_accuracy=test.accuracy if test else None,
+        n_test=test.n if test else None,
+    )
+    weights = read_weights(location.weights_path(trial.number), trial.title)
+    export(folder, trial.candidate.architecture, weights, card, constraints_of(study))
+
+
+def export_winner(study: optuna.Study, location: StudyLocation, winner: Winner, dataset: Dataset, folder: Path) -> None:
+    """Write the winner's source file and the weights of the first of its final models, or its own without any.
+
+    Raises:
+        UserError, ExportError: as `export_trial` does.
+    """
+    trial = winner.record
+    if not winner.models:
+        export_trial(study, location, trial, dataset, folder)
+        return
+    first = winner.models[0]
+    card = _card(
+        location,
+        trial,
+        load_training(dataset, hold_out=False),
+        dataset,
+        seeds=tuple(model.seed for model in winner.models),
+        environment=first.environment,
+        rerun=winner.rerun,
+        test=winner.test,
+        test_accuracy=first.accuracy,
+        n_test=winner.n_test,
+    )
+    weights = read_weights(location.run_weights_path(first.number), first.title)
+    export(folder, trial.candidate.architecture, weights, card, constraints_of(study))
+
+
+def _card(
+    location: StudyLocation,
+    trial: TrialRecord,
+    data: TrainingData,
+    dataset: Dataset,
+    *,
+    seeds: tuple[int, ...],
+    test: Spread | None,
+    test_accuracy: float | None,
+    n_test: int | None,
+    environment: Mapping[str, str] | None = None,
+    rerun: Spread | None = None,
+) -> ModelCard:
     assert trial.val_accuracy is not None
-    card = ModelCard(
+    return ModelCard(
         study=location.name,
         trial=trial.number,
         dataset=dataset.name,
-        seed=trial.seed,
+        seeds=seeds,
         epochs=trial.epochs,
         recipe=trial.candidate.recipe,
-        precision=trial.precision,
-        val_accuracy=trial.val_accuracy,
-        n_val=len(data.validation),
-        test_accuracy=test.accuracy if test else None,
-        n_test=test.n if test else None,
+        environment=trial.environment if environment is None else environment,
+        n_train=len(data.train),
+        search_accuracy=trial.val_accuracy,
+        rerun=rerun,
+        n_val=len(load_training(dataset).validation),
+        test=test,
+        test_accuracy=test_accuracy,
+        n_test=n_test,
         mean=data.mean,
         std=data.std,
         classes=data.classes,
-        versions=versions(),
     )
-    export(folder, trial.candidate.architecture, trial_weights(location, trial), card, constraints_of(study))
 
 
 def parser() -> argparse.ArgumentParser:
@@ -187,9 +235,7 @@ def main() -> int:
         trained = [record.number for record in records(study) if record.val_accuracy is not None]
         held = f"{min(trained)} to {max(trained)}" if trained else "none"
         raise UserError(f"--trial {args.trial}: study {location.name!r} has no such trained trial; it has {held}")
-    stored = study.user_attrs["settings"]
-    channels, height, width = stored["input_shape"]
-    dataset = Dataset(name=stored["dataset"], input_shape=(channels, height, width), data_dir=args.data_dir)
+    dataset = dataset_of(study, args.data_dir)
     folder = args.folder or location.folder / "trials" / str(trial.number)
     try:
         folder.mkdir(parents=True, exist_ok=True)

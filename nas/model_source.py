@@ -1,16 +1,32 @@
 """The text of an exported network: a source file as a person would have written it, that imports torch only."""
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from nas.architecture import Architecture
 from nas.cost import cost
+from nas.environment import versions
+from nas.model_template import CHECK, COMMANDS, CONSTANTS, NETWORK, TRAINING
 from nas.network import ModuleCall, lower
+from nas.readers import MNIST, TORCHVISION, TorchvisionSet
 from nas.recipe import Recipe
+from nas.spread import Spread
 
 WIDTH = 88  # columns of the exported file: the default of ruff and black
 LONGEST_NAME = 60  # characters of a study's or data set's name that its docstring shows
+CHECK_IMPORTS = "import sys\nfrom pathlib import Path\n\nimport torch\nfrom torch import nn"
+COMMAND_IMPORTS = """\
+import argparse
+import copy
+import math
+import sys
+import time
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import nn"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,117 +36,123 @@ class ModelCard:
     study: str
     trial: int
     dataset: str
-    seed: int
+    seeds: tuple[int, ...]  # of the trainings that were judged on the test images; the first is that of the weights
     epochs: int  # trained
     recipe: Recipe
-    precision: str | None  # of the activations in training, such as bfloat16; None: not told
-    val_accuracy: float
+    environment: Mapping[str, str]  # in which the weights were trained; see nas.environment
+    n_train: int  # images that the weights were trained on
+    search_accuracy: float  # on the validation images, in the search
+    rerun: Spread | None  # on the validation images, on fresh seeds
     n_val: int
-    test_accuracy: float | None  # None, as n_test: the test set was not read for this network
+    test: Spread | None  # None, as the next two: the test set was not read for this network
+    test_accuracy: float | None  # of the weights
     n_test: int | None
     mean: tuple[float, ...]  # per channel, pixels scaled to 0..1
     std: tuple[float, ...]
     classes: tuple[str, ...]
-    versions: str  # such as "nas 0.1.0, torch 2.15.0"
-
-
-SOURCE = '''\
-{docstring}
-
-import torch
-from torch import nn
-
-INPUT_SHAPE = {input_shape}
-{classes}
-{mean}
-{std}
-PARAMS = {params:_}
-DENSE_LAYERS = {dense_layers}  # fully connected, or a convolution that covers its whole input
-
-
-class Net(nn.Sequential):
-    """Normalised images (N, {shape}) in, class scores (N, {num_classes}) out."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            # output shape · receptive field · parameters
-{layers}
-        )
-
-
-def preprocess(images: torch.Tensor) -> torch.Tensor:
-    """Scale uint8 images (N, {shape}) to 0..1 and normalise each channel."""
-    mean = torch.tensor(MEAN, device=images.device).view(-1, 1, 1)
-    std = torch.tensor(STD, device=images.device).view(-1, 1, 1)
-    return (images.float() / 255 - mean) / std
-
-
-def count_dense_layers(net: Net) -> int:
-    """Linear layers, and convolutions larger than 1×1 that cover their whole input."""
-    count, x = 0, torch.zeros(1, *INPUT_SHAPE)
-    for layer in net:
-        if isinstance(layer, nn.Linear):
-            count += 1
-        elif isinstance(layer, nn.Conv2d):
-            count += min(layer.kernel_size) >= max(2, *x.shape[2:])
-        x = layer(x)
-    return count
-
-
-if __name__ == "__main__":
-    import sys
-    from pathlib import Path
-
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    net = Net().eval()
-    try:
-        net.load_state_dict(load_file(Path(__file__).with_name("weights.safetensors")))
-    except (OSError, RuntimeError, SafetensorError) as error:
-        sys.exit(f"weights.safetensors cannot be loaded into this network: {{error}}")
-    params = sum(parameter.numel() for parameter in net.parameters())
-    if params != PARAMS:
-        sys.exit(f"the network has {{params:,}} parameters, not {{PARAMS:,}}")
-    if (dense := count_dense_layers(net)) != DENSE_LAYERS:
-        sys.exit(f"the network has {{dense}} fully connected layers, not {{DENSE_LAYERS}}")
-    classes = net(preprocess(torch.zeros(1, *INPUT_SHAPE, dtype=torch.uint8))).shape[1]
-    if classes != len(CLASSES):
-        sys.exit(f"the network predicts {{classes}} classes, not {{len(CLASSES)}}")
-    print(f"weights loaded: {{params:,}} parameters, predicts {{classes}} classes")
-    print(f"fully connected layers: {{DENSE_LAYERS or 'none'}}")
-'''
 
 
 def model_source(architecture: Architecture, card: ModelCard) -> str:
-    """The text of model.py: clean for ruff's default settings, made of nothing but the architecture and the card."""
-    price = cost(architecture)
-    return SOURCE.format(
-        docstring=_docstring(architecture, card),
-        input_shape=architecture.input_shape,
-        classes=_tuple("CLASSES", [_literal(name) for name in card.classes]),
-        mean=_tuple("MEAN", [repr(float(value)) for value in card.mean]),
-        std=_tuple("STD", [repr(float(value)) for value in card.std]),
-        params=price.params,
-        dense_layers=price.linear_layers,
-        shape=", ".join(map(str, architecture.input_shape)),
-        num_classes=architecture.num_classes,
-        layers="\n".join(map(_layer_line, lower(architecture))),
+    """The text of model.py: clean for ruff's default settings, made of nothing but the architecture and the card.
+
+    Of a data set that torchvision has, it can also judge its weights and train itself.
+    """
+    price, known = cost(architecture), {"mnist": MNIST, **TORCHVISION}.get(card.dataset)
+    shape = ", ".join(map(str, architecture.input_shape))
+    parts = [
+        NETWORK.substitute(
+            docstring=_docstring(architecture, card, runs=known is not None),
+            imports=CHECK_IMPORTS if known is None else COMMAND_IMPORTS,
+            input_shape=architecture.input_shape,
+            classes=_tuple("CLASSES", [_literal(name) for name in card.classes]),
+            mean=_tuple("MEAN", [repr(float(value)) for value in card.mean]),
+            std=_tuple("STD", [repr(float(value)) for value in card.std]),
+            params=f"{price.params:_}",
+            dense_layers=price.linear_layers,
+            constants="" if known is None else _constants(card),
+            shape=shape,
+            num_classes=architecture.num_classes,
+            layers="\n".join(map(_layer_line, lower(architecture))),
+        )
+    ]
+    if known is None:
+        parts.append(CHECK)
+    else:
+        parts += [_training(known, architecture), COMMANDS.substitute()]
+    return "".join(parts)
+
+
+def _constants(card: ModelCard) -> str:
+    recipe, change = card.recipe, card.recipe.augmentation
+    return CONSTANTS.substitute(
+        test_accuracy=f"TEST_ACCURACY = {card.test_accuracy!r}",
+        epochs=recipe.epochs,
+        batch_size=recipe.batch_size,
+        learning_rate=recipe.learning_rate,
+        warmup=recipe.warmup,
+        momentum=recipe.momentum,
+        weight_decay=recipe.weight_decay,
+        ema_decay=recipe.ema_decay,
+        rotation=change.rotation,
+        shift=change.shift,
+        scale=change.scale,
+        shear=change.shear,
     )
 
 
-def _docstring(architecture: Architecture, card: ModelCard) -> str:
-    price, recipe, change = cost(architecture), card.recipe, card.recipe.augmentation
-    test = "the test set was not read for this network"
-    if card.test_accuracy is not None:
-        test = f"test {100 * card.test_accuracy:.2f} % ({card.n_test:,} images)"
-    activations = f"activations in {card.precision}; " if card.precision else ""
+def _training(source: TorchvisionSet, architecture: Architecture) -> str:
+    channels = architecture.input_shape[0]
+    options = [f'{name}="{value}"' for name, value in source.options]
+    images = "torch.as_tensor(data.data).permute(0, 3, 1, 2)" if channels > 1 else "data.data.unsqueeze(1)"
+    return TRAINING.substitute(
+        shape=", ".join(map(str, architecture.input_shape)),
+        constructor=source.constructor,
+        options=", ".join([*options, "train=train"]),
+        images=f"{images}.transpose(2, 3)" if source.on_their_side else images,
+    )
+
+
+def _accuracy(card: ModelCard) -> str:
+    """What is known of the accuracy, the most trustworthy first."""
+    recipe = card.recipe
+    said = []
+    if card.test is None:
+        said.append("the test set was not read for this network")
+    else:
+        said.append(f"test {_spread(card.test)} ({card.n_test:,} images)")
+        if card.test.n > 1 and card.test_accuracy is not None:
+            said.append(f"these weights {100 * card.test_accuracy:.2f} %")
+    if card.rerun is not None:
+        said.append(f"validation on fresh seeds {_spread(card.rerun)} ({card.n_val:,} images)")
+        said.append(f"the search score that chose it {100 * card.search_accuracy:.2f} %")
+    else:
+        said.append(f"validation {100 * card.search_accuracy:.2f} % ({card.n_val:,} images), which chose it, one run")
     end = "final" if card.epochs == recipe.epochs else "stopped after"
+    return f"{'; '.join(said)}. All of {end} epoch {card.epochs} of {recipe.epochs}."
+
+
+def _spread(accuracies: Spread) -> str:
+    if accuracies.sd is None:
+        return f"{100 * accuracies.mean:.2f} %, n\xa0=\xa01"
+    return f"{100 * accuracies.mean:.2f} ± {100 * accuracies.sd:.2f} % (mean ± sd, n\xa0=\xa0{accuracies.n} seeds)"
+
+
+def _docstring(architecture: Architecture, card: ModelCard, *, runs: bool) -> str:
+    price, recipe, change = cost(architecture), card.recipe, card.recipe.augmentation
+    precision = card.environment.get("precision")
+    activations = f"activations in {_plain(precision)}; " if precision else ""
+    seeds = f"seed {card.seeds[0]}" + (f" (the others {', '.join(map(str, card.seeds[1:]))})" if card.seeds[1:] else "")
+    usage = "`python model.py` loads weights.safetensors and checks the network"
+    if runs:
+        usage += (
+            "; with --evaluate it also repeats their accuracy on the test images, and with --train it trains itself "
+            "from scratch by the recipe (in float32) on all the training images, on images that torchvision finds or "
+            "downloads"
+        )
     paragraphs = (
         f'"""Convolutional network for {_plain(card.dataset)}: {architecture.num_classes} classes, '
         f"{price.params:,} parameters.",
-        f"Accuracy: validation {100 * card.val_accuracy:.2f} % ({card.n_val:,} images), {test}, one run, n\xa0=\xa01, "
-        f"{end} epoch {card.epochs} of {recipe.epochs}.",
+        f"Accuracy: {_accuracy(card)}",
         f"Cost of one image: {price.macs:,} multiply-accumulates (MACs), {price.peak_activation_bytes:,} bytes of "
         f"activations at the peak (float32); fully connected layers: {price.linear_layers or 'none'}. "
         f"Receptive field: {price.receptive_field} pixels.",
@@ -142,8 +164,9 @@ def _docstring(architecture: Architecture, card: ModelCard) -> str:
         f"linearly to 0; weights averaged with a decay of {recipe.ema_decay:g} per step; images turned by up to "
         f"{change.rotation:g} degrees, shifted by up to {change.shift:g} pixels, scaled by up to "
         f"{100 * change.scale:g} % and sheared by up to {change.shear:g}.",
-        f"Origin: study '{_plain(card.study)}', trial {card.trial}, seed {card.seed}; {_plain(card.versions)}.",
-        "`python model.py` loads weights.safetensors and checks the network.",
+        f"Origin: study '{_plain(card.study)}', trial {card.trial}; trained on {card.n_train:,} images, {seeds}; "
+        f"{_plain(versions(card.environment))}.",
+        f"{usage}.",
     )
     tied = (text.replace(" %", "\xa0%") for text in paragraphs)  # a per cent sign stays with its number
     filled = "\n\n".join(textwrap.fill(text, WIDTH, break_on_hyphens=False) for text in tied)

@@ -1,16 +1,17 @@
-"""Where a search stands, as values: what the scheduler tells and the console shows."""
+"""Where a search stands, as values: what a scheduler tells and the console shows."""
 
 from dataclasses import dataclass
 
 from nas.sampling import Ledger
+from nas.spread import Spread
 from nas.study import TrialRecord
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Running:
-    """A trial in a worker; the accuracy is that of its last finished epoch."""
+    """A training in a worker; the accuracy is that of its last finished epoch."""
 
-    number: int
+    label: str  # such as its trial's number
     notation: str
     params: int
     epoch: int
@@ -20,16 +21,39 @@ class Running:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """Where a search stands; `news` is what just happened: a milestone, or an epoch of a trial that goes on."""
+    """What has been trained and what is left; `news` is what just happened: a milestone, or an epoch of a training."""
 
-    trained: int
+    done: int
     total: int
-    stopped_early: int
     failed: int
     epochs: int  # trained so far, in the whole study
-    ledger: Ledger
     running: tuple[Running, ...]
-    best: tuple[TrialRecord, ...]
     seconds_left: float | None
     news: str
     milestone: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchProgress(Progress):
+    """Of the trials of a search."""
+
+    stopped_early: int
+    ledger: Ledger
+    best: tuple[TrialRecord, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """What one network's runs on several seeds have come to; no accuracy before the first has finished."""
+
+    label: str
+    notation: str
+    params: int
+    accuracy: Spread | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunProgress(Progress):
+    """Of full trainings outside the search."""
+
+    standings: tuple[Standing, ...]

@@ -60,17 +60,23 @@ class TorchvisionSet:
     constructor: str
     options: tuple[tuple[str, str], ...] = ()
     input_shape: tuple[int, int, int] = (1, 28, 28)
+    on_their_side: bool = False  # images that are transposed
     folder: str
     files: tuple[str, ...] = tuple(MNIST_SHA256)
 
 
+MNIST = TorchvisionSet(constructor="MNIST", folder="MNIST/raw")  # for whoever has not this package
 _EMNIST_FILES = tuple(f"emnist-balanced-{name}".replace("t10k", "test") for name in MNIST_SHA256)
 _CIFAR10_FILES = (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch", "batches.meta")
 TORCHVISION = {
     "fashion_mnist": TorchvisionSet(constructor="FashionMNIST", folder="FashionMNIST/raw"),
     "kmnist": TorchvisionSet(constructor="KMNIST", folder="KMNIST/raw"),
     "emnist": TorchvisionSet(
-        constructor="EMNIST", options=(("split", "balanced"),), folder="EMNIST/raw", files=_EMNIST_FILES
+        constructor="EMNIST",
+        options=(("split", "balanced"),),
+        on_their_side=True,
+        folder="EMNIST/raw",
+        files=_EMNIST_FILES,
     ),
     "cifar10": TorchvisionSet(
         constructor="CIFAR10", input_shape=(3, 32, 32), folder="cifar-10-batches-py", files=_CIFAR10_FILES
@@ -160,7 +166,7 @@ def _load_torchvision(dataset: Dataset, source: TorchvisionSet, *, train: bool) 
         ) from error
     pixels = torch.as_tensor(data.data)
     pixels = pixels.permute(0, 3, 1, 2) if pixels.dim() == 4 else pixels.unsqueeze(1)
-    if dataset.name == "emnist":  # its letters lie on their side, mirrored
+    if source.on_their_side:
         pixels = pixels.transpose(2, 3)
     images = Images(images=pixels.contiguous(), labels=torch.as_tensor(data.targets, dtype=torch.int64))
     return images, tuple(data.classes)

@@ -1,14 +1,16 @@
 """python -m nas.search: search for the best network of a space within its limits."""
 
 import argparse
-import shlex
 import signal
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from nas.commands import this_command
+from nas.cost import cost
 from nas.errors import UserError
 from nas.options import (
     DONE,
@@ -26,11 +28,12 @@ from nas.options import (
 from nas.pruning import DEFAULT_PRUNER, PRUNERS, make_pruner
 from nas.sampling import MAX_PROPOSALS, FeasibleSampler, Ledger, Reason, probe
 from nas.space import SearchSpace, known_spaces, load_space, restrict, space_name
-from nas.storage import StudyLocation, locate, writing
+from nas.storage import StudyLocation, command_line, locate, writing
 from nas.study import SAMPLERS, digests, make_sampler, records, settings
 
 if TYPE_CHECKING:  # torch takes seconds to import, and --help needs none of it
-    from nas.scheduler import Plan
+    from nas.progress import Progress
+    from nas.trials import Plan
 
 DESCRIPTION = """\
 Search for the best network of a search space within its limits, and write it as source code.
@@ -93,7 +96,19 @@ def parser() -> argparse.ArgumentParser:
     how.add_argument("--seed", metavar="N", type=natural, default=0, help="of everything drawn (default: 0)")
     how.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
     how.add_argument("--jobs", metavar="N", type=positive, help="workers (default: one per core, or one per GPU)")
-    how.add_argument("--timeout", metavar="SECONDS", type=positive_seconds, help="begin no trial after this time")
+    how.add_argument("--timeout", metavar="SECONDS", type=positive_seconds, help="search no longer than this")
+    final = options.add_argument_group("after the search")
+    final.add_argument(
+        "--finalists",
+        metavar="K",
+        type=natural,
+        default=4,
+        help="trials as good as the best, trained again on fresh seeds (default: 4; 0: none)",
+    )
+    final.add_argument("--final-seeds", metavar="S", type=positive, default=3, help="fresh seeds of each (default: 3)")
+    final.add_argument(
+        "--baseline", action="store_true", help="train the network to beat, too, by the winner's recipe and seeds"
+    )
     how.add_argument("--dry-run", action="store_true", help="train nothing; say what the space holds and costs")
     loudness = how.add_mutually_exclusive_group()
     loudness.add_argument(
@@ -143,7 +158,7 @@ def plan_of(args: argparse.Namespace, space: SearchSpace) -> "Plan":
     """
     from nas.data import load_training
     from nas.readers import Dataset
-    from nas.scheduler import Plan
+    from nas.trials import Plan
     from nas.workers import devices
 
     dataset = Dataset(name=space.dataset, input_shape=space.input_shape, data_dir=args.data_dir)
@@ -160,7 +175,17 @@ def plan_of(args: argparse.Namespace, space: SearchSpace) -> "Plan":
         constraints=space.constraints,
         seed=args.seed,
         timeout=args.timeout,
+        later_epochs=later_epochs(args, space),
     )
+
+
+def later_epochs(args: argparse.Namespace, space: SearchSpace) -> float:
+    """What the final runs take, in epochs of a trial; those of the network to beat cost as its MACs."""
+    runs = (args.finalists + 1) * args.final_seeds if args.finalists else 0
+    if args.finalists and args.baseline and space.baseline is not None:
+        macs = cost(space.baseline).macs
+        runs += args.final_seeds * macs / (space.constraints.max_macs or macs)
+    return runs * space.recipe.epochs
 
 
 def search(args: argparse.Namespace, space: SearchSpace, location: StudyLocation, console: Console) -> int:
@@ -168,26 +193,36 @@ def search(args: argparse.Namespace, space: SearchSpace, location: StudyLocation
     import torch
 
     from nas.console import follow
-    from nas.results import finish
-    from nas.scheduler import Scheduler
+    from nas.data import fingerprint
+    from nas.results import Effort, finish
+    from nas.trials import Search
 
     torch.set_num_threads(1)  # the workers have the cores; measured beside them: gp proposes five times as fast
     plan = plan_of(args, space)
     wanted = settings(space, seed=args.seed, sampler=args.sampler, pruner=args.pruner)
-    with writing(location, wanted) as study:
+    wanted["training_images"] = fingerprint(plan.dataset)
+    effort = Effort(finalists=args.finalists, seeds=args.final_seeds, baseline=args.baseline)
+    if effort.baseline and space.baseline is None:
+        raise UserError(f"--baseline: the search space {args.space!r} names no network to beat; set its baseline")
+
+    def show(events: "Iterator[Progress]", title: str) -> None:
+        follow(events, title, console, args.verbosity)
+
+    goal = {name: getattr(args, name) for name in ("trials", "finalists", "final_seeds", "baseline")}
+    with writing(location, wanted, this_command(command_line("nas.search", location), plan.devices, goal)) as study:
         sampler = FeasibleSampler(make_sampler(args.sampler, args.seed), space, args.seed, seen=digests(study))
         study.pruner = make_pruner(args.pruner, space.recipe.epochs)
-        scheduler = Scheduler(study, location, plan, sampler)
+        trials = Search(study, location, plan, sampler)
         trained = sum(record.trained for record in records(study))
         if trained and args.verbosity >= 0:
             to_go = max(0, args.trials - trained)
             console.print(
                 f"study {location.name} goes on: {trained} of {args.trials} trained, {to_go} to go", markup=False
             )
-        follow(scheduler.events(), headline(space, location), console, args.verbosity)
-        winner = finish(study, location, space, plan.dataset, console)
-        if scheduler.exhausted is not None:
-            print(diagnosis(scheduler.exhausted), file=sys.stderr)
+        show(trials.events(), headline(space, location))
+        winner = finish(study, location, space, plan, effort, console, show)
+        if trials.exhausted is not None:
+            print(diagnosis(trials.exhausted), file=sys.stderr)
         if winner is None:
             print("No network was trained to the end, so there is no winner; trials.csv says why.", file=sys.stderr)
         return DONE if winner is not None else NOTHING_FEASIBLE
@@ -219,7 +254,7 @@ def main() -> int:
             return search(args, space, location, console)
         dry_run(args, space, console)
     except KeyboardInterrupt:
-        again = shlex.join(["python", "-m", "nas.search", *sys.argv[1:]])
+        again = command_line("nas.search", location)
         print(f"Interrupted; nothing finished is lost. Go on with: {again}", file=sys.stderr)
         return INTERRUPTED
     return DONE

@@ -4,7 +4,9 @@ Passwords in storage URLs are never shown.
 """
 
 import json
+import shlex
 import shutil
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -16,12 +18,15 @@ import optuna
 from filelock import AcquireReturnProxy, FileLock, Timeout
 from optuna.exceptions import ExperimentalWarning, StorageInternalError
 
+from nas.commands import Command, commands, remember
 from nas.errors import UserError
 
 if TYPE_CHECKING:  # SQLAlchemy takes half the time of --help, which needs none of it
     from sqlalchemy.engine import URL
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+PROBE_SECONDS = 1.0  # that a run waits for a lock: `is_being_worked_on` holds it for much less
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +45,10 @@ class StudyLocation:
     def weights_path(self, trial: int) -> Path:
         """The averaged weights of a trial after its last epoch."""
         return self.folder / "weights" / f"{trial:05d}.safetensors"
+
+    def run_weights_path(self, run: int) -> Path:
+        """The same of a final run."""
+        return self.folder / "weights" / f"final-{run:05d}.safetensors"
 
 
 def locate(name: str, output_dir: Path, storage: str | None) -> StudyLocation:
@@ -83,6 +92,12 @@ def _parse(storage: str) -> "URL":
 def _sqlite_file(location: StudyLocation) -> Path | None:
     url = _parse(location.storage)
     return Path(url.database) if url.get_backend_name() == "sqlite" and url.database else None
+
+
+def command_line(module: str, location: StudyLocation) -> str:
+    """What was typed, without the password that a storage URL may hold."""
+    arguments = (argument.replace(location.storage, location.public_storage) for argument in sys.argv[1:])
+    return shlex.join(["python", "-m", module, *arguments])
 
 
 @contextmanager
@@ -194,9 +209,34 @@ def _told_of_folder_errors(location: StudyLocation) -> Iterator[None]:
 def _acquire(lock: Path, location: StudyLocation) -> AcquireReturnProxy[FileLock]:
     """Held until the `with` of it ends; the operating system lets go of it when a run dies."""
     try:
-        return FileLock(lock).acquire(timeout=0)
+        return FileLock(lock).acquire(timeout=PROBE_SECONDS)
     except Timeout as error:
-        raise UserError(f"study {location.name!r} is being worked on by another run; wait for it or stop it") from error
+        raise UserError(
+            f"study {location.name!r} is being worked on by {_owner(location)}; wait for it or stop it"
+        ) from error
+
+
+def _owner(location: StudyLocation) -> str:
+    """Who holds the lock, which is whose command came last."""
+    with suppress(UserError):  # it has not made the study yet
+        if known := commands(open_study(location)):
+            return str(known[-1])
+    return "another run"
+
+
+def is_being_worked_on(location: StudyLocation) -> bool:
+    """Whether a run is alive that writes the study.
+
+    It tries the locks for a moment, for which a run that is just starting waits.
+    """
+    locks = [location.folder / "lock", _lock_beside_database(location)]
+    for lock in locks:
+        if lock is not None and lock.exists():
+            try:
+                FileLock(lock).acquire(timeout=0).lock.release()
+            except Timeout:
+                return True
+    return False
 
 
 def _lock_beside_database(location: StudyLocation) -> Path | None:
@@ -208,13 +248,19 @@ def _lock_beside_database(location: StudyLocation) -> Path | None:
 
 
 @contextmanager
-def writing(location: StudyLocation, wanted: dict[str, Any]) -> Iterator[optuna.Study]:
-    """The study of this name, made if missing, for the one run that may write it.
+def writing(
+    location: StudyLocation, wanted: dict[str, Any] | None, command: Command | None = None
+) -> Iterator[optuna.Study]:
+    """The study of this name, for the one command that may write it and that it will remember.
+
+    It is made if missing, unless `wanted`, the settings, is None.
 
     Raises:
         UserError: the folder cannot be written, the storage cannot be used, the study was made with other settings or
             by another program, or another run works on it; a folder made for it is removed again.
     """
+    if wanted is None:
+        open_study(location)
     with ExitStack() as held:
         with ExitStack() as undo:
             with _told_of_folder_errors(location):
@@ -230,6 +276,8 @@ def writing(location: StudyLocation, wanted: dict[str, Any]) -> Iterator[optuna.
                     if not lock.exists():
                         undo.callback(lock.unlink, missing_ok=True)
                     held.enter_context(_acquire(lock, location))
-                study = _create_or_resume(location, wanted)
+                study = open_study(location) if wanted is None else _create_or_resume(location, wanted)
+                if command is not None:
+                    remember(study, command)
             undo.pop_all()
         yield study

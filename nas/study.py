@@ -115,10 +115,11 @@ def ask(study: optuna.Study, sampler: FeasibleSampler, seed: int) -> optuna.Tria
     return optuna.Trial(study, study._storage.create_new_trial(study._study_id, template))
 
 
-def report_epoch(trial: optuna.Trial, curve: Sequence[Mapping[str, float]]) -> None:
+def report_epoch(trial: optuna.Trial, curve: Sequence[Mapping[str, Any]]) -> None:
     """Tell the study of a trial's latest epoch; `curve` holds all so far, each with the numbers of an EpochReport."""
     trial.set_user_attr("curve", list(curve))
-    trial.report(curve[-1]["val_accuracy"], int(curve[-1]["epoch"]))
+    if curve[-1]["val_accuracy"] is not None:
+        trial.report(curve[-1]["val_accuracy"], int(curve[-1]["epoch"]))
 
 
 def in_flight(study: optuna.Study, number: int) -> optuna.Trial:
@@ -127,29 +128,63 @@ def in_flight(study: optuna.Study, number: int) -> optuna.Trial:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TrialRecord:
-    """A trial as the study tells it; accuracy and loss are those of its last epoch, on the validation images."""
+class Record:
+    """A training as its Optuna trial tells it; accuracy and loss are of its last epoch, on the validation images."""
 
     number: int
     state: TrialState
     candidate: Candidate
     params: int
     macs: int
-    receptive_field: int
     seed: int
-    ledger: Ledger  # of the proposals that led to it
-    epochs: int
-    val_accuracy: float | None
-    val_loss: float | None
+    curve: Sequence[Mapping[str, Any]]  # the numbers of each epoch's EpochReport
     seconds: float | None
-    precision: str | None  # of the activations; None before the trial's end
+    environment: Mapping[str, str]  # see nas.environment; empty before its end
     reason: str
-    suggestions: dict[str, Any]
 
     @property
     def notation(self) -> str:
         """The architecture in one line."""
         return notation(self.candidate.architecture)
+
+    @property
+    def epochs(self) -> int:
+        """How many were trained."""
+        return len(self.curve)
+
+    @property
+    def val_accuracy(self) -> float | None:
+        """None before the first epoch, and when no images were held out."""
+        return self.curve[-1]["val_accuracy"] if self.curve else None
+
+    @property
+    def val_loss(self) -> float | None:
+        """None as the accuracy is."""
+        return self.curve[-1]["val_loss"] if self.curve else None
+
+    @property
+    def precision(self) -> str | None:
+        """Of the activations in training, such as bfloat16; None before the end."""
+        return self.environment.get("precision")
+
+    @property
+    def title(self) -> str:
+        """What it is called in a sentence."""
+        return f"trial {self.number}"
+
+    @property
+    def label(self) -> str:
+        """What it is called in a table."""
+        return str(self.number)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialRecord(Record):
+    """A trial of the search."""
+
+    receptive_field: int
+    ledger: Ledger  # of the proposals that led to it
+    suggestions: dict[str, Any]
 
     @property
     def trained(self) -> bool:
@@ -174,11 +209,9 @@ def read_trial(trial: FrozenTrial) -> TrialRecord | None:
         receptive_field=price.receptive_field,
         seed=attributes["seed"],
         ledger=_read_ledger(attributes["ledger"]),
-        epochs=trial.last_step or 0,
-        val_accuracy=trial.intermediate_values[trial.last_step] if trial.last_step else None,
-        val_loss=attributes.get("val_loss"),
+        curve=attributes.get("curve", ()),
         seconds=attributes.get("seconds"),
-        precision=attributes.get("precision"),
+        environment=attributes.get("environment", {}),
         reason=attributes.get("reason", ""),
         suggestions=trial.params,
     )
@@ -195,7 +228,7 @@ def digests(study: optuna.Study) -> set[str]:
     return {trial.user_attrs["digest"] for trial in study.get_trials(deepcopy=False) if "digest" in trial.user_attrs}
 
 
-def ranked(trials: list[TrialRecord]) -> list[TrialRecord]:
+def ranked(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
     """The trials trained to the end, best first: by accuracy, then lower loss, then fewer parameters."""
     complete = [trial for trial in trials if trial.state is TrialState.COMPLETE]
     return sorted(complete, key=lambda t: (-(t.val_accuracy or 0), t.val_loss or 0, t.params))

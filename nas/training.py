@@ -8,7 +8,7 @@ import copy
 import itertools
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import safetensors.torch
@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from nas.architecture import Candidate
 from nas.constraints import Constraints
 from nas.data import TrainingData, load_training, prepare
+from nas.environment import environment
 from nas.execution import activation_dtype, faster, training_form
 from nas.network import build, check_built
 from nas.optimizer import SGD, FlatState, WeightAverage, learning_rate
@@ -36,12 +37,13 @@ class DivergedError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingJob:
-    """All that decides a training."""
+    """All that decides a training; `hold_out=False` trains on the validation images, too."""
 
     candidate: Candidate
     constraints: Constraints
     dataset: Dataset
     seed: int
+    hold_out: bool = True
     device: str = "cpu"
 
 
@@ -50,11 +52,11 @@ class EpochReport:
     """One epoch, counted from 1; `weights` are the averaged weights after it, as safetensors bytes."""
 
     epoch: int
-    precision: str  # of the activations, such as bfloat16
     train_loss: float
-    val_loss: float
-    val_accuracy: float
+    val_loss: float | None  # None, as val_accuracy: no images are held out
+    val_accuracy: float | None
     seconds: float
+    environment: Mapping[str, str]  # see nas.environment
     weights: bytes
 
 
@@ -117,7 +119,7 @@ class Training:
     def __init__(self, job: TrainingJob) -> None:
         self.recipe = job.candidate.recipe
         self.device = torch.device(job.device)
-        self.data = load_training(job.dataset)
+        self.data = load_training(job.dataset, hold_out=job.hold_out)
         self.steps_per_epoch = len(self.data.train) // min(self.recipe.batch_size, len(self.data.train))
         torch.manual_seed(job.seed)  # initial weights and dropout
         self._generator = torch.Generator().manual_seed(job.seed)  # order and augmentation
@@ -160,17 +162,24 @@ class Training:
             total = sum((self.step(*batch) for batch in self.batches()), torch.zeros((), device=self.device))
             train_loss = float(total) / self.steps_per_epoch
             _require_finite("training", train_loss, epoch)
-            score = evaluate(faster(self.averaged), self.data.validation, self.data, self.device)
-            _require_finite("validation", score.loss, epoch)
+            score = self._validated(epoch)
             yield EpochReport(
                 epoch=epoch,
-                precision=str(self.dtype).removeprefix("torch."),
                 train_loss=train_loss,
-                val_loss=score.loss,
-                val_accuracy=score.accuracy,
+                val_loss=score.loss if score else None,
+                val_accuracy=score.accuracy if score else None,
                 seconds=time.perf_counter() - started,
+                environment=environment(self.device, self.dtype),
                 weights=weights_of(self.averaged),
             )
+
+    def _validated(self, epoch: int) -> Score | None:
+        """None when no images are held out."""
+        if not len(self.data.validation):
+            return None
+        score = evaluate(faster(self.averaged), self.data.validation, self.data, self.device)
+        _require_finite("validation", score.loss, epoch)
+        return score
 
 
 def train(job: TrainingJob) -> Iterator[EpochReport]:

@@ -1,0 +1,117 @@
+"""The choice among the best trials, on fresh seeds; and what the chosen network is worth on the test images.
+
+One score chose each of the best trials, so it flatters them. On fresh seeds they are compared again on the validation
+images. Then the winner is trained on all the training images, and only then the test images are opened.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from nas.architecture import Architecture, Candidate
+from nas.runs import Run, RunRecord, Stage, accuracies
+from nas.sampling import derive_seed
+from nas.spread import Spread, binomial_sd, least_difference, pooled_sd, spread
+from nas.study import TrialRecord, ranked
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Noise:
+    """The deviation of one network's validation accuracy from seed to seed; n accuracies measured it.
+
+    Without a measurement, that of one score by the choice of the images.
+    """
+
+    sd: float
+    n: float  # infinite: computed, not measured
+
+    @property
+    def least_difference(self) -> float:
+        """What two single scores must differ by to mean something (95 %)."""
+        return least_difference(self.sd, self.n)
+
+
+def noise(runs: Sequence[RunRecord], accuracy: float, n_val: int) -> Noise:
+    """As `python -m nas.noise` measured it, or else the binomial deviation at this accuracy on so many images."""
+    measured = [run for run in runs if run.run.stage == "noise"]
+    groups = [spread(accuracies(measured, c)) for c in {run.candidate for run in measured} if accuracies(measured, c)]
+    sd = pooled_sd(groups)
+    if sd is None:
+        return Noise(sd=binomial_sd(accuracy, n_val), n=float("inf"))
+    return Noise(sd=sd, n=1 + sum(group.n - 1 for group in groups))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finalist:
+    """A trial that could not be told apart from the best, and its accuracies on fresh seeds."""
+
+    record: TrialRecord
+    rerun: Spread
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Winner:
+    """The chosen network; accuracies on the test images are of its `models`, or of the trial itself without any."""
+
+    record: TrialRecord
+    finalists: tuple[Finalist, ...]  # best mean first; none when the stage is off
+    models: tuple[RunRecord, ...]  # trained on all the training images, in the order of their seeds
+    test: Spread
+    n_test: int
+    baseline: Spread | None  # of the network to beat on the test images, on the same seeds
+    noise: Noise
+
+    @property
+    def rerun(self) -> Spread | None:
+        """Its accuracy on the validation images on fresh seeds."""
+        return next((f.rerun for f in self.finalists if f.record.number == self.record.number), None)
+
+
+def finalists(trials: Sequence[TrialRecord], count: int, least_difference: float) -> list[TrialRecord]:
+    """The best trials trained to the end, at most `count`, whose accuracies do not differ from the best one's."""
+    best_first = ranked(trials)
+    best = best_first[0].val_accuracy or 0
+    return [t for t in best_first[:count] if best - (t.val_accuracy or 0) < least_difference]
+
+
+def runs_of(trials: Sequence[TrialRecord], stage: Stage, seeds: int, study_seed: int) -> list[Run]:
+    """Each trial's candidate on the same fresh seeds."""
+    return [
+        Run(stage=stage, trial=trial.number, candidate=trial.candidate, seed=seed)
+        for seed in fresh_seeds(stage, seeds, study_seed)
+        for trial in trials
+    ]
+
+
+def fresh_seeds(stage: Stage, count: int, study_seed: int) -> list[int]:
+    """The first so many seeds of a stage: not those of any trial, and more of them begin with the same."""
+    return [derive_seed(study_seed, stage, index) for index in range(count)]
+
+
+def final_runs(winner: TrialRecord, baseline: Architecture | None, seeds: int, study_seed: int) -> list[Run]:
+    """Of the winner, and with the same recipe and seeds of the network to beat; that one first, as it takes longest."""
+    rivals = [] if baseline is None else [Candidate(architecture=baseline, recipe=winner.candidate.recipe)]
+    chosen = fresh_seeds("final", seeds, study_seed)
+    return [
+        *(Run(stage="final", trial=None, candidate=rival, seed=seed) for rival in rivals for seed in chosen),
+        *runs_of([winner], "final", seeds, study_seed),
+    ]
+
+
+def best_of(contenders: Sequence[Finalist], noise: Noise) -> Finalist:
+    """The best mean; of those within one standard error of it, the one with the fewest parameters.
+
+    The standard error is that of the best one's mean, with the deviation of all the finalists pooled (Breiman et al.,
+    Classification and Regression Trees, 1984, 3.4.3, the 1 SE rule); with one seed each, that of `noise`.
+    """
+    best = max(contenders, key=lambda finalist: finalist.rerun.mean)
+    sd = pooled_sd(finalist.rerun for finalist in contenders)
+    error = (noise.sd if sd is None else sd) / best.rerun.n**0.5
+    tied = [finalist for finalist in contenders if finalist.rerun.mean >= best.rerun.mean - error]
+    return min(tied, key=lambda finalist: (finalist.record.params, -finalist.rerun.mean))
+
+
+def compared(trials: Sequence[TrialRecord], reruns: Sequence[RunRecord]) -> list[Finalist]:
+    """The trials with their accuracies in these runs, best mean first; one all of whose runs failed is left out."""
+    scored = [(trial, accuracies(reruns, trial.candidate)) for trial in trials]
+    found = [Finalist(record=trial, rerun=spread(known)) for trial, known in scored if known]
+    return sorted(found, key=lambda finalist: -finalist.rerun.mean)
