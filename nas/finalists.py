@@ -70,7 +70,7 @@ def finalists(trials: Sequence[TrialRecord], count: int, least_difference: float
     """The best trials trained to the end, at most `count`, whose accuracies do not differ from the best one's."""
     best_first = ranked(trials)
     best = best_first[0].val_accuracy or 0
-    return [t for t in best_first[:count] if best - (t.val_accuracy or 0) < least_difference]
+    return [t for t in best_first[:count] if best - (t.val_accuracy or 0) <= least_difference]
 
 
 def runs_of(trials: Sequence[TrialRecord], stage: Stage, seeds: int, study_seed: int) -> list[Run]:

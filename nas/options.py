@@ -2,13 +2,15 @@
 
 import argparse
 import os
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn, TypeAlias
 
 from nas.errors import UserError
-from nas.storage import StudyLocation, locate
+from nas.storage import StudyLocation, command_line, locate
 
 DONE, NOTHING_FEASIBLE, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
@@ -86,9 +88,39 @@ def add_data_dir(parser: Options) -> None:
     parser.add_argument("--data-dir", metavar="DIR", help="folder of torchvision's data sets (default: ~/.cache/nas)")
 
 
+def add_workers(parser: Options) -> None:
+    """The options that say what trains."""
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
+    parser.add_argument("--jobs", metavar="N", type=positive, help="workers (default: one per core, or one per GPU)")
+
+
+def add_loudness(parser: Options) -> None:
+    """The options that say how much is printed meanwhile."""
+    loudness = parser.add_mutually_exclusive_group()
+    loudness.add_argument(
+        "-q", "--quiet", dest="verbosity", action="store_const", const=-1, default=0, help="no progress"
+    )
+    loudness.add_argument("-v", "--verbose", dest="verbosity", action="store_const", const=1, help="every epoch")
+
+
 def existing_location(args: argparse.Namespace) -> StudyLocation:
     """Where the study that `--study-name` names lives."""
     return locate(args.study_name, args.output_dir, args.storage)
+
+
+def _interrupt(signum: int, frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+@contextmanager
+def resumable(module: str, location: StudyLocation) -> Iterator[None]:
+    """Ctrl+C and SIGTERM end the command with status 130, and with the line that continues it."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        yield
+    except KeyboardInterrupt:
+        print(f"Interrupted; nothing finished is lost. Go on with: {command_line(module, location)}", file=sys.stderr)
+        raise SystemExit(INTERRUPTED) from None
 
 
 def run(command: Callable[[], int]) -> NoReturn:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import optuna
 import safetensors.torch
@@ -368,6 +369,16 @@ def _plain_text(table: Table) -> str:
     return "\n".join(line.rstrip() for line in capture.get().splitlines())
 
 
+def write_tables(study: optuna.Study, location: StudyLocation) -> list[Path]:
+    """Every trial and, where there are any, every final run; the files."""
+    write_whole(location.folder / TRIALS, trials_csv(records(study)))
+    runs = run_records(study)
+    if not runs:
+        return [location.folder / TRIALS]
+    write_whole(location.folder / RUNS, _runs_csv(runs))
+    return [location.folder / TRIALS, location.folder / RUNS]
+
+
 def finish(
     study: optuna.Study,
     location: StudyLocation,
@@ -378,7 +389,7 @@ def finish(
     show: Show,
 ) -> Winner | None:
     """Choose, read the test set, export, and write the tables; None when there is no winner."""
-    write_whole(location.folder / TRIALS, trials_csv(records(study)))
+    write_tables(study, location)
     winner = choose(study, location, space, plan, effort, show)
     if winner is None:
         return None
@@ -386,10 +397,7 @@ def finish(
     export_winner(study, location, winner, plan.dataset, best)
     text = summary(study, location, winner, space, load_training(plan.dataset))
     write_whole(best / SUMMARY, text)
-    written = [best / MODEL, best / WEIGHTS, best / SUMMARY, location.folder / TRIALS]
-    if runs := run_records(study):
-        write_whole(location.folder / RUNS, _runs_csv(runs))
-        written.append(location.folder / RUNS)
+    written = [best / MODEL, best / WEIGHTS, best / SUMMARY, *write_tables(study, location)]
     console.print(text, markup=False, highlight=False, soft_wrap=True)
     console.print("written: " + ", ".join(map(str, written)), markup=False, highlight=False, soft_wrap=True)
     return winner

@@ -1,7 +1,6 @@
 """python -m nas.search: search for the best network of a space within its limits."""
 
 import argparse
-import signal
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -14,15 +13,17 @@ from nas.cost import cost
 from nas.errors import UserError
 from nas.options import (
     DONE,
-    INTERRUPTED,
     NOTHING_FEASIBLE,
     Parser,
     add_data_dir,
     add_location,
+    add_loudness,
+    add_workers,
     fraction,
     natural,
     positive,
     positive_seconds,
+    resumable,
     run,
 )
 from nas.pruning import DEFAULT_PRUNER, PRUNERS, make_pruner
@@ -94,8 +95,7 @@ def parser() -> argparse.ArgumentParser:
     how.add_argument("--sampler", choices=SAMPLERS, default="tpe", help="who proposes candidates (default: tpe)")
     how.add_argument("--pruner", choices=PRUNERS, default=DEFAULT_PRUNER, help="who stops trials (default: rungs)")
     how.add_argument("--seed", metavar="N", type=natural, default=0, help="of everything drawn (default: 0)")
-    how.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
-    how.add_argument("--jobs", metavar="N", type=positive, help="workers (default: one per core, or one per GPU)")
+    add_workers(how)
     how.add_argument("--timeout", metavar="SECONDS", type=positive_seconds, help="search no longer than this")
     final = options.add_argument_group("after the search")
     final.add_argument(
@@ -110,11 +110,7 @@ def parser() -> argparse.ArgumentParser:
         "--baseline", action="store_true", help="train the network to beat, too, by the winner's recipe and seeds"
     )
     how.add_argument("--dry-run", action="store_true", help="train nothing; say what the space holds and costs")
-    loudness = how.add_mutually_exclusive_group()
-    loudness.add_argument(
-        "-q", "--quiet", dest="verbosity", action="store_const", const=-1, default=0, help="no progress"
-    )
-    loudness.add_argument("-v", "--verbose", dest="verbosity", action="store_const", const=1, help="every epoch")
+    add_loudness(how)
     return options
 
 
@@ -144,10 +140,6 @@ def headline(space: SearchSpace, location: StudyLocation) -> str:
         f"{space.recipe.epochs} epochs",
     ]
     return f"study {location.name} on {space.dataset} · {' · '.join(part for part in parts if part)}"
-
-
-def _interrupt(signum: int, frame: object) -> None:
-    raise KeyboardInterrupt
 
 
 def plan_of(args: argparse.Namespace, space: SearchSpace) -> "Plan":
@@ -244,19 +236,14 @@ def main() -> int:
     name = space_name(args.space) if args.study_name is None else args.study_name
     location = locate(name, args.output_dir, args.storage)
     console = Console(highlight=False)
-    signal.signal(signal.SIGTERM, _interrupt)
     feasible, ledger = probe(space, args.seed, draws=MAX_PROPOSALS, until_feasible=True)
     if not feasible:
         print(diagnosis(ledger), file=sys.stderr)
         return NOTHING_FEASIBLE
-    try:
+    with resumable("nas.search", location):
         if not args.dry_run:
             return search(args, space, location, console)
         dry_run(args, space, console)
-    except KeyboardInterrupt:
-        again = command_line("nas.search", location)
-        print(f"Interrupted; nothing finished is lost. Go on with: {again}", file=sys.stderr)
-        return INTERRUPTED
     return DONE
 
 

@@ -19,6 +19,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from nas.architecture import Candidate, digest, from_json, notation, to_json
 from nas.constraints import Constraints
 from nas.cost import cost
+from nas.errors import UserError
 from nas.pruning import PrunerName
 from nas.sampling import FeasibleSampler, Ledger, NearestMiss, RepeatedTPESampler, derive_seed
 from nas.space import SearchSpace
@@ -56,9 +57,21 @@ def _sample_digest(space: SearchSpace) -> str:
     return hashlib.sha256(" ".join(drawn).encode()).hexdigest()[:12]
 
 
+def settings_of(study: optuna.Study) -> dict[str, Any]:
+    """What the study was made with, as `settings` gives it.
+
+    Raises:
+        UserError: the study was made by another program.
+    """
+    stored: dict[str, Any] | None = study.user_attrs.get("settings")
+    if stored is None:
+        raise UserError(f"study {study.study_name!r} was made by another program; give another --study-name")
+    return stored
+
+
 def constraints_of(study: optuna.Study) -> Constraints:
     """The limits that the study was made with."""
-    stored = study.user_attrs["settings"]["constraints"]
+    stored = settings_of(study)["constraints"]
     return Constraints(**{**stored, "forbid": tuple(stored["forbid"])})
 
 

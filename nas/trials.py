@@ -14,7 +14,7 @@ from nas.readers import Dataset
 from nas.sampling import FeasibleSampler, Ledger, NothingFeasibleError
 from nas.scheduler import Flight, Scheduler, keep
 from nas.storage import StudyLocation
-from nas.study import TrialRecord, ask, in_flight, ranked, read_trial, records, total_ledger
+from nas.study import TrialRecord, ask, in_flight, ranked, read_trial, records, settings_of, total_ledger
 from nas.training import TrainingJob
 from nas.workers import LocalWorker, Worker
 
@@ -36,7 +36,7 @@ class Plan:
 
 def dataset_of(study: optuna.Study, data_dir: str | None) -> Dataset:
     """The data set that the study was made with; `data_dir` is where torchvision's files are on this machine."""
-    stored = study.user_attrs["settings"]
+    stored = settings_of(study)
     channels, height, width = stored["input_shape"]
     return Dataset(name=stored["dataset"], input_shape=(channels, height, width), data_dir=data_dir)
 

@@ -1,0 +1,120 @@
+"""python -m nas.retrain: train a trial again, and compare it with what the study says, epoch by epoch."""
+
+import argparse
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from nas.constraints import Constraints
+from nas.environment import differences
+from nas.errors import UserError
+from nas.options import DONE, Parser, add_data_dir, add_location, existing_location, natural, run
+from nas.runs import RunRecord, run_records
+from nas.storage import StudyLocation, open_study
+from nas.study import Record, constraints_of, records
+from nas.training import EpochReport, TrainingJob
+from nas.trials import dataset_of
+from nas.workers import LocalWorker, devices
+
+DIFFERENT = 1
+NUMBERS = ("train_loss", "val_loss", "val_accuracy")
+
+DESCRIPTION = """\
+Train a trial again with its own seed, and compare every epoch with what the study says: equal to the last digit on the
+same machine with the same versions, or else it says what is not the same. Nothing is written.
+
+exit status: 0 equal, 1 not equal, 2 bad input
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's options."""
+    options = Parser(
+        prog="python -m nas.retrain", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    options.add_argument("--study-name", metavar="NAME", default="mnist", help="the study (default: mnist)")
+    which = options.add_mutually_exclusive_group(required=True)
+    which.add_argument("--trial", metavar="N", type=natural, help="number of the trial")
+    which.add_argument("--final-run", metavar="N", type=natural, help="number of the final run, as in final_runs.csv")
+    options.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
+    add_location(options)
+    add_data_dir(options)
+    return options
+
+
+def chosen(known: list[Record], number: int, option: str, location: StudyLocation) -> Record:
+    """The training of this number, of which at least one epoch is known.
+
+    Raises:
+        UserError: there is none.
+    """
+    found = next((record for record in known if record.number == number and record.curve), None)
+    if found is None:
+        numbers = [record.number for record in known if record.curve]
+        held = f"{min(numbers)} to {max(numbers)}" if numbers else "none"
+        raise UserError(f"{option} {number}: study {location.name!r} has none such that was trained; it has {held}")
+    return found
+
+
+def retrained(job: TrainingJob, epochs: int) -> Iterator[EpochReport]:
+    """The first epochs of a training, in a process of its own."""
+    worker = LocalWorker()
+    try:
+        yield worker.start(job).result()
+        for _ in range(1, epochs):
+            yield worker.next().result()
+    finally:
+        worker.stop()
+
+
+def _line(before: Mapping[str, Any], now: EpochReport) -> str:
+    """An epoch in words: its numbers, and where they are not as they were."""
+    accuracy = "" if now.val_accuracy is None else f", validation accuracy {now.val_accuracy:.2%}"
+    said = f"epoch {now.epoch}: training loss {now.train_loss:.6f}{accuracy}"
+    changed = [f"{name} was {before[name]!r} and is {getattr(now, name)!r}" for name in changed_numbers(before, now)]
+    return f"{said}: {'; '.join(changed) or 'equal'}"
+
+
+def changed_numbers(before: Mapping[str, Any], now: EpochReport) -> list[str]:
+    """The names of an epoch's numbers that differ in any digit."""
+    return [name for name in NUMBERS if before[name] != getattr(now, name)]
+
+
+def main() -> int:
+    """The command; its exit status."""
+    args = parser().parse_args()
+    location = existing_location(args)
+    study = open_study(location)
+    is_trial = args.trial is not None
+    known: list[Record] = [*records(study)] if is_trial else [*run_records(study)]
+    number, option = (args.trial, "--trial") if is_trial else (args.final_run, "--final-run")
+    record = chosen(known, number, option, location)
+    to_beat = isinstance(record, RunRecord) and record.run.trial is None
+    job = TrainingJob(
+        candidate=record.candidate,
+        constraints=Constraints() if to_beat else constraints_of(study),
+        dataset=dataset_of(study, args.data_dir),
+        seed=record.seed,
+        hold_out=not (isinstance(record, RunRecord) and record.run.stage == "final"),
+        device=devices(args.device, 1)[0],
+    )
+    print(f"{record.title} again, {record.epochs} epochs with seed {record.seed}: {record.notation}", flush=True)
+    equal, last = 0, None
+    for before, now in zip(record.curve, retrained(job, record.epochs), strict=True):
+        print(_line(before, now), flush=True)
+        equal += not changed_numbers(before, now)
+        last = now
+    assert last is not None
+    if equal == record.epochs:
+        print(f"{record.epochs} of {record.epochs} epochs are equal to the last digit.")
+        return DONE
+    print(f"{record.epochs - equal} of {record.epochs} epochs differ.", file=sys.stderr)
+    if changed := list(differences(record.environment, last.environment)):
+        print(f"Not the same as then: {'; '.join(changed)}.", file=sys.stderr)
+    else:
+        print("Versions, processor and device are the same as then; have the images changed?", file=sys.stderr)
+    return DIFFERENT
+
+
+if __name__ == "__main__":
+    run(main)
