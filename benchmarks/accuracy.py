@@ -26,6 +26,7 @@ from search_spaces.mnist import RECIPE
 def ours(name: str, seed: int, epochs: int) -> float:
     """Of the averaged weights after the last epoch, as a fraction."""
     (last,) = deque(train(job(name, seed=seed, epochs=epochs)), maxlen=1)
+    assert last.val_accuracy is not None
     return last.val_accuracy
 
 

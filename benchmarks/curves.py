@@ -17,18 +17,18 @@ from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 
 from nas.console import follow
+from nas.environment import environment, versions
 from nas.errors import UserError
-from nas.export import versions
 from nas.files import write_whole
 from nas.options import positive, run
 from nas.pruning import make_pruner
 from nas.readers import Dataset
 from nas.sampling import FeasibleSampler
-from nas.scheduler import Plan, Scheduler
 from nas.space import load_space
 from nas.storage import locate, writing
 from nas.study import digests, make_sampler, settings
 from nas.training import EpochReport, Training, TrainingJob, evaluate
+from nas.trials import Plan, Search
 from nas.workers import LocalWorker, devices
 
 SEED = 1  # not that of the published search
@@ -91,7 +91,8 @@ def curves_of(trial: FrozenTrial) -> Curves:
 def text_of(table: list[Curves]) -> str:
     """JSON, one candidate a line."""
     lines = ",\n".join(json.dumps(asdict(curves)) for curves in table)
-    return f'{{"versions": {json.dumps(versions())},\n"candidates": [\n{lines}\n]}}\n'
+    told = json.dumps(versions(environment(torch.device("cpu"), torch.float32)))
+    return f'{{"versions": {told},\n"candidates": [\n{lines}\n]}}\n'
 
 
 def load() -> list[Curves]:
@@ -120,7 +121,7 @@ def main() -> int:
         plan = Plan(
             trials=candidates, devices=devices("cpu", None), dataset=dataset, constraints=space.constraints, seed=SEED
         )
-        follow(Scheduler(study, location, plan, sampler, make_worker).events(), "curves", Console(), verbosity=0)
+        follow(Search(study, location, plan, sampler, make_worker).events(), "curves", Console(), verbosity=0)
         write_whole(FILE, text_of([curves_of(trial) for trial in study.get_trials(states=(TrialState.COMPLETE,))]))
     return 0
 

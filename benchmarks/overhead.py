@@ -27,11 +27,11 @@ from nas.network import build
 from nas.options import positive, run
 from nas.pruning import DEFAULT_PRUNER, make_pruner
 from nas.sampling import FeasibleSampler, Proposal
-from nas.scheduler import Plan, Scheduler
 from nas.space import SearchSpace, load_space
 from nas.storage import StudyLocation, locate, writing
 from nas.study import SamplerName, ask, digests, make_sampler, report_epoch, settings
 from nas.training import EpochReport, TrainingJob, weights_of
+from nas.trials import Plan, Search
 from nas.workers import LocalWorker, devices
 
 SEED = 0
@@ -52,11 +52,11 @@ def instantly(job: TrainingJob) -> Iterator[EpochReport]:
     for epoch, accuracy in enumerate(curve(job.seed, job.candidate.recipe.epochs), 1):
         yield EpochReport(
             epoch=epoch,
-            precision="float32",
             train_loss=1 - accuracy,
             val_loss=1 - accuracy,
             val_accuracy=accuracy,
             seconds=0.0,
+            environment={},
             weights=weights,
         )
 
@@ -120,8 +120,8 @@ def measure(location: StudyLocation, space: SearchSpace, trials: int, measured: 
             seed=SEED,
         )
         ends: list[float] = []
-        for progress in Scheduler(study, location, plan, sampler, make_worker).events():
-            if progress.trained > trials + len(ends):
+        for progress in Search(study, location, plan, sampler, make_worker).events():
+            if progress.done > trials + len(ends):
                 ends.append(time.perf_counter())
     first = len(plan.devices)  # they wait for the start of the workers
     return Overhead(

@@ -119,16 +119,16 @@ def _accuracy(card: ModelCard) -> str:
     if card.test is None:
         said.append("the test set was not read for this network")
     else:
-        said.append(f"test {_spread(card.test)} ({card.n_test:,} images)")
+        said.append(f"test {_spread(card.test)}, {card.n_test:,} images")
         if card.test.n > 1 and card.test_accuracy is not None:
             said.append(f"these weights {100 * card.test_accuracy:.2f} %")
     if card.rerun is not None:
-        said.append(f"validation on fresh seeds {_spread(card.rerun)} ({card.n_val:,} images)")
+        said.append(f"validation on fresh seeds {_spread(card.rerun)}, {card.n_val:,} images")
         said.append(f"the search score that chose it {100 * card.search_accuracy:.2f} %")
     else:
-        said.append(f"validation {100 * card.search_accuracy:.2f} % ({card.n_val:,} images), which chose it, one run")
-    end = "final" if card.epochs == recipe.epochs else "stopped after"
-    return f"{'; '.join(said)}. All of {end} epoch {card.epochs} of {recipe.epochs}."
+        said.append(f"validation {100 * card.search_accuracy:.2f} %, n\xa0=\xa01, {card.n_val:,} images")
+    end = "After the final epoch," if card.epochs == recipe.epochs else "Stopped after epoch"
+    return f"{'; '.join(said)}. {end} {card.epochs} of {recipe.epochs}."
 
 
 def _spread(accuracies: Spread) -> str:

@@ -107,10 +107,11 @@ def count_correct(net: Net, images: torch.Tensor, labels: torch.Tensor) -> int:
     return sum(int((net(preprocess(x)).argmax(1) == y).sum()) for x, y in batches)
 
 
-def augment(images: torch.Tensor) -> torch.Tensor:
+def augment(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """Turn, shift, scale and shear each image at random; black comes into view."""
     limits = torch.tensor([math.radians(ROTATION), SHIFT, SHIFT, SCALE, SHEAR])
-    turn, right, down, scale, shear = ((2 * torch.rand(len(images), 5) - 1) * limits).T
+    drawn = 2 * torch.rand(len(images), 5, generator=generator) - 1
+    turn, right, down, scale, shear = (drawn * limits).T
     cos, sin = turn.cos() / (1 + scale), turn.sin() / (1 + scale)
     # where each pixel of the changed image comes from, in pixels from the centre
     rows = [cos + shear * sin, sin - shear * cos, -sin, cos]
@@ -129,7 +130,8 @@ def rate(progress: float) -> float:
 
 def train(images: torch.Tensor, labels: torch.Tensor, seed: int) -> Net:
     """A network trained from scratch; what is returned is the average of its weights."""
-    torch.manual_seed(seed)
+    torch.manual_seed(seed)  # initial weights and dropout
+    generator = torch.Generator().manual_seed(seed)  # order and augmentation
     net = Net().to(images.device).train()
     averaged = copy.deepcopy(net)
     kernels = [p for p in net.parameters() if p.ndim > 1]
@@ -146,10 +148,11 @@ def train(images: torch.Tensor, labels: torch.Tensor, seed: int) -> Net:
     step = 0
     for epoch in range(1, EPOCHS + 1):
         started, total = time.perf_counter(), 0.0
-        order = torch.randperm(len(labels))[: steps_per_epoch * size]
+        order = torch.randperm(len(labels), generator=generator)
+        order = order[: steps_per_epoch * size]
         for batch in order.to(images.device).split(size):
             step += 1
-            inputs = normalize(augment(images[batch].float() / 255))
+            inputs = normalize(augment(images[batch].float() / 255, generator))
             loss = F.cross_entropy(net(inputs), labels[batch])
             optimizer.zero_grad()
             loss.backward()

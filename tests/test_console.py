@@ -9,7 +9,7 @@ from optuna.trial import TrialState
 from rich.console import Console
 
 from nas.console import NORMAL, QUIET, VERBOSE, duration, follow, ledger_line, roughly, view
-from nas.progress import Progress, Running
+from nas.progress import Running, SearchProgress
 from nas.sampling import Ledger
 from nas.space import load_space
 from nas.study import TrialRecord
@@ -28,11 +28,9 @@ BEST = TrialRecord(
     receptive_field=3,
     seed=0,
     ledger=Ledger(proposals=1),
-    epochs=19,
-    val_accuracy=0.98765,
-    val_loss=0.1,
+    curve=[{"val_accuracy": 0.98765, "val_loss": 0.1}] * 19,
     seconds=1.0,
-    precision="float32",
+    environment={"precision": "float32"},
     reason="",
     suggestions={},
 )
@@ -40,31 +38,31 @@ BEST = TrialRecord(
 
 def progress(
     *,
-    trained: int = 3,
+    done: int = 3,
     news: str = "",
     milestone: bool = True,
     seconds_left: float | None = 754,
     notation: str = LONG,
-) -> Progress:
-    return Progress(
-        trained=trained,
+) -> SearchProgress:
+    return SearchProgress(
+        done=done,
         total=50,
         stopped_early=2,
         failed=1,
         epochs=1312,
         ledger=LEDGER,
         running=(
-            Running(number=8, notation=notation, params=19_999, epoch=0, epochs=19, val_accuracy=None),
-            Running(number=9, notation=notation, params=20, epoch=4, epochs=19, val_accuracy=0.9901),
+            Running(label="8", notation=notation, params=19_999, epoch=0, epochs=19, val_accuracy=None),
+            Running(label="9", notation=notation, params=20, epoch=4, epochs=19, val_accuracy=0.9901),
         ),
-        best=(BEST,) if trained else (),
+        best=(BEST,) if done else (),
         seconds_left=seconds_left,
         news=news,
         milestone=milestone,
     )
 
 
-def rendered(told: Progress, width: int, title: str = "study a") -> str:
+def rendered(told: SearchProgress, width: int, title: str = "study a") -> str:
     console = Console(file=io.StringIO(), width=width, record=True)
     console.print(view(title, told, 3723.4))
     return console.export_text()
@@ -87,10 +85,11 @@ def test_view_says_where_the_search_stands(width: int) -> None:
 
 
 def test_view_at_the_start_and_at_the_end() -> None:
-    start = rendered(progress(trained=0, seconds_left=None), 140)
+    start = rendered(progress(done=0, seconds_left=None), 140)
     assert "time left unknown yet" in start
     assert "none yet" in start
-    assert "elapsed, done" in rendered(progress(trained=50), 140)
+    assert "elapsed, done" in rendered(progress(done=50, seconds_left=0), 140)
+    assert "elapsed, about 13 min left" in rendered(progress(done=50), 140), "the final runs are still to come"
 
 
 def test_view_does_not_interpret_markup() -> None:
@@ -104,10 +103,10 @@ def test_ledger_line_without_rejections() -> None:
     assert ledger_line(Ledger(proposals=3)) == "0 of 3 proposals rejected before training"
 
 
-def told() -> Iterator[Progress]:
-    yield progress(trained=0, news="workers are starting", seconds_left=None)
-    yield progress(trained=1, news="trial 0: epoch 1 of 19, 97.00%", milestone=False)
-    yield progress(trained=50, news="trial 1: epoch 19 was its last", seconds_left=0)
+def told() -> Iterator[SearchProgress]:
+    yield progress(done=0, news="workers are starting", seconds_left=None)
+    yield progress(done=1, news="trial 0: epoch 1 of 19, 97.00%", milestone=False)
+    yield progress(done=50, news="trial 1: epoch 19 was its last", seconds_left=0)
 
 
 def followed(*, terminal: bool, verbosity: int) -> str:

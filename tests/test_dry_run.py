@@ -15,8 +15,8 @@ from nas.dry_run import DRAWS, dry_run, expected_epochs, size_histogram
 from nas.pruning import PRUNERS, PrunerName
 from nas.readers import Dataset
 from nas.sampling import probe
-from nas.scheduler import Plan
 from nas.space import load_space
+from nas.trials import Plan
 
 SPACE = load_space("mnist")
 

@@ -15,13 +15,16 @@ FILES = {file.stem: file for file in sorted(PACKAGE.glob("*.py"))}
 
 # Libraries with a home: no other module imports them.
 HOMES = {
-    "optuna": {"space", "pruning", "sampling", "storage", "study", "scheduler", "export", "results", "dry_run"},
+    "optuna": {
+        *("space", "pruning", "sampling", "storage", "study", "commands", "scheduler", "trials", "runs"),
+        *("export", "results", "dry_run", "noise", "status"),
+    },
     "optuna_dashboard": {"dashboard"},
-    "rich": {"console", "results", "dry_run", "search"},
+    "rich": {"console", "results", "dry_run", "search", "noise"},
     "ray": {"workers"},
 }
 WITHOUT_TORCH = ("errors", "recipe", "architecture", "cost", "constraints", "space")
-WITHOUT_OPTUNA = ("network", "execution", "optimizer", "readers", "data", "training")
+WITHOUT_OPTUNA = ("network", "execution", "environment", "optimizer", "readers", "data", "training")
 
 
 def imports(file: Path) -> set[str]:

@@ -20,15 +20,19 @@ from nas import export
 from nas.architecture import Architecture, Candidate, Conv, Head, MaxPool
 from nas.constraints import Constraints
 from nas.data import load_test
+from nas.finalists import noise
 from nas.network import build
+from nas.progress import Progress
 from nas.readers import Dataset
 from nas.recipe import Recipe
-from nas.results import TRIALS, choose, finish, verdict
+from nas.results import TRIALS, Effort, choose, finish, verdict
 from nas.sampling import FeasibleSampler
 from nas.space import SearchSpace, Trial
+from nas.spread import Spread
 from nas.storage import StudyLocation, locate, writing
-from nas.study import FinalScore, ask, digests, make_sampler, ranked, records, scores_on_test, settings
+from nas.study import ask, digests, make_sampler, ranked, records, report_epoch, scores_on_test, settings
 from nas.training import weights_of
+from nas.trials import Plan
 
 MNIST = Dataset(name="mnist", input_shape=(1, 28, 28))
 RECIPE = Recipe(epochs=3)
@@ -57,6 +61,14 @@ TRIALS_TOLD: list[tuple[list[float], float, TrialState]] = [
 ]
 
 
+def report(trial: optuna.Trial, accuracies: list[float], loss: float) -> None:
+    """As the scheduler does after each epoch, and in the end."""
+    curve = [{"epoch": i, "val_accuracy": accuracy, "val_loss": loss} for i, accuracy in enumerate(accuracies, 1)]
+    for epoch in range(1, len(curve) + 1):
+        report_epoch(trial, curve[:epoch])
+    trial.set_user_attr("environment", {"nas": "0.1.0", "precision": "float32"})
+
+
 @pytest.fixture(scope="module")
 def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[optuna.Study, StudyLocation]]:
     """A study whose trials have weights (untrained ones: what is tested here does not depend on them)."""
@@ -65,16 +77,21 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[optuna.Stud
         sampler = FeasibleSampler(make_sampler("random", 0), SPACE, 0, seen=set())
         for accuracies, loss, state in TRIALS_TOLD:
             trial = ask(study, sampler, 0)
-            for epoch, accuracy in enumerate(accuracies, 1):
-                trial.report(accuracy, epoch)
-            trial.set_user_attr("val_loss", loss)
-            trial.set_user_attr("precision", "float32")
+            report(trial, accuracies, loss)
             torch.manual_seed(trial.number)
             path = location.weights_path(trial.number)
             path.parent.mkdir(exist_ok=True)
             path.write_bytes(weights_of(build(records(study)[-1].candidate.architecture)))
             study.tell(trial, accuracies[-1] if state is TrialState.COMPLETE else None, state=state)
         yield study, location
+
+
+PLAN = Plan(trials=4, devices=("cpu",), dataset=MNIST, constraints=SPACE.constraints, seed=0)
+AS_IT_IS = Effort(finalists=0, seeds=3, baseline=False)
+
+
+def show(events: Iterator[Progress], title: str) -> None:
+    raise AssertionError(f"nothing is trained: {title}")
 
 
 _opened: list[str] = []
@@ -107,14 +124,14 @@ def finished(told: tuple[optuna.Study, StudyLocation]) -> Finished:
     for _ in range(2):
         output = io.StringIO()
         with opened_test_files() as opened:
-            finish(study, location, SPACE, MNIST, Console(file=output, width=200))
+            finish(study, location, SPACE, PLAN, AS_IT_IS, Console(file=output, width=200), show)
         result.said.append(output.getvalue())
         result.opened.append(opened)
     return result
 
 
 def test_winner_is_the_best_final_epoch_then_the_lower_loss(finished: Finished) -> None:
-    winner = choose(finished.study, finished.location, MNIST)
+    winner = choose(finished.study, finished.location, SPACE, PLAN, AS_IT_IS, show)
     assert winner is not None
     assert winner.record.number == 2
     assert [trial.number for trial in ranked(records(finished.study))] == [2, 1, 0]
@@ -147,7 +164,8 @@ def test_test_accuracy_is_that_of_the_exported_file(finished: Finished) -> None:
     assert stored["accuracy"] == pytest.approx(accuracy, abs=1e-12)
     assert (stored["trial"], stored["n"]) == (2, 10_000)
     for said in finished.said:
-        assert f"Test accuracy {accuracy:.2%} (10,000 images, read once, after the choice)." in said
+        assert f" {accuracy:.2%}   1 \n" in said.replace("\n", " \n")
+        assert "Test: 10,000 images, opened after the choice" in said
 
 
 def test_trials_csv_tells_what_the_study_tells(finished: Finished) -> None:
@@ -186,7 +204,7 @@ def test_export_of_a_stopped_trial_says_how_far_it_got(
         assert command(monkeypatch, location, "--trial", "3") == 0
     assert capsys.readouterr().out == f"written: {folder / 'model.py'}, {folder / 'weights.safetensors'}\n"
     text = " ".join((folder / "model.py").read_text().split())
-    assert "stopped after epoch 1 of 3" in text
+    assert "Stopped after epoch 1 of 3" in text
     assert "the test set was not read for this network" in text
     assert opened == []
 
@@ -230,21 +248,18 @@ def test_export_without_weights_is_one_sentence(
     ],
 )
 def test_verdict_says_how_sure_one_run_is(accuracy: float, target: float | None, text: str) -> None:
-    assert verdict(FinalScore(trial=0, loss=0.1, accuracy=accuracy, n=10_000), target) == text
+    assert verdict(Spread(mean=accuracy, sd=None, n=1), noise([], accuracy, 10_000), target) == text
 
 
 def test_a_longer_search_reads_the_test_images_for_its_new_winner_and_says_so(finished: Finished) -> None:
     study, location = finished.study, finished.location
     trial = ask(study, FeasibleSampler(make_sampler("random", 0), SPACE, 0, seen=digests(study)), 0)
-    for epoch in (1, 2, 3):
-        trial.report(0.9, epoch)
-    trial.set_user_attr("val_loss", 0.5)
-    trial.set_user_attr("precision", "float32")
+    report(trial, [0.9] * 3, 0.5)
     location.weights_path(trial.number).write_bytes(weights_of(build(records(study)[-1].candidate.architecture)))
     study.tell(trial, 0.9)
     output = io.StringIO()
     with opened_test_files() as opened:
-        finish(study, location, SPACE, MNIST, Console(file=output, width=200))
+        finish(study, location, SPACE, PLAN, AS_IT_IS, Console(file=output, width=200), show)
     assert len(opened) == 2
     assert list(scores_on_test(study)) == [2, 4]
-    assert "The test images were read before, for trials [2]." in output.getvalue()
+    assert "The test images were read before, for trial 2." in output.getvalue()

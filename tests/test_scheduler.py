@@ -21,14 +21,14 @@ from nas.architecture import digest
 from nas.cost import cost
 from nas.errors import UserError
 from nas.network import LimitBrokenError
-from nas.progress import Progress
+from nas.progress import Progress, SearchProgress
 from nas.readers import Dataset
 from nas.sampling import MAX_PROPOSALS, FeasibleSampler, Ledger, derive_seed
-from nas.scheduler import Plan, Scheduler
 from nas.space import SearchSpace
 from nas.storage import StudyLocation, locate, writing
 from nas.study import TrialRecord, digests, make_sampler, records, settings, total_ledger
 from nas.training import DivergedError, EpochReport, TrainingJob, train
+from nas.trials import Plan, Search
 from nas.workers import LocalWorker, Worker
 
 Answer = Callable[[TrainingJob, int], EpochReport]
@@ -45,11 +45,11 @@ def made_up(job: TrainingJob, epoch: int) -> EpochReport:
     weights = f"{job.seed} {epoch}".encode()
     return EpochReport(
         epoch=epoch,
-        precision="float32",
         train_loss=1 - accuracy,
         val_loss=2 - accuracy,
         val_accuracy=accuracy,
         seconds=0.5,
+        environment={"precision": "float32"},
         weights=weights,
     )
 
@@ -135,7 +135,7 @@ def scheduler(
     dataset: Dataset = NOWHERE,
     pruner: BasePruner | None = None,
     timeout: float | None = None,
-) -> Scheduler:
+) -> Search:
     """As a new run of the program makes it."""
     sampler = FeasibleSampler(make_sampler("random", SEED), space, SEED, seen=digests(desk.study))
     desk.study.pruner = pruner or NopPruner()
@@ -147,12 +147,19 @@ def scheduler(
         seed=SEED,
         timeout=timeout,
     )
-    return Scheduler(desk.study, desk.location, plan, sampler, make_worker)
+    return Search(desk.study, desk.location, plan, sampler, make_worker)
 
 
-def run(desk: Desk, make_worker: Callable[[], Worker], **options: Any) -> tuple[list[Progress], list[TrialRecord]]:
+def told(loop: Search) -> list[SearchProgress]:
+    """Every event of a loop."""
+    return [cast(SearchProgress, event) for event in loop.events()]
+
+
+def run(
+    desk: Desk, make_worker: Callable[[], Worker], **options: Any
+) -> tuple[list[SearchProgress], list[TrialRecord]]:
     """Every event of a run, and what the study says afterwards."""
-    return list(scheduler(desk, make_worker, **options).events()), records(desk.study)
+    return told(scheduler(desk, make_worker, **options)), records(desk.study)
 
 
 def seed_of(trial: int) -> int:
@@ -176,7 +183,7 @@ def test_scheduler_trains_exactly_as_many_as_asked(desk: Desk, trials: int, work
     assert len(workshop.made) == workers
     assert all(worker.stopped for worker in workshop.made)
     last = events[-1]
-    assert (last.trained, last.total, last.stopped_early, last.failed) == (trials, trials, 0, 0)
+    assert (last.done, last.total, last.stopped_early, last.failed) == (trials, trials, 0, 0)
     assert (last.epochs, last.running) == (EPOCHS * trials, ())
 
 
@@ -195,7 +202,7 @@ def test_stopped_and_diverged_trials_count_as_trained(desk: Desk) -> None:
         (TrialState.PRUNED, stopped, 1),
         (TrialState.COMPLETE, "", EPOCHS),
     ]
-    assert (events[-1].trained, events[-1].stopped_early, events[-1].failed) == (5, 2, 1)
+    assert (events[-1].done, events[-1].stopped_early, events[-1].failed) == (5, 2, 1)
     assert all(t.trained for t in trained)
 
 
@@ -212,7 +219,7 @@ def test_every_trial_has_its_weights_and_attributes(desk: Desk) -> None:
         assert attributes["seed"] == seed_of(trial.number)
         assert attributes["val_loss"] == reports[-1].val_loss
         assert attributes["seconds"] == 0.5 * last
-        assert attributes["precision"] == "float32"
+        assert attributes["environment"] == {"precision": "float32"}
         keys = ("epoch", "train_loss", "val_loss", "val_accuracy", "seconds")
         assert attributes["curve"] == [{key: getattr(report, key) for key in keys} for report in reports]
         assert {"notation", "macs", "receptive_field", "peak_activation_bytes", "digest"} <= attributes.keys()
@@ -250,7 +257,7 @@ def test_seconds_left_shrink_to_zero(desk: Desk) -> None:
 
 def test_seconds_left_are_those_of_the_last_trial_however_many_workers_wait(desk: Desk) -> None:
     events, _ = run(desk, Workshop(), trials=5, workers=4)
-    alone = [event for event in events if event.trained == 4 and event.running]
+    alone = [event for event in events if event.done == 4 and event.running]
     # three epochs of half a second each
     assert [event.seconds_left for event in alone] == [1.5, 1.0, 0.5]
 
@@ -303,7 +310,7 @@ def test_trial_whose_workers_always_die_is_given_up_and_replaced(desk: Desk) -> 
         (3, TrialState.COMPLETE, ""),
     ]
     assert not trained[1].trained
-    assert (events[-1].trained, events[-1].failed) == (3, 1)
+    assert (events[-1].done, events[-1].failed) == (3, 1)
 
 
 def test_three_such_trials_in_a_row_end_the_search(desk: Desk) -> None:
@@ -346,7 +353,7 @@ def test_trial_that_ends_a_search_does_not_end_the_next(desk: Desk, error: Excep
     assert (broken.state, broken.reason, broken.trained) == (TrialState.FAIL, reason, False)
     events, trained = run(desk, Workshop(breaks), trials=3)
     assert [t.number for t in trained if t.trained] == [0, 2, 3]
-    assert (events[-1].trained, events[-1].failed) == (3, 1)
+    assert (events[-1].done, events[-1].failed) == (3, 1)
 
 
 def test_what_the_person_can_mend_leaves_the_trial_to_be_trained(desk: Desk) -> None:
@@ -391,7 +398,7 @@ def test_interrupted_search_continues_to_the_same_end(tmp_path: Path, seen: int,
     assert events[-1].epochs == 6 * EPOCHS
 
 
-def interrupt(loop: Scheduler, seen: int) -> None:
+def interrupt(loop: Search, seen: int) -> None:
     """See so many events and close the iterator, which is what Ctrl+C comes to."""
     events = loop.events()
     for _ in range(seen):
@@ -432,7 +439,7 @@ def test_interrupted_trials_beyond_a_smaller_total_are_given_up(desk: Desk, tota
     assert [(t.state, t.reason) for t in trained] == [(TrialState.COMPLETE, "")] * total + [
         (TrialState.FAIL, "given up: the search was continued with fewer trials")
     ] * (6 - total)
-    assert sum(t.trained for t in trained) == events[-1].trained == total
+    assert sum(t.trained for t in trained) == events[-1].done == total
     assert events[-1].failed == 6 - total
 
 
@@ -466,8 +473,8 @@ def test_timeout_finishes_the_trials_begun(desk: Desk) -> None:
 def test_space_with_fewer_candidates_than_trials_ends_cleanly(desk: Desk) -> None:
     space = small_space(NOWHERE, most=3)  # (2, 2), (2, 3), (3, 2) and (3, 3)
     loop = scheduler(desk, Workshop(), trials=9, space=space)
-    (*_, last), trained = list(loop.events()), records(desk.study)
-    assert last.trained == 4
+    (*_, last), trained = told(loop), records(desk.study)
+    assert last.done == 4
     assert [t.state for t in trained] == [TrialState.COMPLETE] * 4
     assert desk.study.get_trials(states=(TrialState.RUNNING,)) == []
     assert last.ledger.reasons["duplicate"] == last.ledger.rejected > 1_000
@@ -481,7 +488,7 @@ def test_space_with_fewer_candidates_than_trials_ends_cleanly(desk: Desk) -> Non
 def test_space_without_a_feasible_candidate_tells_of_the_nearest_miss(desk: Desk) -> None:
     loop = scheduler(desk, Workshop(), space=small_space(NOWHERE, most=3, max_params=50))
     events = list(loop.events())
-    assert (events[-1].trained, records(desk.study)) == (0, [])
+    assert (events[-1].done, records(desk.study)) == (0, [])
     assert loop.exhausted is not None
     # 3×3 kernels 2·9 + 2·2·9, two batch normalizations of 2·2, classifier 2·10 + 10: 92
     assert str(loop.exhausted.nearest).endswith(": 92 params, 84.0 % over the limit of 50")

@@ -27,6 +27,7 @@ from nas.study import (
     ranked,
     read_trial,
     records,
+    report_epoch,
     settings,
     total_ledger,
 )
@@ -80,11 +81,11 @@ def test_described_trial_is_read_back(study: optuna.Study) -> None:
     candidate = SPACE.decode(PARAMS)
     ledger = Ledger(proposals=5, rejected=4, reasons={"max_params": 4})
     trial = described(study, PARAMS, ledger)
-    trial.report(0.5, 1)
-    trial.report(0.75, 2)
-    trial.set_user_attr("val_loss", 0.9)
+    curve = [{"epoch": 1, "val_accuracy": 0.5, "val_loss": 1.2}, {"epoch": 2, "val_accuracy": 0.75, "val_loss": 0.9}]
+    report_epoch(trial, curve[:1])
+    report_epoch(trial, curve)
     trial.set_user_attr("seconds", 2.5)
-    trial.set_user_attr("precision", "bfloat16")
+    trial.set_user_attr("environment", {"precision": "bfloat16"})
     study.tell(trial, 0.75)
     (record,) = records(study)
     assert record == TrialRecord(
@@ -96,14 +97,14 @@ def test_described_trial_is_read_back(study: optuna.Study) -> None:
         receptive_field=4 + 2 * 4,  # a pooling of 4, then two kernel steps of 4 pixels each
         seed=derive_seed(3, "training", 0),
         ledger=ledger,
-        epochs=2,
-        val_accuracy=0.75,
-        val_loss=0.9,
+        curve=curve,
         seconds=2.5,
-        precision="bfloat16",
+        environment={"precision": "bfloat16"},
         reason="",
         suggestions=PARAMS,
     )
+    assert (record.epochs, record.val_accuracy, record.val_loss, record.precision) == (2, 0.75, 0.9, "bfloat16")
+    assert study.trials[0].intermediate_values == {1: 0.5, 2: 0.75}
     assert record.notation == notation(candidate.architecture) == "p4 c4d5 | gap 1×1"
     assert digests(study) == {digest(candidate)}
     shown = study.trials[0].user_attrs
@@ -161,14 +162,15 @@ def test_records_count_what_was_trained(study: optuna.Study, state: TrialState, 
 def test_ranked_by_accuracy_then_loss_then_parameters(study: optuna.Study) -> None:
     trial = described(study, PARAMS, Ledger(proposals=1))
     study.tell(trial, 0.5)
-    base = replace(records(study)[0], val_loss=1.0)
-    best, lower_loss, fewer, more = (
-        replace(base, number=1, val_accuracy=0.99, val_loss=3.0, params=900),
-        replace(base, number=2, val_accuracy=0.98, val_loss=0.1, params=900),
-        replace(base, number=3, val_accuracy=0.98, val_loss=0.2, params=100),
-        replace(base, number=4, val_accuracy=0.98, val_loss=0.2, params=200),
-    )
-    stopped = replace(base, number=5, state=TrialState.PRUNED, val_accuracy=1.0)
+    base = records(study)[0]
+
+    def ended(number: int, accuracy: float, loss: float, params: int) -> TrialRecord:
+        curve = [{"epoch": 1, "val_accuracy": accuracy, "val_loss": loss}]
+        return replace(base, number=number, params=params, curve=curve)
+
+    best, lower_loss = ended(1, 0.99, 3.0, 900), ended(2, 0.98, 0.1, 900)
+    fewer, more = ended(3, 0.98, 0.2, 100), ended(4, 0.98, 0.2, 200)
+    stopped = replace(ended(5, 1.0, 1.0, 1), state=TrialState.PRUNED)
     assert ranked([more, stopped, lower_loss, fewer, best]) == [best, lower_loss, fewer, more]
 
 
