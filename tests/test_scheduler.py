@@ -4,16 +4,16 @@ import os
 import signal
 import time
 from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import BrokenExecutor, Future
+from concurrent.futures import BrokenExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
 import optuna
 import pytest
 import torch
-from helpers import small_space, write_mnist_folder
+from helpers import NOWHERE, Desk, Workshop, a_desk, made_up, small_space, write_mnist_folder
 from optuna.pruners import BasePruner, NopPruner
 from optuna.trial import TrialState
 
@@ -25,70 +25,15 @@ from nas.progress import Progress, SearchProgress
 from nas.readers import Dataset
 from nas.sampling import MAX_PROPOSALS, FeasibleSampler, Ledger, derive_seed
 from nas.space import SearchSpace
-from nas.storage import StudyLocation, locate, writing
+from nas.storage import locate, writing
 from nas.study import TrialRecord, digests, make_sampler, records, settings, total_ledger
 from nas.training import DivergedError, EpochReport, TrainingJob, train
 from nas.trials import Plan, Search
 from nas.workers import LocalWorker, Worker
 
-Answer = Callable[[TrainingJob, int], EpochReport]
-
-NOWHERE = Dataset(name="nowhere", input_shape=(1, 28, 28))  # the stand-in workers load nothing
 SPACE = small_space(NOWHERE)
 EPOCHS = SPACE.recipe.epochs
 SEED = 5
-
-
-def made_up(job: TrainingJob, epoch: int) -> EpochReport:
-    """A report that depends on the job and the epoch alone."""
-    accuracy = (job.seed % 1000) / 2000 + epoch / 10
-    weights = f"{job.seed} {epoch}".encode()
-    return EpochReport(
-        epoch=epoch,
-        train_loss=1 - accuracy,
-        val_loss=2 - accuracy,
-        val_accuracy=accuracy,
-        seconds=0.5,
-        environment={"precision": "float32"},
-        weights=weights,
-    )
-
-
-class InstantWorker:
-    """Answers at once, in this process: the reports of `answer`, or the exceptions that it raises."""
-
-    def __init__(self, answer: Answer = made_up) -> None:
-        self.answer = answer
-        self.stopped = False
-
-    def start(self, job: TrainingJob) -> Future[EpochReport]:
-        self.job, self.epoch = job, 0
-        return self.next()
-
-    def next(self) -> Future[EpochReport]:
-        assert not self.stopped
-        self.epoch += 1
-        future: Future[EpochReport] = Future()
-        try:
-            future.set_result(self.answer(self.job, self.epoch))
-        except Exception as error:
-            future.set_exception(error)
-        return future
-
-    def stop(self) -> None:
-        self.stopped = True
-
-
-class Workshop:
-    """Makes workers, and remembers them."""
-
-    def __init__(self, answer: Answer = made_up) -> None:
-        self.answer = answer
-        self.made: list[InstantWorker] = []
-
-    def __call__(self) -> Worker:
-        self.made.append(InstantWorker(self.answer))
-        return self.made[-1]
 
 
 class StopAfterFirstEpoch(BasePruner):
@@ -96,20 +41,6 @@ class StopAfterFirstEpoch(BasePruner):
 
     def prune(self, study: optuna.Study, trial: optuna.trial.FrozenTrial) -> bool:
         return trial.number % 2 == 1
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Desk:
-    """A study, and where its files go."""
-
-    study: optuna.Study
-    location: StudyLocation
-
-
-def a_desk(folder: Path, name: str = "study") -> Desk:
-    """With a study in memory, which is fifty times as fast as in a file."""
-    study = optuna.create_study(study_name=name, direction="maximize")
-    return Desk(study=study, location=StudyLocation(name=name, storage="", folder=folder / name))
 
 
 @contextmanager

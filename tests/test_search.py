@@ -20,8 +20,10 @@ import torch
 from optuna.trial import TrialState
 from PIL import Image
 
+from nas.commands import commands
 from nas.options import run
 from nas.readers import load_mnist
+from nas.runs import final_study, run_records
 from nas.search import main, parser
 from nas.storage import locate, open_study
 from nas.study import ranked, records
@@ -300,21 +302,42 @@ class Searches:
     """The same search twice: in three whole commands, and cut off by three signals."""
 
     straight_folder: Path
-    first: Ended  # --trials 3
+    first: Ended  # --trials 3, and none trained again
     best_of_three: str  # its model.py
     again: Ended  # the same command
-    continued: Ended  # --trials 5
+    continued: Ended  # --trials 5, with finalists
     cut_folder: Path
-    cuts: dict[signal.Signals, Cut]
+    cuts: list[Cut]
     completed: Ended
 
 
-def cut_off(folder: Path, marker: str, number: signal.Signals) -> Cut:
-    """Start a search and end it when it prints the marker: Ctrl+C reaches the whole group, the others one process."""
-    process = started(folder, "--trials", "5", "-v", storage=f"sqlite:///{folder}/elsewhere.db")
+AS_IT_IS = ("--finalists", "0")
+WITH_FINALISTS = ("--trials", "5", "--finalists", "2", "--final-seeds", "2")
+WINNER = r"is the winner: "
+CUTS = (  # what it prints before it is cut off: patterns that follow one another
+    (signal.SIGINT, ("trial 0: epoch 1 ",)),
+    (signal.SIGKILL, ("trial 0: epoch 2 ",)),
+    (signal.SIGTERM, (r"trial 1 (begins|continues)",)),
+    (signal.SIGKILL, ("trial 2: ",)),
+    (signal.SIGKILL, (r"trial 4 (begins|continues)",)),
+    (signal.SIGKILL, (r"finalists?, trained to the end",)),
+    (signal.SIGKILL, (r"seed \d+: epoch 2 ",)),
+    (signal.SIGKILL, (r"seed \d+: \d+\.\d\d%", r"seed \d+: epoch 1 ")),
+    (signal.SIGKILL, (WINNER,)),
+    (signal.SIGKILL, (WINNER, r"seed \d+: epoch 3 ")),
+    (signal.SIGKILL, (WINNER, r"seed \d+: \d+\.\d\d%")),
+)
+
+
+def cut_off(folder: Path, number: signal.Signals, patterns: tuple[str, ...]) -> Cut:
+    """Start a search and end it when it prints the last pattern: Ctrl+C reaches the group, the others one process."""
+    process = started(folder, *WITH_FINALISTS, "-v", storage=f"sqlite:///{folder}/elsewhere.db")
     assert process.stdout is not None
+    awaited = list(patterns)
     for line in process.stdout:
-        if marker in line:
+        if re.search(awaited[0], line):
+            del awaited[0]
+        if not awaited:
             break
     begun = time.perf_counter()
     if number is signal.SIGINT:
@@ -328,33 +351,26 @@ def cut_off(folder: Path, marker: str, number: signal.Signals) -> Cut:
 
 
 def straight(folder: Path) -> dict[str, Any]:
-    first = ended(started(folder, "--trials", "3"))
+    first = ended(started(folder, "--trials", "3", *AS_IT_IS))
     model = folder / "results" / "digits" / "best" / "model.py"
     text = model.read_text(encoding="utf-8") if model.exists() else first.err
-    again = ended(started(folder, "--trials", "3"))
+    again = ended(started(folder, "--trials", "3", *AS_IT_IS))
     return {
         "straight_folder": folder,
         "first": first,
         "best_of_three": text,
         "again": again,
-        "continued": ended(started(folder, "--trials", "5", "-q")),
+        "continued": ended(started(folder, *WITH_FINALISTS, "-q")),
     }
 
 
 def interrupted(folder: Path) -> dict[str, Any]:
-    cuts = {
-        number: cut_off(folder, marker, number)
-        for marker, number in (
-            ("trial 0: epoch 1 ", signal.SIGINT),
-            ("trial 0: epoch 2 ", signal.SIGKILL),
-            ("trial 1 begins", signal.SIGTERM),
-        )
-    }
+    cuts = [cut_off(folder, number, patterns) for number, patterns in CUTS]
     storage = f"sqlite:///{folder}/elsewhere.db"
     return {
         "cut_folder": folder,
         "cuts": cuts,
-        "completed": ended(started(folder, "--trials", "5", "--storage", storage)),
+        "completed": ended(started(folder, *WITH_FINALISTS, "--storage", storage)),
     }
 
 
@@ -376,9 +392,12 @@ def finished_study(folder: Path, storage: str | None = None) -> optuna.Study:
 def test_search_leaves_its_results(searches: Searches) -> None:
     assert (searches.first.status, searches.first.err) == (0, "")
     folder = searches.straight_folder / "results" / "digits"
+    runs = len(run_records(finished_study(searches.straight_folder)))
     assert {str(path.relative_to(folder)) for path in tree(folder) if path.is_file()} == {
         *("best/model.py", "best/weights.safetensors", "best/summary.txt", "trials.csv", "study.db", "lock"),
+        "final_runs.csv",
         *(f"weights/{number:05d}.safetensors" for number in range(5)),
+        *(f"weights/final-{number:05d}.safetensors" for number in range(runs)),
     }
     assert not any(path.name.startswith(".") for path in tree(folder))
 
@@ -412,13 +431,22 @@ def test_search_table_equals_the_study(searches: Searches) -> None:
         assert trial.candidate.architecture.head.kind != "linear"
 
 
-def test_search_exports_the_trial_ranked_first(searches: Searches) -> None:
-    folder = searches.straight_folder
-    best = ranked(records(finished_study(folder)))[0]
-    summary = (folder / "results" / "digits" / "best" / "summary.txt").read_text(encoding="utf-8")
-    assert f"Winner: trial {best.number}, {best.notation}\n" in summary
-    weights = folder / "results" / "digits" / "weights" / f"{best.number:05d}.safetensors"
-    assert (folder / "results/digits/best/weights.safetensors").read_bytes() == weights.read_bytes()
+def test_search_exports_the_first_final_model_of_the_winner(searches: Searches) -> None:
+    results = searches.straight_folder / "results" / "digits"
+    study = finished_study(searches.straight_folder)
+    first = next(record for record in run_records(study) if record.run.stage == "final")
+    assert first.run.trial in {trial.number for trial in ranked(records(study))[:2]}
+    summary = (results / "best" / "summary.txt").read_text(encoding="utf-8")
+    assert f"Winner: trial {first.run.trial}, {first.notation}\n" in summary
+    weights = results / "weights" / f"final-{first.number:05d}.safetensors"
+    assert (results / "best" / "weights.safetensors").read_bytes() == weights.read_bytes()
+
+
+def test_search_without_finalists_exports_the_best_trial_as_it_is(searches: Searches) -> None:
+    best = ranked(records(finished_study(searches.straight_folder))[:3])[0]
+    text = " ".join(searches.best_of_three.split())
+    assert f"trial {best.number}; trained on 277 images, seed {best.seed};" in text
+    assert f"Winner: trial {best.number}, " in searches.first.out
 
 
 def test_search_exports_a_file_that_runs_anywhere(searches: Searches, tmp_path: Path) -> None:
@@ -435,6 +463,18 @@ def test_search_run_again_trains_nothing_and_says_so(searches: Searches) -> None
     assert "workers are starting" not in searches.again.out
 
 
+def test_study_remembers_its_commands(searches: Searches) -> None:
+    known = commands(finished_study(searches.straight_folder))
+    options = [
+        command.line.removeprefix("python -m nas.search --space digits.py --jobs 1 --device cpu ") for command in known
+    ]
+    assert options == [*["--trials 3 --finalists 0"] * 2, "--trials 5 --finalists 2 --final-seeds 2 -q"]
+    assert known[-1].plan == {"trials": 5, "finalists": 2, "final_seeds": 2, "baseline": False}
+    assert known[-1].devices == ["cpu"]
+    assert set(known[-1].versions) == {"nas", "torch", "optuna", "python"}
+    assert len({command.process for command in known}) == 3
+
+
 def test_search_continues_to_a_larger_total_quietly(searches: Searches) -> None:
     assert (searches.continued.status, searches.continued.err) == (0, "")
     assert "of 5 trained" not in searches.continued.out
@@ -444,41 +484,49 @@ def test_search_continues_to_a_larger_total_quietly(searches: Searches) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_search_interrupted_says_how_to_go_on(searches: Searches, number: signal.Signals) -> None:
-    cut = searches.cuts[number]
-    again = "python -m nas.search --space digits.py --jobs 1 --device cpu --trials 5 -v"
+    (cut,) = (cut for cut, (sent, _) in zip(searches.cuts, CUTS, strict=True) if sent is number)
+    again = "python -m nas.search --space digits.py --jobs 1 --device cpu --trials 5 --finalists 2 --final-seeds 2 -v"
     assert cut.ended.err == f"Interrupted; nothing finished is lost. Go on with: {again}\n"
     assert cut.ended.status == 130
     assert cut.seconds < 5
 
 
 def test_search_killed_is_killed(searches: Searches) -> None:
-    assert searches.cuts[signal.SIGKILL].ended.status == -signal.SIGKILL
+    killed = [cut.ended.status for cut, (sent, _) in zip(searches.cuts, CUTS, strict=True) if sent is signal.SIGKILL]
+    assert len(killed) >= 5
+    assert set(killed) == {-signal.SIGKILL}
 
 
-def test_search_cut_off_three_times_ends_as_an_uninterrupted_one(searches: Searches) -> None:
+def without_times(attributes: dict[str, Any]) -> dict[str, Any]:
+    curve = [{name: value for name, value in epoch.items() if name != "seconds"} for epoch in attributes["curve"]]
+    return {**attributes, "curve": curve, "seconds": None}
+
+
+def test_search_cut_off_many_times_ends_as_an_uninterrupted_one(searches: Searches) -> None:
     assert (searches.completed.status, searches.completed.err) == (0, "")
-    assert re.search(r"trial 1 (begins|continues from its start): ", searches.completed.out)
-    storage = f"sqlite:///{searches.cut_folder}/elsewhere.db"
-    cut = finished_study(searches.cut_folder, storage)
-    whole_search = finished_study(searches.straight_folder)
+    assert "study digits goes on: 5 of 5 trained, 0 to go\n" in searches.completed.out
     assert not (searches.cut_folder / "results" / "digits" / "study.db").exists(), "the storage is elsewhere"
-    assert [trial.state for trial in cut.trials] == [trial.state for trial in whole_search.trials]
-    assert TrialState.RUNNING not in {trial.state for trial in cut.trials}
-    for ours, theirs in zip(cut.trials, whole_search.trials, strict=True):
-        assert (ours.params, ours.values, ours.intermediate_values) == (
-            *(theirs.params, theirs.values, theirs.intermediate_values),
-        )
-        curves = [
-            [{key: value for key, value in epoch.items() if key != "seconds"} for epoch in trial.user_attrs["curve"]]
-            for trial in (ours, theirs)
-        ]
-        assert curves[0] == curves[1]
-    for number in range(5):
-        paths = [
-            folder / "results" / "digits" / "weights" / f"{number:05d}.safetensors"
-            for folder in (searches.cut_folder, searches.straight_folder)
-        ]
-        assert paths[0].read_bytes() == paths[1].read_bytes()
+    cut = finished_study(searches.cut_folder, f"sqlite:///{searches.cut_folder}/elsewhere.db")
+    whole_search = finished_study(searches.straight_folder)
+    assert len(cut.trials) == 5
+    for ours, theirs in ((cut, whole_search), (final_study(cut), final_study(whole_search))):
+        assert TrialState.RUNNING not in {trial.state for trial in ours.trials}
+        for our, their in zip(ours.trials, theirs.trials, strict=True):
+            assert (our.state, our.params, our.values, our.intermediate_values) == (
+                *(their.state, their.params, their.values, their.intermediate_values),
+            )
+            assert without_times(our.user_attrs) == without_times(their.user_attrs)
+        assert ours.user_attrs.get("test_scores") == theirs.user_attrs.get("test_scores") or ours is cut
+
+
+def test_search_cut_off_many_times_leaves_the_same_files(searches: Searches) -> None:
+    ours, theirs = (
+        {path.relative_to(folder): path.read_bytes() for path in tree(folder) if path.is_file()}
+        for folder in (folder / "results" / "digits" for folder in (searches.cut_folder, searches.straight_folder))
+    )
+    for path in (Path("best/model.py"), *(path for path in theirs if path.suffix == ".safetensors")):
+        assert ours[path] == theirs[path], path
+    assert ours.keys() == theirs.keys() - {Path("study.db")}
 
 
 def test_search_of_a_space_with_two_networks_trains_both_and_says_why_it_ends(command: Command, tmp_path: Path) -> None:

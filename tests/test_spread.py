@@ -10,7 +10,9 @@ from nas.spread import Spread, binomial_sd, chance_of_reaching, least_difference
 
 def test_spread_of_known_numbers() -> None:
     found = spread([0.99, 0.992, 0.994])
-    assert found == Spread(mean=pytest.approx(0.992), sd=pytest.approx(0.002), n=3)
+    assert found.mean == pytest.approx(0.992)
+    assert found.sd == pytest.approx(0.002)
+    assert found.n == 3
     assert found.standard_error == pytest.approx(0.002 / math.sqrt(3))
     assert str(found) == "99.20 ± 0.20 %"
 

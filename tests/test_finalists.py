@@ -1,0 +1,374 @@
+"""Finalists on fresh seeds: who is one, who wins, and a whole search with real trainings, on one worker and on two."""
+
+import csv
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+from helpers import small_architecture, small_space, write_mnist_folder
+from optuna.trial import TrialState
+from rich.console import Console
+
+from nas import results
+from nas.architecture import Candidate, digest
+from nas.data import load_test, load_training
+from nas.finalists import Finalist, Noise, Winner, best_of, compared, final_runs, finalists, fresh_seeds, noise, runs_of
+from nas.network import build
+from nas.progress import Progress
+from nas.readers import Dataset, Images
+from nas.recipe import Recipe
+from nas.results import RUNS, TRIALS, Effort, choose, finish, verdict
+from nas.runs import Run, RunRecord, run_records
+from nas.sampling import FeasibleSampler, Ledger, derive_seed
+from nas.space import SearchSpace
+from nas.spread import Spread, spread
+from nas.storage import StudyLocation, locate, writing
+from nas.study import FinalScore, TrialRecord, digests, make_sampler, records, settings
+from nas.training import evaluate
+from nas.trials import Plan, Search
+
+SEED = 3
+
+
+def a_trial(number: int, accuracy: float, params: int = 100, state: TrialState = TrialState.COMPLETE) -> TrialRecord:
+    candidate = Candidate(architecture=small_architecture(number + 1), recipe=Recipe(epochs=1))
+    return TrialRecord(
+        number=number,
+        state=state,
+        candidate=candidate,
+        params=params,
+        macs=1,
+        seed=number,
+        curve=[{"val_accuracy": accuracy, "val_loss": 0.1}],
+        seconds=1.0,
+        environment={},
+        reason="",
+        receptive_field=1,
+        ledger=Ledger(),
+        suggestions={},
+    )
+
+
+def a_noise_run(seed: int, accuracy: float, trial: int = 0) -> RunRecord:
+    run = Run(stage="noise", trial=trial, candidate=a_trial(trial, 0).candidate, seed=seed)
+    return RunRecord(
+        number=seed,
+        state=TrialState.COMPLETE,
+        candidate=run.candidate,
+        params=1,
+        macs=1,
+        seed=seed,
+        curve=[{"val_accuracy": accuracy, "val_loss": 0.1}],
+        seconds=1.0,
+        environment={},
+        reason="",
+        run=run,
+        test=None,
+    )
+
+
+# who is a finalist
+
+
+def test_finalists_are_the_best_that_cannot_be_told_apart_from_the_best() -> None:
+    trials = [a_trial(i, accuracy) for i, accuracy in enumerate((0.990, 0.995, 0.994, 0.9931, 0.996))]
+    trials.append(a_trial(5, 0.999, state=TrialState.PRUNED))
+    assert [t.number for t in finalists(trials, 4, 0.0030)] == [4, 1, 2, 3]
+    assert [t.number for t in finalists(trials, 4, 0.0025)] == [4, 1, 2]
+    assert [t.number for t in finalists(trials, 2, 0.0030)] == [4, 1]
+    assert [t.number for t in finalists(trials, 4, 0.0)] == [4]
+
+
+def test_noise_is_binomial_until_it_is_measured() -> None:
+    computed = noise([], 0.994, 10_000)
+    assert computed.sd == pytest.approx(0.000772, abs=1e-6)
+    assert computed.n == float("inf")
+    assert computed.least_difference == pytest.approx(0.00214, abs=1e-5)
+    assert noise([a_noise_run(0, 0.99)], 0.994, 10_000) == computed, "one run has no deviation"
+    runs = [a_noise_run(i, accuracy) for i, accuracy in enumerate((0.990, 0.991, 0.992))]
+    measured = noise(runs, 0.994, 10_000)
+    assert measured.sd == pytest.approx(0.001)
+    assert measured.n == 3
+    assert measured.least_difference == pytest.approx(4.303 * 2**0.5 * 0.001, rel=1e-3)
+    both = noise([*runs, a_noise_run(7, 0.98, trial=1), a_noise_run(8, 0.98, trial=1)], 0.994, 10_000)
+    assert both.sd == pytest.approx((2e-6 / 3) ** 0.5)
+    assert both.n == 4
+
+
+def test_fresh_seeds_are_those_of_no_trial_and_begin_with_the_same() -> None:
+    seeds = fresh_seeds("finalist", 3, SEED)
+    assert fresh_seeds("finalist", 5, SEED)[:3] == seeds
+    others = [*fresh_seeds("final", 3, SEED), *fresh_seeds("noise", 3, SEED), *fresh_seeds("finalist", 3, SEED + 1)]
+    trials = [derive_seed(SEED, "training", number) for number in range(1000)]
+    assert len({*seeds, *others, *trials}) == 3 + 9 + 1000
+
+
+def test_every_finalist_runs_on_the_same_seeds() -> None:
+    runs = runs_of([a_trial(4, 0.9), a_trial(6, 0.9)], "finalist", 2, SEED)
+    first, second = fresh_seeds("finalist", 2, SEED)
+    assert [(run.trial, run.seed) for run in runs] == [(4, first), (6, first), (4, second), (6, second)]
+
+
+def test_the_network_to_beat_has_the_winners_recipe_and_seeds() -> None:
+    winner = a_trial(4, 0.9)
+    runs = final_runs(winner, small_architecture(9, 9), 2, SEED)
+    assert [(run.trial, run.seed) for run in runs] == [
+        (trial, seed) for trial in (None, 4) for seed in fresh_seeds("final", 2, SEED)
+    ]
+    assert {run.candidate.recipe for run in runs} == {winner.candidate.recipe}
+    assert final_runs(winner, None, 2, SEED) == runs[2:]
+
+
+# who wins
+
+
+def contenders(*told: tuple[int, float, float, int]) -> list[Finalist]:
+    """(trial, mean, sd, parameters)"""
+    return [
+        Finalist(record=a_trial(number, 0.99, params), rerun=Spread(mean=mean, sd=sd, n=4))
+        for number, mean, sd, params in told
+    ]
+
+
+def test_the_best_mean_wins_and_ties_go_to_fewer_parameters() -> None:
+    noise = Noise(sd=0.0004, n=float("inf"))
+    clear = contenders((0, 0.995, 0.0002, 900), (1, 0.9948, 0.0002, 100))  # a standard error of 0.0001
+    assert best_of(clear, noise).record.number == 0
+    tied = contenders((0, 0.995, 0.0004, 900), (1, 0.9948, 0.0004, 100), (2, 0.9947, 0.0004, 50))  # of 0.0002
+    assert best_of(tied, noise).record.number == 1
+    equal = contenders((0, 0.9949, 0.0004, 100), (1, 0.995, 0.0004, 100))
+    assert best_of(equal, noise).record.number == 1
+
+
+def test_with_one_seed_each_the_noise_decides_what_a_tie_is() -> None:
+    one = [
+        Finalist(record=a_trial(number, 0.99, params), rerun=spread([accuracy]))
+        for number, accuracy, params in ((0, 0.995, 900), (1, 0.9947, 100))
+    ]
+    assert best_of(one, Noise(sd=0.0002, n=5)).record.number == 0
+    assert best_of(one, Noise(sd=0.0004, n=5)).record.number == 1
+
+
+def test_a_finalist_all_of_whose_runs_failed_is_left_out() -> None:
+    trials = [a_trial(0, 0.99), a_trial(1, 0.98)]
+    assert [f.record.number for f in compared(trials, [a_noise_run(9, 0.97, trial=1)])] == [1]
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "target", "text"),
+    [
+        (
+            [0.994, 0.995, 0.996],
+            0.994,
+            "Target 99.40%: reached by the mean of n = 3 seeds, 1.7 standard errors above it. "
+            "A fresh seed reaches it with a chance of 76 %.",
+        ),
+        (
+            [0.9930, 0.9931],
+            0.9940,
+            "Target 99.40%: missed by the mean of n = 2 seeds, 19.0 standard errors below it. "
+            "A fresh seed reaches it with a chance of 3 %.",
+        ),
+        (
+            [0.995, 0.995],
+            0.994,
+            "Target 99.40%: reached by the mean of n = 2 seeds, no standard error to be had above it. "
+            "A fresh seed reaches it with a chance of more than 99 %.",
+        ),
+    ],
+)
+def test_verdict_on_several_seeds(accuracies: list[float], target: float, text: str) -> None:
+    assert verdict(spread(accuracies), Noise(sd=0.0008, n=float("inf")), target) == text
+
+
+# a whole search
+
+EFFORT = Effort(finalists=3, seeds=2, baseline=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Searched:
+    """A search and its end, twice, and what was seen meanwhile."""
+
+    location: StudyLocation
+    space: SearchSpace
+    plan: Plan
+    trials: list[TrialRecord]
+    runs: list[RunRecord]
+    winner: Winner
+    seen: list[str]  # stages, and when the test images were opened
+    said: str
+    again: list[str]
+    files: dict[str, bytes]
+
+
+@contextmanager
+def a_reader_that_counts(seen: list[str]) -> Iterator[None]:
+    """Writes down when the test images are opened."""
+
+    def counting(dataset: Dataset) -> Images:
+        seen.append("test images opened")
+        return load_test(dataset)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(results, "load_test", counting)
+        yield
+
+
+def searched(folder: Path, dataset: Dataset, workers: int) -> Searched:
+    space = replace(small_space(dataset, epochs=1), baseline=small_architecture(12, 12), target=0.1)
+    plan = Plan(trials=4, devices=("cpu",) * workers, dataset=dataset, constraints=space.constraints, seed=SEED)
+    location, seen, again = locate("study", folder, None), list[str](), list[str]()
+    with writing(location, settings(space, seed=SEED, sampler="random", pruner="none")) as study:
+        sampler = FeasibleSampler(make_sampler("random", SEED), space, SEED, seen=digests(study))
+        list(Search(study, location, plan, sampler).events())
+
+        def show(events: Iterator[Progress], title: str) -> None:
+            seen.append(title)
+            (*_, last) = events
+            seen.append(f"{last.done} of {last.total}")
+
+        output = io.StringIO()
+        with a_reader_that_counts(seen):
+            finish(study, location, space, plan, EFFORT, Console(file=output, width=200), show)
+        first = list(seen)
+        with a_reader_that_counts(again):
+            winner = choose(
+                study, location, space, plan, EFFORT, lambda events, _: again.extend(e.news for e in events)
+            )
+        assert winner is not None
+        return Searched(
+            location=location,
+            space=space,
+            plan=plan,
+            trials=records(study),
+            runs=run_records(study),
+            winner=winner,
+            seen=first,
+            said=output.getvalue(),
+            again=again,
+            files={path.name: path.read_bytes() for path in (location.folder / "weights").iterdir()},
+        )
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    return write_mnist_folder(tmp_path_factory.mktemp("images"))
+
+
+@pytest.fixture(scope="module")
+def search(tmp_path_factory: pytest.TempPathFactory, dataset: Dataset) -> Searched:
+    return searched(tmp_path_factory.mktemp("one"), dataset, 1)
+
+
+def test_the_test_images_are_opened_once_and_after_the_choice(search: Searched) -> None:
+    winner = search.winner.record.number
+    assert search.seen == [
+        "3 finalists, trained to the end on 2 fresh seeds each",
+        "6 of 6",
+        f"trial {winner} is the winner: trained on all the training images, judged on the test images",
+        "test images opened",
+        "4 of 4",
+    ]
+
+
+def test_a_finished_search_trains_and_reads_nothing_again(search: Searched) -> None:
+    assert search.again == ["nothing is left to train"] * 2
+
+
+def test_the_winner_has_the_best_mean_among_the_best_trials(search: Searched) -> None:
+    best = sorted(search.trials, key=lambda t: (-(t.val_accuracy or 0), t.val_loss or 0))[:3]
+    reruns: dict[str, list[float]] = {}
+    for run in search.runs:
+        if run.run.stage == "finalist":
+            assert run.val_accuracy is not None
+            reruns.setdefault(digest(run.candidate), []).append(run.val_accuracy)
+    assert set(reruns) == {digest(trial.candidate) for trial in best}
+    assert {len(accuracies) for accuracies in reruns.values()} == {2}
+    assert [f.rerun.mean for f in search.winner.finalists] == sorted(
+        (sum(accuracies) / 2 for accuracies in reruns.values()), reverse=True
+    )
+
+
+def test_final_models_are_judged_by_their_weights_on_the_test_images(search: Searched, dataset: Dataset) -> None:
+    final = [run for run in search.runs if run.run.stage == "final"]
+    assert [run.run.trial for run in final] == [None, None, *[search.winner.record.number] * 2]
+    data, test = load_training(dataset, hold_out=False), load_test(dataset)
+    assert (len(data.train), len(data.validation)) == (360, 0)
+    for run in final:
+        network = build(run.candidate.architecture)
+        network.load_state_dict(safetensors.torch.load(search.files[f"final-{run.number:05d}.safetensors"]))
+        score = evaluate(network, test, data, torch.device("cpu"))
+        assert run.test == FinalScore(trial=run.number, loss=score.loss, accuracy=score.accuracy, n=120)
+        assert run.val_accuracy is None
+    ours, theirs = ([r.test.accuracy for r in final if r.test and (r.run.trial is None) == rival] for rival in (0, 1))
+    assert search.winner.test == spread(ours)
+    assert search.winner.baseline == spread(theirs)
+
+
+def test_the_exported_weights_are_those_of_the_first_seed(search: Searched) -> None:
+    first = search.winner.models[0]
+    assert first.seed == fresh_seeds("final", 2, SEED)[0]
+    exported = search.location.folder / "best" / "weights.safetensors"
+    assert exported.read_bytes() == search.files[f"final-{first.number:05d}.safetensors"]
+    text = " ".join((search.location.folder / "best" / "model.py").read_text(encoding="utf-8").split())
+    assert f"seed {first.seed} (the others {search.winner.models[1].seed})" in text
+    assert f"test {search.winner.test} (mean ± sd, n = 2 seeds), 120 images" in text
+    assert f"these weights {100 * (first.accuracy or 0):.2f} %" in text
+    assert "trained on 360 images" in text
+
+
+def test_the_summary_tells_the_story_in_one_table(search: Searched) -> None:
+    winner, text = search.winner, search.said
+    rows = {line.strip().split("  ")[0]: " ".join(line.split()) for line in text.splitlines()}
+    best = winner.record
+    assert best.val_accuracy is not None
+    assert winner.baseline is not None
+    row = f"trial {best.number}, the winner {best.params} {best.val_accuracy:.2%} {winner.rerun} 2 {winner.test} 2"
+    assert rows[f"trial {best.number}, the winner"] == row
+    rival = sum(p.numel() for p in build(small_architecture(12, 12)).parameters())
+    assert rows["network to beat"] == f"network to beat {rival:,} – – – {winner.baseline} 2"
+    assert sum(name.startswith("trial ") for name in rows) >= 3, "the other finalists have rows, too"
+    assert verdict(winner.test, winner.noise, 0.1) in text
+    assert text.count("On fresh seeds the winner ") == 1
+    assert "Against the network to beat, trained by the same recipe on the same seeds: " in text
+
+
+def test_tables_list_trials_and_final_runs_apart(search: Searched) -> None:
+    trials, runs = (
+        list(csv.DictReader((search.location.folder / name).read_text(encoding="utf-8").splitlines()))
+        for name in (TRIALS, RUNS)
+    )
+    assert len(trials) == 4
+    assert [row["stage"] for row in runs] == ["finalist"] * 6 + ["final"] * 4
+    assert [row["trial"] for row in runs[6:]] == ["", "", *[str(search.winner.record.number)] * 2]
+    for row, run in zip(runs, search.runs, strict=True):
+        judged = row["test_accuracy"] if run.run.stage == "final" else row["val_accuracy"]
+        assert float(judged) == run.accuracy
+
+
+def without_times(record: TrialRecord | RunRecord) -> dict[str, Any]:
+    curve = [{name: value for name, value in epoch.items() if name != "seconds"} for epoch in record.curve]
+    return {"state": record.state, "seed": record.seed, "candidate": record.candidate, "curve": curve}
+
+
+def test_two_workers_give_the_results_of_one(
+    search: Searched, dataset: Dataset, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    two = searched(tmp_path_factory.mktemp("two"), dataset, 2)
+    assert [without_times(trial) for trial in two.trials] == [without_times(trial) for trial in search.trials]
+
+    def in_order(runs: list[RunRecord]) -> list[tuple[Any, ...]]:
+        """With two workers, runs may be begun in the same order and end in another."""
+        return [(without_times(run), run.run, run.test and run.test.accuracy) for run in runs]
+
+    assert in_order(two.runs) == in_order(search.runs)
+    assert two.files == search.files
+    assert two.winner.record.number == search.winner.record.number
+    assert (two.winner.test, two.winner.baseline) == (search.winner.test, search.winner.baseline)
