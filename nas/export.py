@@ -35,7 +35,7 @@ from nas.network import build, check_built
 from nas.options import DONE, Parser, add_data_dir, add_location, existing_location, natural, run
 from nas.readers import Dataset
 from nas.spread import Spread, spread
-from nas.storage import StudyLocation, open_study
+from nas.storage import StudyLocation, open_study, read_weights
 from nas.study import TrialRecord, constraints_of, records, scores_on_test
 from nas.trials import dataset_of
 from nas.workers import without_interrupts
@@ -111,18 +111,6 @@ def _scores(network: nn.Module, preprocess: Callable[[Tensor], Tensor], shape: S
 
 def _one_line(text: str) -> str:
     return " ".join(text.split())
-
-
-def read_weights(path: Path, title: str) -> bytes:
-    """The averaged weights of a training after its last epoch, as safetensors bytes.
-
-    Raises:
-        UserError: the file cannot be read.
-    """
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{title} has no weights: {path} cannot be read ({error.strerror})") from error
 
 
 def export_trial(

@@ -6,6 +6,7 @@ import optuna
 import torch
 from rich.console import Console
 
+from nas.choice import TestSet
 from nas.commands import this_command
 from nas.console import follow
 from nas.data import load_training
@@ -25,7 +26,7 @@ from nas.options import (
     resumable,
     run,
 )
-from nas.results import TestSet, write_tables
+from nas.results import write_tables
 from nas.runs import Runs, accuracies, paces, run_records
 from nas.spread import binomial_sd, spread
 from nas.storage import StudyLocation, command_line, open_study, writing

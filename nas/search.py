@@ -184,9 +184,10 @@ def search(args: argparse.Namespace, space: SearchSpace, location: StudyLocation
     """Run a search, or go on with one, and write its results; the exit status."""
     import torch
 
+    from nas.choice import Effort
     from nas.console import follow
     from nas.data import fingerprint
-    from nas.results import Effort, finish
+    from nas.results import finish
     from nas.trials import Search
 
     torch.set_num_threads(1)  # the workers have the cores; measured beside them: gp proposes five times as fast

@@ -70,6 +70,18 @@ def locate(name: str, output_dir: Path, storage: str | None) -> StudyLocation:
     return StudyLocation(name=name, storage=storage or _sqlite(folder / "study.db"), folder=folder)
 
 
+def read_weights(path: Path, title: str) -> bytes:
+    """The averaged weights of a training after its last epoch, as safetensors bytes.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{title} has no weights: {path} cannot be read ({error.strerror})") from error
+
+
 def _sqlite(path: Path) -> str:
     from sqlalchemy.engine import URL
 

@@ -15,21 +15,23 @@ from helpers import small_architecture, small_space, write_mnist_folder
 from optuna.trial import TrialState
 from rich.console import Console
 
-from nas import results
+from nas import choice
 from nas.architecture import Candidate, digest
+from nas.choice import Effort, choose
 from nas.data import load_test, load_training
 from nas.finalists import Finalist, Noise, Winner, best_of, compared, final_runs, finalists, fresh_seeds, noise, runs_of
 from nas.network import build
 from nas.progress import Progress
 from nas.readers import Dataset, Images
 from nas.recipe import Recipe
-from nas.results import RUNS, TRIALS, Effort, choose, finish, verdict
+from nas.results import RUNS, TRIALS, finish
 from nas.runs import Run, RunRecord, run_records
 from nas.sampling import FeasibleSampler, Ledger, derive_seed
 from nas.space import SearchSpace
 from nas.spread import Spread, spread
 from nas.storage import StudyLocation, locate, writing
 from nas.study import FinalScore, TrialRecord, digests, make_sampler, records, settings
+from nas.summary import verdict
 from nas.training import evaluate
 from nas.trials import Plan, Search
 
@@ -217,7 +219,7 @@ def a_reader_that_counts(seen: list[str]) -> Iterator[None]:
         return load_test(dataset)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(results, "load_test", counting)
+        patch.setattr(choice, "load_test", counting)
         yield
 
 

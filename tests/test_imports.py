@@ -17,10 +17,10 @@ FILES = {file.stem: file for file in sorted(PACKAGE.glob("*.py"))}
 HOMES = {
     "optuna": {
         *("space", "pruning", "sampling", "storage", "study", "commands", "scheduler", "trials", "runs"),
-        *("export", "results", "dry_run", "noise", "status"),
+        *("choice", "export", "results", "summary", "dry_run", "noise", "status"),
     },
     "optuna_dashboard": {"dashboard"},
-    "rich": {"console", "results", "dry_run", "search", "noise"},
+    "rich": {"console", "results", "summary", "dry_run", "search", "noise"},
     "ray": {"workers"},
 }
 WITHOUT_TORCH = ("errors", "recipe", "architecture", "cost", "constraints", "space")

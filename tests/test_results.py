@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 
 from nas import export
 from nas.architecture import Architecture, Candidate, Conv, Head, MaxPool
+from nas.choice import Effort, choose
 from nas.constraints import Constraints
 from nas.data import load_test
 from nas.finalists import noise
@@ -25,12 +26,13 @@ from nas.network import build
 from nas.progress import Progress
 from nas.readers import Dataset
 from nas.recipe import Recipe
-from nas.results import TRIALS, Effort, choose, finish, verdict
+from nas.results import TRIALS, finish
 from nas.sampling import FeasibleSampler
 from nas.space import SearchSpace, Trial
 from nas.spread import Spread
 from nas.storage import StudyLocation, locate, writing
 from nas.study import ask, digests, make_sampler, ranked, records, report_epoch, scores_on_test, settings
+from nas.summary import verdict
 from nas.training import weights_of
 from nas.trials import Plan
 
