@@ -148,21 +148,24 @@ def engine(architecture: Architecture, recipe: Recipe, images: Tensor, labels: T
 
 
 def test_train_takes_the_steps_of_the_engine(one_thread: None) -> None:
-    """Without dropout both draw the same numbers: the same weights, order and augmentation, step by step."""
-    architecture = small_architecture(6, 8, dropout=0.0)
+    """Without dropout both draw the same numbers: the same weights, order and augmentation, step by step.
+
+    Over more than these ten steps, the least difference in rounding grows until nothing is the same.
+    """
+    architecture, recipe = small_architecture(6, 8, dropout=0.0), replace(RECIPE, epochs=1)
     whole = load_training(MNIST, hold_out=False).train
-    images, labels = whole.images[:TRAIN], whole.labels[:TRAIN]
-    model = namespace(model_source(architecture, a_card()))
+    images, labels = whole.images[:160], whole.labels[:160]
+    model = namespace(model_source(architecture, a_card(recipe)))
     printed = io.StringIO()
     with redirect_stdout(printed):
         averaged = model["train"](images, labels, 11)
-    training = engine(architecture, RECIPE, images, labels)
+    training = engine(architecture, recipe, images, labels)
     reports = list(training.epochs())
     losses = [float(line.split("training loss ")[1].split(",")[0]) for line in printed.getvalue().splitlines()]
-    assert losses == [pytest.approx(report.train_loss, abs=1e-3) for report in reports]
+    assert losses == [pytest.approx(report.train_loss, abs=1e-4) for report in reports]
     expected = training.averaged.state_dict()
     for name, value in averaged.state_dict().items():
-        assert torch.allclose(value.double(), expected[name].double(), atol=5e-3), name
+        assert torch.allclose(value.double(), expected[name].double(), atol=1e-4), name
 
 
 @pytest.mark.parametrize(
