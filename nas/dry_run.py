@@ -141,4 +141,6 @@ def dry_run(space: SearchSpace, plan: Plan, pruner: PrunerName, console: Console
         f"{epochs:.1f} of {space.recipe.epochs} epochs on average: {plan.trials} trials take "
         f"{roughly(plan.trials * epochs * seconds / workers)}"
     )
+    if plan.later_epochs:
+        say(f"the final runs after them take {roughly(plan.later_epochs * seconds / workers)}")
     return ledger

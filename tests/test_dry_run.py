@@ -55,6 +55,7 @@ def test_dry_run_of_the_default_space_prints_what_a_person_asks() -> None:
         "largest: ",
         "18,738 parameters",
         "50 trials take",
+        "the final runs after them take about ",
     ):
         assert part in text
     rng = random.Random(0)  # the same draws, counted again
