@@ -14,7 +14,7 @@ from nas.finalists import Winner, best_of, compared, final_runs, finalists, nois
 from nas.network import build
 from nas.progress import Progress
 from nas.readers import Dataset, Images
-from nas.runs import Run, RunRecord, Runs, paces, run_records
+from nas.runs import Run, RunRecord, Runs, accuracies, paces, run_records
 from nas.space import SearchSpace
 from nas.spread import spread
 from nas.storage import StudyLocation, read_weights
@@ -104,27 +104,30 @@ def choose(
         test = spread([score.accuracy])
         return Winner(record=best, finalists=(), models=(), test=test, n_test=score.n, baseline=None, noise=error)
     chosen = finalists(trials, effort.finalists, error.least_difference)
-    title = f"{len(chosen)} finalists, trained to the end on {effort.seeds} fresh seeds each"
+    title = f"finalists: {len(chosen)}, each trained to the end on fresh seeds: {effort.seeds}"
     reruns = stages.train(runs_of(chosen, "finalist", effort.seeds, plan.seed), title)
     contenders = compared(chosen, reruns)
     if not contenders:
         return None
     winner = best_of(contenders, error).record
-    wanted = final_runs(winner, space.baseline if effort.baseline else None, effort.seeds, plan.seed)
+    rival = None
+    if effort.baseline and space.baseline is not None:
+        rival = Candidate(architecture=space.baseline, recipe=winner.candidate.recipe)
+    wanted = final_runs(winner, rival, effort.seeds, plan.seed)
     title = f"trial {winner.number} is the winner: trained on all the training images, judged on the test images"
-    models = stages.train(wanted, title)
-    scored = [(run, run.test) for run in models if run.test is not None]
-    own = [(run, test) for run, test in scored if run.run.trial is not None]
-    rival = [test.accuracy for run, test in scored if run.run.trial is None]
-    if not own:
+    trained = stages.train(wanted, title)
+    models = [run for run in trained if run.candidate == winner.candidate]
+    if not models:
         return None
+    assert models[0].test is not None
+    rivals = accuracies(trained, rival) if rival else []
     return Winner(
         record=winner,
         finalists=tuple(contenders),
-        models=tuple(run for run, _ in own),
-        test=spread([test.accuracy for _, test in own]),
-        n_test=own[0][1].n,
-        baseline=spread(rival) if rival else None,
+        models=tuple(models),
+        test=spread(accuracies(models, winner.candidate)),
+        n_test=models[0].test.n,
+        baseline=spread(rivals) if rivals else None,
         noise=error,
     )
 

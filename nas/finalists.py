@@ -7,7 +7,7 @@ images. Then the winner is trained on all the training images, and only then the
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from nas.architecture import Architecture, Candidate
+from nas.architecture import Candidate
 from nas.runs import Run, RunRecord, Stage, accuracies
 from nas.sampling import derive_seed
 from nas.spread import Spread, binomial_sd, least_difference, pooled_sd, spread
@@ -87,14 +87,12 @@ def fresh_seeds(stage: Stage, count: int, study_seed: int) -> list[int]:
     return [derive_seed(study_seed, stage, index) for index in range(count)]
 
 
-def final_runs(winner: TrialRecord, baseline: Architecture | None, seeds: int, study_seed: int) -> list[Run]:
-    """Of the winner, and with the same recipe and seeds of the network to beat; that one first, as it takes longest."""
-    rivals = [] if baseline is None else [Candidate(architecture=baseline, recipe=winner.candidate.recipe)]
-    chosen = fresh_seeds("final", seeds, study_seed)
-    return [
-        *(Run(stage="final", trial=None, candidate=rival, seed=seed) for rival in rivals for seed in chosen),
-        *runs_of([winner], "final", seeds, study_seed),
-    ]
+def final_runs(winner: TrialRecord, rival: Candidate | None, seeds: int, study_seed: int) -> list[Run]:
+    """Of the winner, and on the same seeds of the network to beat; that one first, as it takes longest."""
+    own = runs_of([winner], "final", seeds, study_seed)
+    if rival is None:
+        return own
+    return [*(Run(stage="final", trial=None, candidate=rival, seed=run.seed) for run in own), *own]
 
 
 def best_of(contenders: Sequence[Finalist], noise: Noise) -> Finalist:

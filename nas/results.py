@@ -70,16 +70,17 @@ def finish(
     console: Console,
     show: Show,
 ) -> Winner | None:
-    """Choose, read the test set, export, and write the tables; None when there is no winner."""
+    """Choose, read the test set, write the winner's files and the tables; None when there is no winner."""
     write_tables(study, location)
     winner = choose(study, location, space, plan, effort, show)
+    tables = write_tables(study, location)
     if winner is None:
         return None
     best = location.folder / "best"
     export_winner(study, location, winner, plan.dataset, best)
     text = summary(study, location, winner, space, load_training(plan.dataset))
     write_whole(best / SUMMARY, text)
-    written = [best / MODEL, best / WEIGHTS, best / SUMMARY, *write_tables(study, location)]
+    written = [best / MODEL, best / WEIGHTS, best / SUMMARY, *tables]
     console.print(text, markup=False, highlight=False, soft_wrap=True)
     console.print("written: " + ", ".join(map(str, written)), markup=False, highlight=False, soft_wrap=True)
     return winner

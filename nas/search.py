@@ -30,7 +30,7 @@ from nas.pruning import DEFAULT_PRUNER, PRUNERS, make_pruner
 from nas.sampling import MAX_PROPOSALS, FeasibleSampler, Ledger, Reason, probe
 from nas.space import SearchSpace, known_spaces, load_space, restrict, space_name
 from nas.storage import StudyLocation, command_line, locate, writing
-from nas.study import SAMPLERS, digests, make_sampler, records, settings
+from nas.study import SAMPLERS, digests, make_sampler, ranked, records, settings
 
 if TYPE_CHECKING:  # torch takes seconds to import, and --help needs none of it
     from nas.progress import Progress
@@ -54,6 +54,8 @@ examples:
 exit status: 0 done, 1 nothing feasible or no winner, 2 bad input, 130 interrupted
 """
 
+NOTHING_TRAINED = "No network was trained to the end, so there is no winner; trials.csv says why."
+NO_WINNER = "Every training on a fresh seed failed, so there is no winner; final_runs.csv says why."
 
 SMALLER = "Loosen that limit, or let the space propose smaller networks (fewer cells, fewer kernels)."
 FITTING = "Let the space propose fewer poolings or smaller kernels, so that layers fit on their maps."
@@ -195,6 +197,8 @@ def search(args: argparse.Namespace, space: SearchSpace, location: StudyLocation
     wanted = settings(space, seed=args.seed, sampler=args.sampler, pruner=args.pruner)
     wanted["training_images"] = fingerprint(plan.dataset)
     effort = Effort(finalists=args.finalists, seeds=args.final_seeds, baseline=args.baseline)
+    if effort.baseline and not effort.finalists:
+        raise UserError("--baseline: the network to beat is trained beside finalists; give --finalists 1 or more")
     if effort.baseline and space.baseline is None:
         raise UserError(f"--baseline: the search space {args.space!r} names no network to beat; set its baseline")
 
@@ -217,7 +221,7 @@ def search(args: argparse.Namespace, space: SearchSpace, location: StudyLocation
         if trials.exhausted is not None:
             print(diagnosis(trials.exhausted), file=sys.stderr)
         if winner is None:
-            print("No network was trained to the end, so there is no winner; trials.csv says why.", file=sys.stderr)
+            print(NO_WINNER if ranked(records(study)) else NOTHING_TRAINED, file=sys.stderr)
         return DONE if winner is not None else NOTHING_FEASIBLE
 
 

@@ -9,9 +9,10 @@ from optuna.trial import TrialState
 from rich.console import Console
 
 from nas.console import NORMAL, QUIET, VERBOSE, duration, follow, ledger_line, roughly, view
-from nas.progress import Running, SearchProgress
+from nas.progress import Running, RunProgress, SearchProgress, Standing
 from nas.sampling import Ledger
 from nas.space import load_space
+from nas.spread import Spread
 from nas.study import TrialRecord
 
 LONG = " ".join(["c16d5 p2 t8"] * 20) + " | gap 1×1"
@@ -90,6 +91,34 @@ def test_view_at_the_start_and_at_the_end() -> None:
     assert "none yet" in start
     assert "elapsed, done" in rendered(progress(done=50, seconds_left=0), 140)
     assert "elapsed, about 13 min left" in rendered(progress(done=50), 140), "the final runs are still to come"
+
+
+def test_view_of_final_runs_shows_what_the_seeds_have_come_to() -> None:
+    told = RunProgress(
+        done=4,
+        total=9,
+        failed=0,
+        epochs=77,
+        running=(Running(label="–", notation="c8 | gap 1×1", params=18_738, epoch=3, epochs=19, val_accuracy=None),),
+        seconds_left=100,
+        news="",
+        milestone=True,
+        standings=(
+            Standing(label="22", notation=LONG, params=14_066, accuracy=Spread(mean=0.9952, sd=0.0004, n=3)),
+            Standing(label="–", notation="c8 | gap 1×1", params=18_738, accuracy=None),
+        ),
+    )
+    for width in (80, 120):
+        console = Console(file=io.StringIO(), width=width, record=True)
+        console.print(view("finalists: 2", told, 60.0))
+        lines = console.export_text().splitlines()
+        assert max(map(len, lines)) <= width
+        words = " ".join(" ".join(lines).split())
+        assert "4 of 9 trained · 0 failed · 77 epochs" in words
+        assert "1:00 elapsed, about 2 min left" in words
+        assert "22 3 99.52 ± 0.04 % 14,066 c16d5" in words
+        assert "– 0 – 18,738 c8 | gap 1×1" in words
+        assert "rejected" not in words
 
 
 def test_view_does_not_interpret_markup() -> None:

@@ -28,6 +28,7 @@ from PIL import Image
 from nas.data import (
     augment,
     channel_statistics,
+    fingerprint,
     load_test,
     load_training,
     normalize,
@@ -625,3 +626,30 @@ def test_image_of_16_bits_is_not_clipped_in_silence(tmp_path: Path) -> None:
     reason = re.escape("(mode I;16 has more than 8 bits a channel); replace or remove it")
     with pytest.raises(UserError, match=rf"^{start}\d\.png cannot be read {reason}$"):
         load_training(folder_dataset(tmp_path))
+
+
+def test_fingerprint_tells_other_images_and_labels(tmp_path: Path) -> None:
+    def of(seed: int, shift: int) -> str:
+        folder = tmp_path / f"{seed} {shift}"
+        images, labels = tiny_part(seed)
+        raw = folder / "KMNIST" / "raw"
+        for part in ("train", "t10k"):
+            write_idx(raw / f"{part}-images-idx3-ubyte", images)
+            write_idx(raw / f"{part}-labels-idx1-ubyte", np.roll(labels, shift))
+        return fingerprint(Dataset(name="kmnist", input_shape=(1, 28, 28), data_dir=str(folder)))
+
+    assert of(0, 0) == of(0, 10), "the same images, labelled the same"
+    assert len({of(0, 0), of(0, 1), of(1, 0)}) == 3
+    assert re.fullmatch("[0-9a-f]{12}", of(0, 0))
+
+
+def test_nothing_held_out_trains_on_all_images_and_is_normalised_by_all() -> None:
+    mnist = Dataset(name="mnist", input_shape=(1, 28, 28))
+    data = load_training(mnist, hold_out=False)
+    whole = load_mnist(importlib.resources.files("nas.datasets.mnist"), "train")
+    assert torch.equal(data.train.images, whole.images)
+    assert torch.equal(data.train.labels, whole.labels)
+    assert len(data.validation) == 0
+    pixels = whole.images.double() / 255
+    assert list(data.mean) == pytest.approx([pixels.mean().item()])
+    assert list(data.std) == pytest.approx([pixels.std(correction=0).item()])

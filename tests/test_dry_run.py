@@ -41,7 +41,8 @@ def test_histogram_counts_every_feasible_candidate() -> None:
 def test_dry_run_of_the_default_space_prints_what_a_person_asks() -> None:
     output = io.StringIO()
     dataset = Dataset(name="mnist", input_shape=(1, 28, 28))
-    plan = Plan(trials=50, devices=("cpu",), dataset=dataset, constraints=SPACE.constraints, seed=0)
+    limits = SPACE.constraints
+    plan = Plan(trials=50, devices=("cpu",), dataset=dataset, constraints=limits, seed=0, later_epochs=285)
     ledger = dry_run(SPACE, plan, "hyperband", Console(file=output, width=120))
     text = output.getvalue()
     assert ledger.proposals == DRAWS

@@ -117,13 +117,14 @@ def test_every_finalist_runs_on_the_same_seeds() -> None:
     assert [(run.trial, run.seed) for run in runs] == [(4, first), (6, first), (4, second), (6, second)]
 
 
-def test_the_network_to_beat_has_the_winners_recipe_and_seeds() -> None:
+def test_the_network_to_beat_has_the_winners_seeds() -> None:
     winner = a_trial(4, 0.9)
-    runs = final_runs(winner, small_architecture(9, 9), 2, SEED)
+    rival = replace(winner.candidate, architecture=small_architecture(9, 9))
+    runs = final_runs(winner, rival, 2, SEED)
     assert [(run.trial, run.seed) for run in runs] == [
         (trial, seed) for trial in (None, 4) for seed in fresh_seeds("final", 2, SEED)
     ]
-    assert {run.candidate.recipe for run in runs} == {winner.candidate.recipe}
+    assert {run.candidate for run in runs[:2]} == {rival}
     assert final_runs(winner, None, 2, SEED) == runs[2:]
 
 
@@ -272,7 +273,7 @@ def search(tmp_path_factory: pytest.TempPathFactory, dataset: Dataset) -> Search
 def test_the_test_images_are_opened_once_and_after_the_choice(search: Searched) -> None:
     winner = search.winner.record.number
     assert search.seen == [
-        "3 finalists, trained to the end on 2 fresh seeds each",
+        "finalists: 3, each trained to the end on fresh seeds: 2",
         "6 of 6",
         f"trial {winner} is the winner: trained on all the training images, judged on the test images",
         "test images opened",

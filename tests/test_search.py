@@ -115,6 +115,12 @@ NAME = "must be a plain name of at most 100 characters, without path separators"
         ("--trails=3", "unrecognized arguments: --trails=3; see --help"),
         ("--trials", "argument --trials: expected one argument; see --help"),
         ("-q -v", "argument -v/--verbose: not allowed with argument -q/--quiet; see --help"),
+        ("--finalists=-1", f"argument --finalists: {whole('-1', 0)}"),
+        ("--final-seeds=0", f"argument --final-seeds: {whole('0', 1)}"),
+        (
+            "--baseline --finalists=0",
+            "--baseline: the network to beat is trained beside finalists; give --finalists 1 or more",
+        ),
         ("--device=tpu", "--device 'tpu' is unknown; give auto, cpu, cuda or cuda:N"),
         (
             "--storage=study.db",
@@ -195,6 +201,17 @@ def test_search_refuses_a_bad_space_file(old: str, new: str, message: str, comma
     ended = command("--space", "space.py", "--jobs", "1")
     assert ended.err.replace(str(tmp_path), "FOLDER") == f"error: {message}\n"
     assert (ended.status, ended.out) == (2, "")
+    assert tree(tmp_path) == before
+
+
+def test_search_refuses_to_compare_with_a_network_to_beat_that_the_space_does_not_name(
+    command: Command, tmp_path: Path
+) -> None:
+    make_task(tmp_path, images=200)
+    before = tree(tmp_path)
+    ended = command("--space", "digits.py", "--baseline")
+    message = "--baseline: the search space 'digits.py' names no network to beat; set its baseline"
+    assert (ended.status, ended.out, ended.err) == (2, "", f"error: {message}\n")
     assert tree(tmp_path) == before
 
 
@@ -320,7 +337,7 @@ CUTS = (  # what it prints before it is cut off: patterns that follow one anothe
     (signal.SIGTERM, (r"trial 1 (begins|continues)",)),
     (signal.SIGKILL, ("trial 2: ",)),
     (signal.SIGKILL, (r"trial 4 (begins|continues)",)),
-    (signal.SIGKILL, (r"finalists?, trained to the end",)),
+    (signal.SIGKILL, ("finalists: ",)),
     (signal.SIGKILL, (r"seed \d+: epoch 2 ",)),
     (signal.SIGKILL, (r"seed \d+: \d+\.\d\d%", r"seed \d+: epoch 1 ")),
     (signal.SIGKILL, (WINNER,)),

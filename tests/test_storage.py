@@ -1,6 +1,7 @@
 """Where studies live: names, URLs, refusals, and the one run that may write."""
 
 import re
+import socket
 import subprocess
 import sys
 from dataclasses import replace
@@ -12,9 +13,10 @@ import pytest
 from filelock import FileLock
 from sqlalchemy.engine import make_url
 
+from nas.commands import commands
 from nas.errors import UserError
 from nas.space import SearchSpace, load_space
-from nas.storage import StudyLocation, locate, open_study, writing
+from nas.storage import StudyLocation, is_being_worked_on, locate, open_study, writing
 from nas.study import (
     settings,
 )
@@ -132,18 +134,26 @@ def location(tmp_path: Path) -> StudyLocation:
 
 def test_writing_keeps_out_a_second_run_until_the_first_ends(location: StudyLocation) -> None:
     code = (
-        "import sys; from pathlib import Path; from nas.storage import locate, writing\n"
-        "with writing(locate('study', Path(sys.argv[1]), None), {}): print('in', flush=True); input()"
+        "import sys; from pathlib import Path; from nas.commands import this_command\n"
+        "from nas.storage import locate, writing\n"
+        "command = this_command('python -m nas.search --trials 5', ['cpu'], {})\n"
+        "with writing(locate('study', Path(sys.argv[1]), None), {}, command): print('in', flush=True); input()"
     )
     command = [sys.executable, "-c", code, str(location.folder.parent)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as first:
         assert first.stdout is not None
         assert first.stdout.readline() == "in\n"
-        message = "study 'study' is being worked on by another run; wait for it or stop it"
+        (known,) = commands(open_study(location))
+        message = (
+            f"study 'study' is being worked on by process {first.pid} on {socket.gethostname()}, "
+            f"since {known.started}: python -m nas.search --trials 5; wait for it or stop it"
+        )
         with pytest.raises(UserError, match=says(message)), writing(location, {}):
             pass
         assert (location.folder / "study.db").exists(), "what the first run has made stays"
+        assert is_being_worked_on(location)
         first.kill()
+    assert not is_being_worked_on(location)
     with writing(location, {}) as study:
         assert study.study_name == "study"
 
@@ -228,6 +238,8 @@ def test_two_output_folders_cannot_work_on_one_study_of_a_sqlite_file(tmp_path: 
         message = "study 'study' is being worked on by another run; wait for it or stop it"
         with pytest.raises(UserError, match=says(message)), writing(second, wanted()):
             pass
+        assert is_being_worked_on(second)
+        assert not is_being_worked_on(other)
         with writing(other, wanted()):  # another study of the same file is free
             pass
     with writing(second, wanted()):
