@@ -1,7 +1,6 @@
 """What follows a search: finalists on fresh seeds, the choice, final models, and the one reading of the test set."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import optuna
@@ -10,13 +9,13 @@ import torch
 
 from nas.architecture import Candidate
 from nas.data import load_test, load_training
-from nas.finalists import Winner, best_of, compared, final_runs, finalists, noise, runs_of
+from nas.finalists import Winner, best_of, compared, final_runs, finalists, runs_of
 from nas.network import build
-from nas.progress import Progress
+from nas.progress import Show
 from nas.readers import Dataset, Images
-from nas.runs import Run, RunRecord, Runs, accuracies, paces, run_records
+from nas.runs import accuracies, run_records, train_runs
 from nas.space import SearchSpace
-from nas.spread import spread
+from nas.spread import binomial_sd, least_difference, spread
 from nas.storage import StudyLocation, read_weights
 from nas.study import FinalScore, TrialRecord, add_test_score, ranked, records, scores_on_test
 from nas.training import Score, evaluate
@@ -54,37 +53,6 @@ class TestSet:
         return evaluate(network, self.images, data, torch.device("cpu"))
 
 
-Show = Callable[[Iterator[Progress], str], None]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Stages:
-    """What trains the runs after a search."""
-
-    study: optuna.Study
-    location: StudyLocation
-    plan: Plan
-    test: TestSet
-    show: Show
-
-    def train(self, wanted: list[Run], title: str) -> list[RunRecord]:
-        """The wanted runs, trained where they were not yet; those that failed are left out."""
-        known = [*records(self.study), *run_records(self.study)]
-        runs = Runs(
-            self.study,
-            self.location,
-            wanted,
-            dataset=self.plan.dataset,
-            constraints=self.plan.constraints,
-            devices=self.plan.devices,
-            judge=self.test.judge,
-            paces=paces(known),
-        )
-        self.show(runs.events(), title)
-        found = {record.run.key: record for record in run_records(self.study)}
-        return [found[run.key] for run in wanted if found[run.key].accuracy is not None]
-
-
 def choose(
     study: optuna.Study, location: StudyLocation, space: SearchSpace, plan: Plan, effort: Effort, show: Show
 ) -> Winner | None:
@@ -93,49 +61,46 @@ def choose(
     What the study knows already is neither trained nor read again. None when no trial was trained to the end, or when
     every run on fresh seeds failed.
     """
-    trials = records(study)
+    trials, test = records(study), TestSet(plan.dataset)
     best = next(iter(ranked(trials)), None)
     if best is None or best.val_accuracy is None:
         return None
-    stages = _Stages(study=study, location=location, plan=plan, test=TestSet(plan.dataset), show=show)
-    error = noise(run_records(study), best.val_accuracy, len(load_training(plan.dataset).validation))
     if not effort.finalists:
-        score = scores_on_test(study).get(best.number) or _read_test_set(stages, best)
-        test = spread([score.accuracy])
-        return Winner(record=best, finalists=(), models=(), test=test, n_test=score.n, baseline=None, noise=error)
-    chosen = finalists(trials, effort.finalists, error.least_difference)
+        score = scores_on_test(study).get(best.number) or _read_test_set(study, location, test, best)
+        return Winner(record=best, test=spread([score.accuracy]), n_test=score.n)
+    one_score = binomial_sd(best.val_accuracy, len(load_training(plan.dataset).validation))
+    chosen = finalists(trials, effort.finalists, least_difference(one_score))
     title = f"finalists: {len(chosen)}, each trained to the end on fresh seeds: {effort.seeds}"
-    reruns = stages.train(runs_of(chosen, "finalist", effort.seeds, plan.seed), title)
+    reruns = train_runs(study, location, runs_of(chosen, "finalist", effort.seeds, plan.seed), plan, show, title)
     contenders = compared(chosen, reruns)
     if not contenders:
         return None
-    winner = best_of(contenders, error).record
-    rival = None
-    if effort.baseline and space.baseline is not None:
-        rival = Candidate(architecture=space.baseline, recipe=winner.candidate.recipe)
-    wanted = final_runs(winner, rival, effort.seeds, plan.seed)
+    winner = best_of(contenders, one_score).record
+    rival = None if space.baseline is None else replace(winner.candidate, architecture=space.baseline)
+    wanted = final_runs(winner, rival if effort.baseline else None, effort.seeds, plan.seed)
     title = f"trial {winner.number} is the winner: trained on all the training images, judged on the test images"
-    trained = stages.train(wanted, title)
-    models = [run for run in trained if run.candidate == winner.candidate]
-    if not models:
+    trained = train_runs(study, location, wanted, plan, show, title, judge=test.judge)
+    models = [run for run in trained if run.candidate == winner.candidate and run.test is not None]
+    if not models or models[0].test is None:
         return None
-    assert models[0].test is not None
-    rivals = accuracies(trained, rival) if rival else []
+    seeds = {run.seed for run in wanted}
+    known = [run for run in run_records(study) if run.run.stage == "final" and run.seed in seeds]
+    rivals = accuracies(known, rival) if rival else []
     return Winner(
         record=winner,
         finalists=tuple(contenders),
         models=tuple(models),
+        diverged=effort.seeds - len(models),
         test=spread(accuracies(models, winner.candidate)),
         n_test=models[0].test.n,
         baseline=spread(rivals) if rivals else None,
-        noise=error,
     )
 
 
-def _read_test_set(stages: _Stages, trial: TrialRecord) -> FinalScore:
+def _read_test_set(study: optuna.Study, location: StudyLocation, test: TestSet, trial: TrialRecord) -> FinalScore:
     """Of a trial as it is, for the first time."""
-    weights = read_weights(stages.location.weights_path(trial.number), trial.title)
-    score = stages.test.judge(weights, trial.candidate, hold_out=True)
+    weights = read_weights(location.weights_path(trial.number), trial.title)
+    score = test.judge(weights, trial.candidate, hold_out=True)
     read = FinalScore(trial=trial.number, loss=score.loss, accuracy=score.accuracy, n=score.n)
-    add_test_score(stages.study, read)
+    add_test_score(study, read)
     return read

@@ -11,8 +11,9 @@ from typing import Any
 
 import optuna
 
+import nas
+
 KEY = "commands"
-PACKAGES = ("nas", "torch", "optuna")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +41,11 @@ def this_command(line: str, devices: Sequence[str], plan: Mapping[str, Any]) -> 
         started=datetime.now(UTC).isoformat(timespec="seconds"),
         devices=devices,
         plan=plan,
-        versions={**{name: metadata.version(name) for name in PACKAGES}, "python": platform.python_version()},
+        versions={
+            "nas": nas.__version__,
+            **{name: metadata.version(name) for name in ("torch", "optuna")},
+            "python": platform.python_version(),
+        },
     )
 
 

@@ -31,15 +31,28 @@ class TrainingData:
     classes: tuple[str, ...]
 
 
-@functools.cache
 def load_training(dataset: Dataset, *, hold_out: bool = True) -> TrainingData:
     """Training and validation images, or with `hold_out=False` all of them to train on; a process loads them once.
 
     Raises:
         UserError: an unknown data set, another input shape, or files that are missing or damaged.
     """
-    images, classes = read_images(dataset, train=True)
-    held_out = stratified_sixth(images.labels.numpy()) & hold_out
+    return _split(dataset, hold_out)
+
+
+@functools.cache
+def _read_training(dataset: Dataset) -> tuple[Images, tuple[str, ...]]:
+    return read_images(dataset, train=True)
+
+
+@functools.cache
+def _split(dataset: Dataset, hold_out: bool) -> TrainingData:
+    images, classes = _read_training(dataset)
+    if not hold_out:
+        mean, std = channel_statistics(images.images)
+        none = Images(images=images.images[:0], labels=images.labels[:0])
+        return TrainingData(train=images, validation=none, mean=mean, std=std, classes=classes)
+    held_out = stratified_sixth(images.labels.numpy())
     train = _take(images, ~held_out)
     mean, std = channel_statistics(train.images)
     return TrainingData(train=train, validation=_take(images, held_out), mean=mean, std=std, classes=classes)
@@ -52,6 +65,12 @@ def fingerprint(dataset: Dataset) -> str:
         found.update(images.images.numpy().tobytes())
         found.update(images.labels.numpy().tobytes())
     return found.hexdigest()[:12]
+
+
+def forget() -> None:
+    """Let go of the training images that this process has loaded."""
+    _split.cache_clear()
+    _read_training.cache_clear()
 
 
 def load_test(dataset: Dataset) -> Images:

@@ -4,25 +4,22 @@ One score chose each of the best trials, so it flatters them. On fresh seeds the
 images. Then the winner is trained on all the training images, and only then the test images are opened.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from nas.architecture import Candidate
 from nas.runs import Run, RunRecord, Stage, accuracies
 from nas.sampling import derive_seed
-from nas.spread import Spread, binomial_sd, least_difference, pooled_sd, spread
+from nas.spread import Spread, least_difference, pooled_sd, spread
 from nas.study import TrialRecord, ranked
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Noise:
-    """The deviation of one network's validation accuracy from seed to seed; n accuracies measured it.
-
-    Without a measurement, that of one score by the choice of the images.
-    """
+    """How far one network's validation accuracy moves from seed to seed, as `python -m nas.noise` measured it."""
 
     sd: float
-    n: float  # infinite: computed, not measured
+    n: int  # accuracies; of several networks, as many as one network would need for the same degrees of freedom
 
     @property
     def least_difference(self) -> float:
@@ -30,14 +27,13 @@ class Noise:
         return least_difference(self.sd, self.n)
 
 
-def noise(runs: Sequence[RunRecord], accuracy: float, n_val: int) -> Noise:
-    """As `python -m nas.noise` measured it, or else the binomial deviation at this accuracy on so many images."""
+def measured_noise(runs: Sequence[RunRecord]) -> Noise | None:
+    """Of all noise runs, each network's about its own mean; None without at least two of one network."""
     measured = [run for run in runs if run.run.stage == "noise"]
-    groups = [spread(accuracies(measured, c)) for c in {run.candidate for run in measured} if accuracies(measured, c)]
+    known = [accuracies(measured, candidate) for candidate in dict.fromkeys(run.candidate for run in measured)]
+    groups = [spread(scores) for scores in known if scores]
     sd = pooled_sd(groups)
-    if sd is None:
-        return Noise(sd=binomial_sd(accuracy, n_val), n=float("inf"))
-    return Noise(sd=sd, n=1 + sum(group.n - 1 for group in groups))
+    return None if sd is None else Noise(sd=sd, n=1 + sum(group.n - 1 for group in groups))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,17 +49,22 @@ class Winner:
     """The chosen network; accuracies on the test images are of its `models`, or of the trial itself without any."""
 
     record: TrialRecord
-    finalists: tuple[Finalist, ...]  # best mean first; none when the stage is off
-    models: tuple[RunRecord, ...]  # trained on all the training images, in the order of their seeds
+    finalists: tuple[Finalist, ...] = ()  # best mean first; none when the stage is off
+    models: tuple[RunRecord, ...] = ()  # trained on all the training images, in the order of their seeds
+    diverged: int = 0  # trainings that were to be models, too
     test: Spread
     n_test: int
-    baseline: Spread | None  # of the network to beat on the test images, on the same seeds
-    noise: Noise
+    baseline: Spread | None = None  # of the network to beat on the test images, on the same seeds
 
     @property
     def rerun(self) -> Spread | None:
         """Its accuracy on the validation images on fresh seeds."""
         return next((f.rerun for f in self.finalists if f.record.number == self.record.number), None)
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """In which the weights that are handed out were trained."""
+        return (self.models[0] if self.models else self.record).environment
 
 
 def finalists(trials: Sequence[TrialRecord], count: int, least_difference: float) -> list[TrialRecord]:
@@ -90,20 +91,20 @@ def fresh_seeds(stage: Stage, count: int, study_seed: int) -> list[int]:
 def final_runs(winner: TrialRecord, rival: Candidate | None, seeds: int, study_seed: int) -> list[Run]:
     """Of the winner, and on the same seeds of the network to beat; that one first, as it takes longest."""
     own = runs_of([winner], "final", seeds, study_seed)
-    if rival is None:
+    if rival is None or rival == winner.candidate:
         return own
     return [*(Run(stage="final", trial=None, candidate=rival, seed=run.seed) for run in own), *own]
 
 
-def best_of(contenders: Sequence[Finalist], noise: Noise) -> Finalist:
+def best_of(contenders: Sequence[Finalist], one_score: float) -> Finalist:
     """The best mean; of those within one standard error of it, the one with the fewest parameters.
 
-    The standard error is that of the best one's mean, with the deviation of all the finalists pooled (Breiman et al.,
-    Classification and Regression Trees, 1984, 3.4.3, the 1 SE rule); with one seed each, that of `noise`.
+    The standard error is that of the best one's mean, with the deviation of all the finalists pooled (the 1 SE rule:
+    Breiman et al., Classification and Regression Trees, 1984, 3.4.3); with one seed each, `one_score` is the deviation.
     """
     best = max(contenders, key=lambda finalist: finalist.rerun.mean)
     sd = pooled_sd(finalist.rerun for finalist in contenders)
-    error = (noise.sd if sd is None else sd) / best.rerun.n**0.5
+    error = (one_score if sd is None else sd) / best.rerun.n**0.5
     tied = [finalist for finalist in contenders if finalist.rerun.mean >= best.rerun.mean - error]
     return min(tied, key=lambda finalist: (finalist.record.params, -finalist.rerun.mean))
 

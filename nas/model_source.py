@@ -78,14 +78,17 @@ def model_source(architecture: Architecture, card: ModelCard) -> str:
     if known is None:
         parts.append(CHECK)
     else:
-        parts += [_training(known, architecture), COMMANDS.substitute()]
+        parts += [_training(known, architecture), COMMANDS]
     return "".join(parts)
 
 
 def _constants(card: ModelCard) -> str:
     recipe, change = card.recipe, card.recipe.augmentation
+    correct = None
+    if card.test_accuracy is not None and card.n_test is not None:
+        correct = round(card.test_accuracy * card.n_test)
     return CONSTANTS.substitute(
-        test_accuracy=f"TEST_ACCURACY = {card.test_accuracy!r}",
+        test_correct=f"{correct:_}" if correct is not None else None,
         epochs=recipe.epochs,
         batch_size=recipe.batch_size,
         learning_rate=recipe.learning_rate,
@@ -142,10 +145,11 @@ def _docstring(architecture: Architecture, card: ModelCard, *, runs: bool) -> st
     precision = card.environment.get("precision")
     activations = f"activations in {_plain(precision)}; " if precision else ""
     seeds = f"seed {card.seeds[0]}" + (f" (the others {', '.join(map(str, card.seeds[1:]))})" if card.seeds[1:] else "")
+    told = _plain(versions(card.environment))
     usage = "`python model.py` loads weights.safetensors and checks the network"
     if runs:
         usage += (
-            "; with --evaluate it also repeats their accuracy on the test images, and with --train it trains itself "
+            "; with --evaluate it also judges them on the test images, and with --train it trains itself "
             "from scratch by the recipe (in float32) on all the training images, on images that torchvision finds or "
             "downloads"
         )
@@ -164,8 +168,8 @@ def _docstring(architecture: Architecture, card: ModelCard, *, runs: bool) -> st
         f"linearly to 0; weights averaged with a decay of {recipe.ema_decay:g} per step; images turned by up to "
         f"{change.rotation:g} degrees, shifted by up to {change.shift:g} pixels, scaled by up to "
         f"{100 * change.scale:g} % and sheared by up to {change.shear:g}.",
-        f"Origin: study '{_plain(card.study)}', trial {card.trial}; trained on {card.n_train:,} images, {seeds}; "
-        f"{_plain(versions(card.environment))}.",
+        f"Origin: study '{_plain(card.study)}', trial {card.trial}; trained on {card.n_train:,} images, {seeds}"
+        f"{told and f'; {told}'}.",
         f"{usage}.",
     )
     tied = (text.replace(" %", "\xa0%") for text in paragraphs)  # a per cent sign stays with its number

@@ -24,7 +24,8 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"{message}; see --help")
 
 
-def _whole(text: str, minimum: int) -> int:
+def whole(text: str, minimum: int) -> int:
+    """A whole number of at least `minimum`."""
     try:
         value = int(text)
     except ValueError:
@@ -36,12 +37,12 @@ def _whole(text: str, minimum: int) -> int:
 
 def positive(text: str) -> int:
     """A whole number of at least 1."""
-    return _whole(text, 1)
+    return whole(text, 1)
 
 
 def natural(text: str) -> int:
     """A whole number of at least 0."""
-    return _whole(text, 0)
+    return whole(text, 0)
 
 
 def positive_seconds(text: str) -> float:

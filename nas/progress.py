@@ -1,5 +1,6 @@
 """Where a search stands, as values: what a scheduler tells and the console shows."""
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from nas.sampling import Ledger
@@ -57,3 +58,6 @@ class RunProgress(Progress):
     """Of full trainings outside the search."""
 
     standings: tuple[Standing, ...]
+
+
+Show = Callable[[Iterator[Progress], str], None]  # shows a person what is being trained, to its end, under a title

@@ -7,11 +7,12 @@ from pathlib import Path
 import optuna
 from rich.console import Console
 
-from nas.choice import Effort, Show, choose
+from nas.choice import Effort, choose
 from nas.data import load_training
 from nas.export import MODEL, WEIGHTS, export_winner
 from nas.files import write_whole
 from nas.finalists import Winner
+from nas.progress import Show
 from nas.runs import RunRecord, run_records
 from nas.space import SearchSpace
 from nas.storage import StudyLocation

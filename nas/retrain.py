@@ -12,7 +12,7 @@ from nas.options import DONE, Parser, add_data_dir, add_location, existing_locat
 from nas.runs import RunRecord, run_records
 from nas.storage import StudyLocation, open_study
 from nas.study import Record, constraints_of, records
-from nas.training import EpochReport, TrainingJob
+from nas.training import DivergedError, EpochReport, TrainingJob
 from nas.trials import dataset_of
 from nas.workers import LocalWorker, devices
 
@@ -99,17 +99,19 @@ def main() -> int:
         device=devices(args.device, 1)[0],
     )
     print(f"{record.title} again, {record.epochs} epochs with seed {record.seed}: {record.notation}", flush=True)
-    equal, last = 0, None
-    for before, now in zip(record.curve, retrained(job, record.epochs), strict=True):
-        print(_line(before, now), flush=True)
-        equal += not changed_numbers(before, now)
-        last = now
-    assert last is not None
+    equal, now = 0, record.environment
+    try:
+        for before, report in zip(record.curve, retrained(job, record.epochs), strict=True):
+            print(_line(before, report), flush=True)
+            equal += not changed_numbers(before, report)
+            now = report.environment
+    except DivergedError as error:
+        print(f"It diverged: {error}.", file=sys.stderr)
     if equal == record.epochs:
         print(f"{record.epochs} of {record.epochs} epochs are equal to the last digit.")
         return DONE
     print(f"{record.epochs - equal} of {record.epochs} epochs differ.", file=sys.stderr)
-    if changed := list(differences(record.environment, last.environment)):
+    if changed := list(differences(record.environment, now)):
         print(f"Not the same as then: {'; '.join(changed)}.", file=sys.stderr)
     else:
         print("Versions, processor and device are the same as then; have the images changed?", file=sys.stderr)

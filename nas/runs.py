@@ -5,7 +5,8 @@ nor whoever reads its study takes them for trials of it.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Literal, TypeAlias
 
 import optuna
@@ -14,16 +15,18 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from nas.architecture import Candidate, digest, from_json, notation, to_json
 from nas.constraints import Constraints
 from nas.cost import cost
-from nas.progress import RunProgress, Standing
-from nas.readers import HOLDOUT, Dataset
+from nas.progress import Progress, RunProgress, Show, Standing
+from nas.readers import HOLDOUT
 from nas.scheduler import Flight, Scheduler, keep
 from nas.spread import spread
-from nas.storage import StudyLocation
-from nas.study import FinalScore, Record, add_test_score, in_flight, scores_on_test
+from nas.storage import FINAL_RUNS, StudyLocation
+from nas.study import DIVERGED, Record, in_flight, records
 from nas.training import Score, TrainingJob
+from nas.trials import Plan
 from nas.workers import LocalWorker, Worker
 
 Stage: TypeAlias = Literal["finalist", "final", "noise"]
+ALL_IMAGES = HOLDOUT / (HOLDOUT - 1)  # so many times as many to train on as with some held out
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +53,7 @@ class RunRecord(Record):
     """A run as its study tells it."""
 
     run: Run
-    test: FinalScore | None  # None as well when the run is judged on the validation images
+    test: Score | None  # None as well when the run is judged on the validation images
 
     @property
     def accuracy(self) -> float | None:
@@ -58,6 +61,12 @@ class RunRecord(Record):
         if self.state is not TrialState.COMPLETE:
             return None
         return self.val_accuracy if self.test is None else self.test.accuracy
+
+    @property
+    def settled(self) -> bool:
+        """Whether it need not be trained again: it came to its end, or its loss is what ended it."""
+        diverged = self.state is TrialState.FAIL and self.reason.startswith(DIVERGED)
+        return self.state is TrialState.COMPLETE or diverged
 
     @property
     def title(self) -> str:
@@ -80,7 +89,7 @@ def label_of(run: Run) -> str:
 
 def final_study_name(name: str) -> str:
     """The study that holds the final runs of the study of this name."""
-    return f"{name} (final runs)"
+    return name + FINAL_RUNS
 
 
 def final_study(study: optuna.Study) -> optuna.Study:
@@ -100,11 +109,10 @@ def run_records(study: optuna.Study) -> list[RunRecord]:
     if name not in optuna.get_all_study_names(storage):
         return []
     runs = optuna.load_study(study_name=name, storage=storage)
-    scores = scores_on_test(runs)
-    return [read_run(trial, scores.get(trial.number)) for trial in runs.get_trials(deepcopy=False)]
+    return [read_run(trial) for trial in runs.get_trials(deepcopy=False)]
 
 
-def read_run(trial: FrozenTrial, test: FinalScore | None) -> RunRecord:
+def read_run(trial: FrozenTrial) -> RunRecord:
     """What the study of the final runs says of one of them."""
     attributes = trial.user_attrs
     candidate = from_json(attributes["architecture"])
@@ -122,7 +130,7 @@ def read_run(trial: FrozenTrial, test: FinalScore | None) -> RunRecord:
         environment=attributes.get("environment", {}),
         reason=attributes.get("reason", ""),
         run=run,
-        test=test,
+        test=Score(**attributes["test"]) if "test" in attributes else None,
     )
 
 
@@ -149,8 +157,8 @@ Judge: TypeAlias = Callable[[bytes, Candidate], Score]
 class Runs(Scheduler[RunRecord]):
     """Trains what is still missing of the wanted runs; `events` is the loop.
 
-    `judge` reads the test images for the weights of a final run. `paces` are the seconds an epoch of known candidates,
-    for the time left.
+    `judge` reads the test images for the weights of a final run; other stages need none. `paces` are the seconds an
+    epoch of known candidates, for the time left.
     """
 
     def __init__(
@@ -158,51 +166,69 @@ class Runs(Scheduler[RunRecord]):
         study: optuna.Study,
         location: StudyLocation,
         wanted: Sequence[Run],
+        plan: Plan,
         *,
-        dataset: Dataset,
-        constraints: Constraints,
-        devices: Sequence[str],
-        judge: Judge,
+        judge: Judge | None = None,
         paces: Mapping[Candidate, float],
         make_worker: Callable[[], Worker] = LocalWorker,
     ) -> None:
-        super().__init__(devices, make_worker)
+        super().__init__(plan.devices, make_worker)
         self._study = final_study(study)
         self._location = location
         self._wanted = {run.key: run for run in wanted}
-        self._dataset = dataset
-        self._constraints = constraints
+        self._plan = plan
         self._judge = judge
         self._paces = dict(paces)
         self._records = {record.run.key: record for record in run_records(study)}
+        self._settled = {key for key, record in self._records.items() if record.settled}
+
+    def events(self) -> Iterator[Progress]:
+        for key in self._wanted:
+            record = self._records.get(key)
+            if record is not None and record.state is TrialState.RUNNING and self._is_kept(record):
+                trial = in_flight(self._study, record.number)
+                yield self._progress(self._conclude(trial, record, TrialState.COMPLETE))
+        yield from super().events()
+
+    def _is_kept(self, record: RunRecord) -> bool:
+        """Whether all of a training is there, and the program was killed before the study was told."""
+        return record.epochs == record.candidate.recipe.epochs and self._weights(record.number).exists()
 
     def _finished(self) -> list[RunRecord]:
-        found = (self._records.get(key) for key in self._wanted)
-        return [record for record in found if record is not None and record.state.is_finished()]
+        return [self._records[key] for key in self._wanted if key in self._settled]
 
     def _fulfilled(self) -> bool:
-        return len(self._finished()) == len(self._wanted)
+        return self._settled >= self._wanted.keys()
 
     def _next_flight(self) -> Flight[RunRecord] | None:
-        taken = {record.run.key for record in self._finished()} | {flight.record.run.key for flight in self._flights}
-        run = next((run for key, run in self._wanted.items() if key not in taken), None)
-        if run is None:
-            return None
-        interrupted = self._records.get(run.key)
-        number = _begin(self._study, run) if interrupted is None else interrupted.number
-        record = self._read(number)
+        flying = {flight.record.run.key for flight in self._flights}
+        for key, run in self._wanted.items():
+            if key in self._settled or key in flying:
+                continue
+            known = self._records.get(key)
+            if known is None or known.state.is_finished():  # one that crashed in an earlier command runs anew
+                return self._flight(run, _begin(self._study, run))
+            return self._flight(run, known.number)
+        return None
+
+    def _flight(self, run: Run, number: int) -> Flight[RunRecord]:
+        told, record = self._study.get_trials(deepcopy=False)[number], self._read(number)
         job = TrainingJob(
             candidate=run.candidate,
             # the network to beat is trained as it is, and within no limits
-            constraints=Constraints() if run.trial is None else self._constraints,
-            dataset=self._dataset,
+            constraints=Constraints() if run.trial is None else self._plan.constraints,
+            dataset=self._plan.dataset,
             seed=run.seed,
             hold_out=run.stage != "final",
         )
-        return Flight(in_flight(self._study, number), record, job, reported=record.epochs)
+        reported = (told.last_step or 0) if job.hold_out else record.epochs
+        return Flight(in_flight(self._study, number), record, job, reported=reported)
 
     def _read(self, number: int) -> RunRecord:
-        return read_run(self._study.get_trials(deepcopy=False)[number], scores_on_test(self._study).get(number))
+        return read_run(self._study.get_trials(deepcopy=False)[number])
+
+    def _weights(self, number: int) -> Path:
+        return self._location.run_weights_path(number)
 
     def _hopeless(self, flight: Flight[RunRecord]) -> bool:
         return False
@@ -211,20 +237,29 @@ class Runs(Scheduler[RunRecord]):
         yield from ()
 
     def _tell(self, flight: Flight[RunRecord], state: TrialState, reason: str) -> str:
-        run, number = flight.record.run, flight.record.number
-        keep(flight, self._location.run_weights_path(number), reason)
+        keep(flight, self._weights(flight.record.number), reason)
+        return self._conclude(flight.trial, self._read(flight.record.number), state)
+
+    def _conclude(self, trial: optuna.Trial, record: RunRecord, state: TrialState) -> str:
+        """Judge a run whose weights are kept, and tell the study how it ended; the news of it."""
         value = None
         if state is TrialState.COMPLETE:
-            value = flight.reports[-1].val_accuracy
-            if run.stage == "final":
-                score = self._judge(flight.reports[-1].weights, run.candidate)
-                add_test_score(
-                    self._study, FinalScore(trial=number, loss=score.loss, accuracy=score.accuracy, n=score.n)
-                )
-                value = score.accuracy
-        self._study.tell(flight.trial, value, state=state)
-        self._records[run.key] = self._read(number)
-        return f"{flight.record.title}: {reason}" if value is None else f"{flight.record.title}: {value:.2%}"
+            value = record.val_accuracy
+            if record.run.stage == "final":
+                value = self._judged(trial, record).accuracy
+        self._study.tell(trial, value, state=state)
+        self._records[record.run.key] = self._read(record.number)
+        self._settled.add(record.run.key)
+        return f"{record.title}: {record.reason if value is None else f'{value:.2%}'}"
+
+    def _judged(self, trial: optuna.Trial, record: RunRecord) -> Score:
+        """On the test images, which are read for these weights only once."""
+        if record.test is not None:
+            return record.test
+        assert self._judge is not None
+        score = self._judge(self._weights(record.number).read_bytes(), record.candidate)
+        trial.set_user_attr("test", asdict(score))
+        return score
 
     def _progress(self, news: str, *, milestone: bool = True) -> RunProgress:
         finished, running = self._finished(), self._running
@@ -251,7 +286,7 @@ class Runs(Scheduler[RunRecord]):
             pace = self._pace(run.candidate)
             if pace is None:
                 return None
-            images = HOLDOUT / (HOLDOUT - 1) if run.stage == "final" else 1
+            images = ALL_IMAGES if run.stage == "final" else 1
             spent = begun[key].seconds if key in begun else 0.0
             left.append(max(0.0, pace * images * run.candidate.recipe.epochs - spent))
         return max(sum(left) / len(self._devices), max(left, default=0.0))
@@ -265,8 +300,12 @@ class Runs(Scheduler[RunRecord]):
 
 
 def paces(records: Iterable[Record]) -> dict[Candidate, float]:
-    """Seconds an epoch of each candidate that was trained for at least one."""
-    return {record.candidate: record.seconds / record.epochs for record in records if record.seconds and record.epochs}
+    """Seconds an epoch of each candidate that was trained for at least one, with images held out."""
+    return {
+        record.candidate: record.seconds / record.epochs / (1 if record.val_accuracy is not None else ALL_IMAGES)
+        for record in records
+        if record.seconds and record.epochs
+    }
 
 
 def standings(wanted: Iterable[Run], finished: Sequence[RunRecord]) -> tuple[Standing, ...]:
@@ -286,3 +325,20 @@ def standings(wanted: Iterable[Run], finished: Sequence[RunRecord]) -> tuple[Sta
 def accuracies(records: Iterable[RunRecord], candidate: Candidate) -> list[float]:
     """Of the runs of a candidate that were trained to the end."""
     return [r.accuracy for r in records if r.candidate == candidate and r.accuracy is not None]
+
+
+def train_runs(
+    study: optuna.Study,
+    location: StudyLocation,
+    wanted: Sequence[Run],
+    plan: Plan,
+    show: Show,
+    title: str,
+    *,
+    judge: Judge | None = None,
+) -> list[RunRecord]:
+    """The wanted runs, trained where they were not yet, while `show` tells of it; those that failed are among them."""
+    known = paces([*records(study), *run_records(study)])
+    show(Runs(study, location, wanted, plan, judge=judge, paces=known).events(), title)
+    found = {record.run.key: record for record in run_records(study)}
+    return [found[run.key] for run in wanted]

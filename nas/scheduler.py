@@ -185,16 +185,16 @@ class Scheduler(ABC, Generic[AnyRecord]):
 
 
 def keep(flight: Flight[Any], weights: Path, reason: str) -> None:
-    """Write the weights of a training that has ended, and complete its trial's attributes."""
+    """Complete the attributes of a training that has ended; then write its weights, a sign that all of it is kept."""
     trial, reports = flight.trial, flight.reports
+    if reason or "reason" in trial.user_attrs:  # one left from before the program was killed
+        trial.set_user_attr("reason", reason)
     if reports:
-        write_whole(weights, reports[-1].weights)
         trial.set_user_attr("environment", dict(reports[-1].environment))
         trial.set_user_attr("seconds", round(flight.seconds, 2))
         if reports[-1].val_loss is not None:
             trial.set_user_attr("val_loss", reports[-1].val_loss)
-    if reason:
-        trial.set_user_attr("reason", reason)
+        write_whole(weights, reports[-1].weights)
 
 
 def _numbers(report: EpochReport) -> dict[str, Any]:

@@ -40,8 +40,9 @@ DESCRIPTION = """\
 Search for the best network of a search space within its limits, and write it as source code.
 
 Candidates that break a limit are rejected before anything is trained. The others are trained as Optuna trials, the
-hopeless ones stopped early. The best network is judged on the test set, once, and written to DIR/NAME/best/model.py
-with its weights. The same command continues an interrupted search to the same total.
+hopeless ones stopped early. The best few are trained again on fresh seeds; the winner is trained on all training
+images, judged on the test set, once, and written to DIR/NAME/best/model.py with its weights. The same command continues
+an interrupted search to the same total.
 """
 
 EXAMPLES = """\
@@ -50,6 +51,7 @@ examples:
   python -m nas.search --dry-run                    what the space holds, and how long a search would take
   python -m nas.search --max-params 5000 --study-name small
   python -m nas.search --space my_space.py --trials 100
+  python -m nas.search --baseline                   compare the winner with the network to beat, seed by seed
 
 exit status: 0 done, 1 nothing feasible or no winner, 2 bad input, 130 interrupted
 """
@@ -98,7 +100,9 @@ def parser() -> argparse.ArgumentParser:
     how.add_argument("--pruner", choices=PRUNERS, default=DEFAULT_PRUNER, help="who stops trials (default: rungs)")
     how.add_argument("--seed", metavar="N", type=natural, default=0, help="of everything drawn (default: 0)")
     add_workers(how)
-    how.add_argument("--timeout", metavar="SECONDS", type=positive_seconds, help="search no longer than this")
+    how.add_argument(
+        "--timeout", metavar="SECONDS", type=positive_seconds, help="begin no trial after this time; final runs follow"
+    )
     final = options.add_argument_group("after the search")
     final.add_argument(
         "--finalists",
@@ -190,6 +194,7 @@ def search(args: argparse.Namespace, space: SearchSpace, location: StudyLocation
     from nas.console import follow
     from nas.data import fingerprint
     from nas.results import finish
+    from nas.runs import run_records
     from nas.trials import Search
 
     torch.set_num_threads(1)  # the workers have the cores; measured beside them: gp proposes five times as fast
@@ -207,6 +212,8 @@ def search(args: argparse.Namespace, space: SearchSpace, location: StudyLocation
 
     goal = {name: getattr(args, name) for name in ("trials", "finalists", "final_seeds", "baseline")}
     with writing(location, wanted, this_command(command_line("nas.search", location), plan.devices, goal)) as study:
+        known = sum(run.epochs for run in run_records(study) if run.run.stage != "noise")
+        plan = replace(plan, later_epochs=max(0, plan.later_epochs - known))
         sampler = FeasibleSampler(make_sampler(args.sampler, args.seed), space, args.seed, seen=digests(study))
         study.pruner = make_pruner(args.pruner, space.recipe.epochs)
         trials = Search(study, location, plan, sampler)

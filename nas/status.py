@@ -11,8 +11,8 @@ from optuna.trial import TrialState
 from nas.commands import Command, commands
 from nas.console import duration
 from nas.options import DONE, Parser, add_location, existing_location, run
-from nas.progress import Standing
-from nas.runs import run_records, standings
+from nas.runs import RunRecord, accuracies, name_of, run_records
+from nas.spread import Spread, spread
 from nas.storage import StudyLocation, is_being_worked_on, open_study
 from nas.study import ranked, records, settings_of
 
@@ -28,12 +28,13 @@ class Best:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stage:
-    """How many runs of a stage are finished, and what they came to."""
+class StageStatus:
+    """The runs of a stage that have begun, and what those trained to the end came to."""
 
-    finished: int
-    begun: int
-    standings: tuple[Standing, ...]
+    complete: int
+    failed: int
+    in_flight: int  # in training, or interrupted
+    networks: dict[str, Spread | None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +44,7 @@ class Status:
     study: str
     dataset: str
     storage: str
-    running: bool
+    running: bool  # as far as the locks of this output folder and of an SQLite file tell
     command: Command | None  # the last one
     trained: int
     trials: int | None  # that the last search was to train
@@ -51,9 +52,21 @@ class Status:
     failed: int
     in_flight: int  # in training, or interrupted
     epochs: int
-    seconds: float  # of training, on one worker
+    seconds: float  # of training, on one worker, final runs included
     best: Best | None
-    stages: dict[str, Stage]
+    winner: int | None  # the trial whose network was trained on all images last
+    stages: dict[str, StageStatus]
+
+
+def _stage(runs: list[RunRecord]) -> StageStatus:
+    states = Counter(run.state for run in runs)
+    known = {name_of(run.run): accuracies(runs, run.candidate) for run in runs}
+    return StageStatus(
+        complete=states[TrialState.COMPLETE],
+        failed=states[TrialState.FAIL],
+        in_flight=states[TrialState.RUNNING],
+        networks={name: spread(scores) if scores else None for name, scores in known.items()},
+    )
 
 
 def status(study: optuna.Study, location: StudyLocation) -> Status:
@@ -62,12 +75,7 @@ def status(study: optuna.Study, location: StudyLocation) -> Status:
     states = Counter(trial.state for trial in trials)
     best = next(iter(ranked(trials)), None)
     goals = [command.plan["trials"] for command in known if "trials" in command.plan]
-    stages: dict[str, Stage] = {}
-    for name in dict.fromkeys(record.run.stage for record in runs):
-        begun = [record for record in runs if record.run.stage == name]
-        finished = [record for record in begun if record.state.is_finished()]
-        so_far = standings([record.run for record in begun], finished)
-        stages[name] = Stage(finished=len(finished), begun=len(begun), standings=so_far)
+    winners = [run.run.trial for run in runs if run.run.stage == "final" and run.run.trial is not None]
     return Status(
         study=location.name,
         dataset=settings_of(study)["dataset"],
@@ -80,25 +88,34 @@ def status(study: optuna.Study, location: StudyLocation) -> Status:
         failed=states[TrialState.FAIL],
         in_flight=states[TrialState.RUNNING],
         epochs=sum(trial.epochs for trial in trials),
-        seconds=round(sum(trial.seconds or 0 for trial in trials), 2),
+        seconds=round(sum(record.seconds or 0 for record in [*trials, *runs]), 2),
         best=None
         if best is None
         else Best(trial=best.number, val_accuracy=best.val_accuracy, params=best.params, notation=best.notation),
-        stages=stages,
+        winner=winners[-1] if winners else None,
+        stages={
+            stage: _stage([run for run in runs if run.run.stage == stage])
+            for stage in dict.fromkeys(run.run.stage for run in runs)
+        },
     )
+
+
+def _flying(count: int, running: bool) -> str:
+    return f"{count} {'in training' if running else 'interrupted'}"
 
 
 def text_of(status: Status) -> str:
     """For a person to read."""
-    goal = ""
+    lines = [f"study {status.study} on {status.dataset}, in {status.storage}"]
+    if status.command is not None:
+        lines.append(f"{'running' if status.running else 'not running; the last command was'}: {status.command}")
+    goal = "trained"
     if status.trials is not None:
-        goal = f" of {status.trials} trained, {max(0, status.trials - status.trained)} to go"
-    lines = [
-        f"study {status.study} on {status.dataset}, in {status.storage}",
-        f"running: {status.command}" if status.running else f"not running; last was {status.command}",
-        f"{status.trained}{goal or ' trained'}: {status.stopped_early} stopped early, {status.failed} failed, "
-        f"{status.in_flight} {'in training' if status.running else 'interrupted'}",
-        f"{status.epochs:,} epochs, {duration(status.seconds)} of training on one worker",
+        goal = f"of {status.trials} trained, {max(0, status.trials - status.trained)} to go"
+    lines += [
+        f"{status.trained} {goal}: {status.stopped_early} stopped early, {status.failed} failed, "
+        f"{_flying(status.in_flight, status.running)}",
+        f"{status.epochs:,} epochs; {duration(status.seconds)} of training on one worker, final runs included",
     ]
     if status.best is not None and status.best.val_accuracy is not None:
         best = status.best
@@ -106,11 +123,14 @@ def text_of(status: Status) -> str:
             f"best score: trial {best.trial}, {best.val_accuracy:.2%}, {best.params:,} params, {best.notation}"
         )
     for name, stage in status.stages.items():
-        lines.append(f"{name} runs: {stage.finished} of {stage.begun} begun are finished")
+        flying = _flying(stage.in_flight, status.running)
+        lines.append(f"{name} runs: {stage.complete} trained to the end, {stage.failed} failed, {flying}")
         lines += [
-            f"  trial {s.label}: {s.accuracy or 'none finished'}" + (f", n = {s.accuracy.n}" if s.accuracy else "")
-            for s in stage.standings
+            f"  {network}: {'none finished' if scores is None else f'{scores}, n = {scores.n}'}"
+            for network, scores in stage.networks.items()
         ]
+    if status.winner is not None:
+        lines.append(f"winner: trial {status.winner}")
     return "\n".join(lines)
 
 

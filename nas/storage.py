@@ -26,6 +26,7 @@ if TYPE_CHECKING:  # SQLAlchemy takes half the time of --help, which needs none 
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
+FINAL_RUNS = " (final runs)"  # after its name: the study that holds the runs of a search; see nas.runs
 PROBE_SECONDS = 1.0  # that a run waits for a lock: `is_being_worked_on` holds it for much less
 
 
@@ -151,7 +152,8 @@ def open_study(location: StudyLocation) -> optuna.Study:
         storage = None if file is not None and not file.exists() else _storage(location)
         names = [] if storage is None else optuna.get_all_study_names(storage)
         if storage is None or location.name not in names:
-            known = f"; known are {', '.join(names)}" if names else ""
+            shown = [name for name in names if not name.endswith(FINAL_RUNS)]
+            known = f"; known are {', '.join(shown)}" if shown else ""
             raise UserError(
                 f"there is no study {location.name!r} in {location.public_storage}{known}; run a search first, "
                 "or say where it is with --output-dir or --storage"

@@ -209,7 +209,7 @@ class TrialRecord(Record):
 def read_trial(trial: FrozenTrial) -> TrialRecord | None:
     """What the study says of a trial; None for one that this program did not make."""
     attributes = trial.user_attrs
-    if "architecture" not in attributes:
+    if "ledger" not in attributes:
         return None
     candidate = from_json(attributes["architecture"])
     price = cost(candidate.architecture)

@@ -3,6 +3,7 @@
 import io
 import math
 import textwrap
+from collections.abc import Mapping
 
 import optuna
 import torchinfo
@@ -11,15 +12,16 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from nas.commands import commands
 from nas.console import duration
 from nas.cost import cost
 from nas.data import TrainingData
 from nas.environment import versions
-from nas.finalists import Noise, Winner
+from nas.finalists import Noise, Winner, measured_noise
 from nas.network import build
 from nas.runs import name_of, run_records
 from nas.space import SearchSpace
-from nas.spread import Spread, chance_of_reaching
+from nas.spread import Spread, binomial_sd, chance_of_reaching, least_difference
 from nas.storage import StudyLocation
 from nas.study import TrialRecord, records, scores_on_test, total_ledger
 
@@ -76,35 +78,40 @@ def _story(winner: Winner, space: SearchSpace) -> Table:
 
 
 def _curse(winner: Winner, trained: int) -> str:
-    """What fresh seeds made of the score that was the best of many."""
+    """What fresh seeds made of the score by which the network was among the best of many."""
     score, rerun = winner.record.val_accuracy, winner.rerun
     assert score is not None
     if rerun is None:
         return f"The search score is the best of {trained}, so it flatters; --finalists trains it on fresh seeds."
     drop = 100 * (score - rerun.mean)
-    if drop <= 0:
-        return f"On fresh seeds the winner did not lose: {-drop:.2f} points more than its score in the search."
+    if drop < 0.005:
+        return "On fresh seeds the winner is no worse than its score in the search."
     return (
-        f"On fresh seeds the winner lost {drop:.2f} points: the winner's curse, "
-        f"since the best of {trained} scores is partly luck."
+        f"On fresh seeds the winner has {drop:.2f} points less than its score in the search: the winner's curse, "
+        f"since a score that is among the best of {trained} is partly luck."
     )
 
 
-def verdict(test: Spread, noise: Noise, target: float | None) -> str:
+def verdict(winner: Winner, noise: Noise | None, target: float | None) -> str:
     """Whether the target is reached, by how many standard errors, and whether a fresh seed would reach it.
 
-    The standard error is that of the mean over seeds; of one run, the deviation that `noise` tells.
+    The standard error is that of the mean over seeds; of one run, the measured noise or else the binomial deviation.
     """
     if target is None:
         return "No target was set."
-    error = noise.sd if test.standard_error is None else test.standard_error
-    distance = f"{abs(test.mean - target) / error:.1f} standard errors" if error else "no standard error to be had"
+    test = winner.test
+    error = test.standard_error
+    if error is None:
+        error = binomial_sd(test.mean, winner.n_test) if noise is None else noise.sd
     reached = test.mean >= target
     runs = "in this one run (n = 1)" if test.n == 1 else f"by the mean of n = {test.n} seeds"
-    said = f"Target {target:.2%}: {'reached' if reached else 'missed'} {runs}, {distance}"
-    said += f" {'above' if reached else 'below'} it."
+    said = f"Target {target:.2%}: {'reached' if reached else 'missed'} {runs}"
+    if error:
+        said += f", {abs(test.mean - target) / error:.1f} standard errors {'above' if reached else 'below'} it"
     chance = chance_of_reaching(target, test)
-    return said if chance is None else f"{said} A fresh seed reaches it with a chance of {_percent(chance)}."
+    if chance is None or winner.diverged:
+        return f"{said}."
+    return f"{said}. A fresh seed reaches it with a chance of {_percent(chance)}."
 
 
 def _percent(chance: float) -> str:
@@ -138,14 +145,15 @@ def _how_judged(winner: Winner, data: TrainingData) -> str:
         text += f"Test: trained on all {n_train + n_val:,} (seeds {seeds}), "
     else:
         text += f"Test: the same weights (seed {best.seed}), "
-    return text + (
-        f"judged on {winner.n_test:,} test images, opened after the choice and read once for each model. "
-        f"Final epoch, {best.epochs} of {best.candidate.recipe.epochs}, mean ± sd; trained in {best.precision}."
-    )
+    text += f"judged on {winner.n_test:,} test images, opened after the choice and read once for each model. "
+    if winner.diverged:
+        text += f"{winner.diverged} more trainings on all images failed and are left out. "
+    return f"{text}Final epoch, {best.epochs} of {best.candidate.recipe.epochs}; mean ± sd."
 
 
 def _what_was_done(study: optuna.Study, location: StudyLocation, space: SearchSpace) -> str:
-    ledger, runs = total_ledger(study), run_records(study)
+    ledger = total_ledger(study)
+    runs = [run for run in run_records(study) if run.run.stage != "noise" and run.accuracy is not None]
     trained = [trial for trial in records(study) if trial.trained]
     stopped = sum(trial.state is TrialState.PRUNED for trial in trained)
     epochs, seconds = sum(trial.epochs for trial in trained), sum(trial.seconds or 0 for trial in trained)
@@ -160,10 +168,24 @@ def _what_was_done(study: optuna.Study, location: StudyLocation, space: SearchSp
     return f"{text} Then {len(runs)} full trainings on fresh seeds, {duration(seconds)} on one worker."
 
 
-def _noise(noise: Noise) -> str:
-    source = "measured by nas.noise" if math.isfinite(noise.n) else "binomial; python -m nas.noise measures it"
-    least = f"{100 * noise.least_difference:.2f} points"
-    return f"Two single scores must differ by {least} to mean something (95 %, {source})."
+def _how_it_was_run(study: optuna.Study, environment: Mapping[str, str]) -> str:
+    searches = [command for command in commands(study) if command.plan]
+    line = f"{searches[-1].line}, workers on {', '.join(searches[-1].devices)}; " if searches else ""
+    machine = environment.get("processor", "processor not told")
+    if environment.get("device", "cpu") != "cpu":
+        machine = environment["device"]
+    precision = f"; activations in {environment['precision']}" if "precision" in environment else ""
+    return f"{line}{versions(environment)}; {machine}{precision}"
+
+
+def _least_difference(winner: Winner, noise: Noise | None, n_val: int) -> str:
+    if noise is not None:
+        least, source = noise.least_difference, f"measured by nas.noise, n = {noise.n}"
+    else:
+        accuracy = winner.record.val_accuracy
+        assert accuracy is not None
+        least, source = least_difference(binomial_sd(accuracy, n_val)), "binomial; python -m nas.noise measures it"
+    return f"Two single scores must differ by {100 * least:.2f} points to mean something (95 %, {source})."
 
 
 def summary(
@@ -175,7 +197,7 @@ def summary(
     shape = (1, *architecture.input_shape)
     columns = ("output_size", "num_params", "mult_adds")  # of a width that a terminal of 100 columns shows whole
     layers = torchinfo.summary(build(architecture), shape, col_names=columns, col_width=17, verbose=0)
-    trained = sum(trial.trained for trial in records(study))
+    trained, noise = sum(trial.trained for trial in records(study)), measured_noise(run_records(study))
     return "\n".join(
         [
             _filled(_what_was_done(study, location, space)),
@@ -184,12 +206,15 @@ def summary(
             _plain_text(_story(winner, space)),
             _filled(_how_judged(winner, data)),
             "",
-            *map(_filled, [_curse(winner, trained), verdict(winner.test, winner.noise, space.target)]),
-            *map(_filled, [*_margin(winner, space), _noise(winner.noise), *_earlier_readings(study, winner)]),
+            _filled(_curse(winner, trained)),
+            _filled(verdict(winner, noise, space.target)),
+            *map(_filled, _margin(winner, space)),
+            _filled(_least_difference(winner, noise, len(data.validation))),
+            *map(_filled, _earlier_readings(study, winner)),
             _plain_text(_comparison(best, space)),
             str(layers),
             "",
-            _filled(f"{versions(best.environment)}; {best.environment.get('processor', 'processor not told')}"),
+            _filled(_how_it_was_run(study, winner.environment)),
             "",
         ]
     )

@@ -29,6 +29,7 @@ from nas.data import (
     augment,
     channel_statistics,
     fingerprint,
+    forget,
     load_test,
     load_training,
     normalize,
@@ -122,7 +123,7 @@ def test_split_of_mnist_never_changes() -> None:
 
 
 def test_load_training_opens_no_test_file_of_mnist() -> None:
-    load_training.cache_clear()
+    forget()
     with recorded_files() as files:
         load_training(MNIST)
     names = {Path(name).name for name in files}

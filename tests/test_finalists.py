@@ -2,8 +2,8 @@
 
 import csv
 import io
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,14 +15,24 @@ from helpers import small_architecture, small_space, write_mnist_folder
 from optuna.trial import TrialState
 from rich.console import Console
 
-from nas import choice
 from nas.architecture import Candidate, digest
 from nas.choice import Effort, choose
 from nas.data import load_test, load_training
-from nas.finalists import Finalist, Noise, Winner, best_of, compared, final_runs, finalists, fresh_seeds, noise, runs_of
+from nas.finalists import (
+    Finalist,
+    Noise,
+    Winner,
+    best_of,
+    compared,
+    final_runs,
+    finalists,
+    fresh_seeds,
+    measured_noise,
+    runs_of,
+)
 from nas.network import build
 from nas.progress import Progress
-from nas.readers import Dataset, Images
+from nas.readers import Dataset
 from nas.recipe import Recipe
 from nas.results import RUNS, TRIALS, finish
 from nas.runs import Run, RunRecord, run_records
@@ -30,7 +40,7 @@ from nas.sampling import FeasibleSampler, Ledger, derive_seed
 from nas.space import SearchSpace
 from nas.spread import Spread, spread
 from nas.storage import StudyLocation, locate, writing
-from nas.study import FinalScore, TrialRecord, digests, make_sampler, records, settings
+from nas.study import TrialRecord, digests, make_sampler, records, settings
 from nas.summary import verdict
 from nas.training import evaluate
 from nas.trials import Plan, Search
@@ -87,18 +97,17 @@ def test_finalists_are_the_best_that_cannot_be_told_apart_from_the_best() -> Non
     assert [t.number for t in finalists(trials, 4, 0.0)] == [4]
 
 
-def test_noise_is_binomial_until_it_is_measured() -> None:
-    computed = noise([], 0.994, 10_000)
-    assert computed.sd == pytest.approx(0.000772, abs=1e-6)
-    assert computed.n == float("inf")
-    assert computed.least_difference == pytest.approx(0.00214, abs=1e-5)
-    assert noise([a_noise_run(0, 0.99)], 0.994, 10_000) == computed, "one run has no deviation"
+def test_noise_is_measured_by_two_runs_of_a_network_or_more() -> None:
+    assert measured_noise([]) is None
+    assert measured_noise([a_noise_run(0, 0.99)]) is None
     runs = [a_noise_run(i, accuracy) for i, accuracy in enumerate((0.990, 0.991, 0.992))]
-    measured = noise(runs, 0.994, 10_000)
+    measured = measured_noise(runs)
+    assert measured is not None
     assert measured.sd == pytest.approx(0.001)
     assert measured.n == 3
     assert measured.least_difference == pytest.approx(4.303 * 2**0.5 * 0.001, rel=1e-3)
-    both = noise([*runs, a_noise_run(7, 0.98, trial=1), a_noise_run(8, 0.98, trial=1)], 0.994, 10_000)
+    both = measured_noise([*runs, a_noise_run(7, 0.98, trial=1), a_noise_run(8, 0.98, trial=1)])
+    assert both is not None
     assert both.sd == pytest.approx((2e-6 / 3) ** 0.5)
     assert both.n == 4
 
@@ -140,22 +149,21 @@ def contenders(*told: tuple[int, float, float, int]) -> list[Finalist]:
 
 
 def test_the_best_mean_wins_and_ties_go_to_fewer_parameters() -> None:
-    noise = Noise(sd=0.0004, n=float("inf"))
     clear = contenders((0, 0.995, 0.0002, 900), (1, 0.9948, 0.0002, 100))  # a standard error of 0.0001
-    assert best_of(clear, noise).record.number == 0
+    assert best_of(clear, 0.0004).record.number == 0
     tied = contenders((0, 0.995, 0.0004, 900), (1, 0.9948, 0.0004, 100), (2, 0.9947, 0.0004, 50))  # of 0.0002
-    assert best_of(tied, noise).record.number == 1
+    assert best_of(tied, 0.0004).record.number == 1
     equal = contenders((0, 0.9949, 0.0004, 100), (1, 0.995, 0.0004, 100))
-    assert best_of(equal, noise).record.number == 1
+    assert best_of(equal, 0.0004).record.number == 1
 
 
-def test_with_one_seed_each_the_noise_decides_what_a_tie_is() -> None:
+def test_with_one_seed_each_the_deviation_of_one_score_decides_what_a_tie_is() -> None:
     one = [
         Finalist(record=a_trial(number, 0.99, params), rerun=spread([accuracy]))
         for number, accuracy, params in ((0, 0.995, 900), (1, 0.9947, 100))
     ]
-    assert best_of(one, Noise(sd=0.0002, n=5)).record.number == 0
-    assert best_of(one, Noise(sd=0.0004, n=5)).record.number == 1
+    assert best_of(one, 0.0002).record.number == 0
+    assert best_of(one, 0.0004).record.number == 1
 
 
 def test_a_finalist_all_of_whose_runs_failed_is_left_out() -> None:
@@ -181,13 +189,27 @@ def test_a_finalist_all_of_whose_runs_failed_is_left_out() -> None:
         (
             [0.995, 0.995],
             0.994,
-            "Target 99.40%: reached by the mean of n = 2 seeds, no standard error to be had above it. "
+            "Target 99.40%: reached by the mean of n = 2 seeds. "
             "A fresh seed reaches it with a chance of more than 99 %.",
         ),
     ],
 )
 def test_verdict_on_several_seeds(accuracies: list[float], target: float, text: str) -> None:
-    assert verdict(spread(accuracies), Noise(sd=0.0008, n=float("inf")), target) == text
+    winner = Winner(record=a_trial(0, 0.99), test=spread(accuracies), n_test=10_000)
+    assert verdict(winner, None, target) == text
+    assert "chance" not in verdict(replace(winner, diverged=1), None, target)
+
+
+def test_verdict_on_one_run_uses_the_measured_noise() -> None:
+    winner = Winner(record=a_trial(0, 0.99), test=spread([0.995]), n_test=10_000)
+    text = "Target 99.40%: reached in this one run (n = 1), {} standard errors above it."
+    assert verdict(winner, None, 0.994) == text.format("1.4"), "binomial: 0.07 points"
+    assert verdict(winner, Noise(sd=0.0005, n=5), 0.994) == text.format("2.0")
+
+
+def test_a_network_to_beat_that_wins_is_not_trained_twice() -> None:
+    winner = a_trial(4, 0.9)
+    assert final_runs(winner, winner.candidate, 2, SEED) == final_runs(winner, None, 2, SEED)
 
 
 # a whole search
@@ -211,17 +233,15 @@ class Searched:
     files: dict[str, bytes]
 
 
-@contextmanager
-def a_reader_that_counts(seen: list[str]) -> Iterator[None]:
-    """Writes down when the test images are opened."""
+_opened: list[str] = []
+sys.addaudithook(lambda event, args: _opened.append(str(args[0])) if event == "open" else None)
 
-    def counting(dataset: Dataset) -> Images:
-        seen.append("test images opened")
-        return load_test(dataset)
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(choice, "load_test", counting)
-        yield
+def opened_test_images() -> int:
+    """Files of the test part that this process has opened since it was asked last."""
+    count = sum("/test/" in name for name in _opened)
+    _opened.clear()
+    return count
 
 
 def searched(folder: Path, dataset: Dataset, workers: int) -> Searched:
@@ -233,18 +253,16 @@ def searched(folder: Path, dataset: Dataset, workers: int) -> Searched:
         list(Search(study, location, plan, sampler).events())
 
         def show(events: Iterator[Progress], title: str) -> None:
-            seen.append(title)
+            seen.append(f"{title} ({opened_test_images()} test images opened before)")
             (*_, last) = events
-            seen.append(f"{last.done} of {last.total}")
+            seen.append(f"{last.done} of {last.total} ({opened_test_images()} test images opened meanwhile)")
 
         output = io.StringIO()
-        with a_reader_that_counts(seen):
-            finish(study, location, space, plan, EFFORT, Console(file=output, width=200), show)
-        first = list(seen)
-        with a_reader_that_counts(again):
-            winner = choose(
-                study, location, space, plan, EFFORT, lambda events, _: again.extend(e.news for e in events)
-            )
+        opened_test_images()
+        finish(study, location, space, plan, EFFORT, Console(file=output, width=200), show)
+        first = [*seen, f"{opened_test_images()} after"]
+        winner = choose(study, location, space, plan, EFFORT, lambda events, _: again.extend(e.news for e in events))
+        again.append(f"{opened_test_images()} test images opened")
         assert winner is not None
         return Searched(
             location=location,
@@ -273,16 +291,17 @@ def search(tmp_path_factory: pytest.TempPathFactory, dataset: Dataset) -> Search
 def test_the_test_images_are_opened_once_and_after_the_choice(search: Searched) -> None:
     winner = search.winner.record.number
     assert search.seen == [
-        "finalists: 3, each trained to the end on fresh seeds: 2",
-        "6 of 6",
-        f"trial {winner} is the winner: trained on all the training images, judged on the test images",
-        "test images opened",
-        "4 of 4",
+        "finalists: 3, each trained to the end on fresh seeds: 2 (0 test images opened before)",
+        "6 of 6 (0 test images opened meanwhile)",
+        f"trial {winner} is the winner: trained on all the training images, judged on the test images"
+        " (0 test images opened before)",
+        "4 of 4 (120 test images opened meanwhile)",
+        "0 after",
     ]
 
 
 def test_a_finished_search_trains_and_reads_nothing_again(search: Searched) -> None:
-    assert search.again == ["nothing is left to train"] * 2
+    assert search.again == ["nothing is left to train", "nothing is left to train", "0 test images opened"]
 
 
 def test_the_winner_has_the_best_mean_among_the_best_trials(search: Searched) -> None:
@@ -294,9 +313,15 @@ def test_the_winner_has_the_best_mean_among_the_best_trials(search: Searched) ->
             reruns.setdefault(digest(run.candidate), []).append(run.val_accuracy)
     assert set(reruns) == {digest(trial.candidate) for trial in best}
     assert {len(accuracies) for accuracies in reruns.values()} == {2}
-    assert [f.rerun.mean for f in search.winner.finalists] == sorted(
-        (sum(accuracies) / 2 for accuracies in reruns.values()), reverse=True
-    )
+    means = sorted((sum(accuracies) / 2 for accuracies in reruns.values()), reverse=True)
+    assert [f.rerun.mean for f in search.winner.finalists] == pytest.approx(means)
+    variances = [(a - b) ** 2 / 2 for a, b in reruns.values()]
+    tied = [
+        trial
+        for trial in best
+        if sum(reruns[digest(trial.candidate)]) / 2 >= means[0] - (sum(variances) / 3 / 2) ** 0.5
+    ]
+    assert search.winner.record.params == min(trial.params for trial in tied)
 
 
 def test_final_models_are_judged_by_their_weights_on_the_test_images(search: Searched, dataset: Dataset) -> None:
@@ -308,7 +333,7 @@ def test_final_models_are_judged_by_their_weights_on_the_test_images(search: Sea
         network = build(run.candidate.architecture)
         network.load_state_dict(safetensors.torch.load(search.files[f"final-{run.number:05d}.safetensors"]))
         score = evaluate(network, test, data, torch.device("cpu"))
-        assert run.test == FinalScore(trial=run.number, loss=score.loss, accuracy=score.accuracy, n=120)
+        assert (run.test, score.n) == (score, 120)
         assert run.val_accuracy is None
     ours, theirs = ([r.test.accuracy for r in final if r.test and (r.run.trial is None) == rival] for rival in (0, 1))
     assert search.winner.test == spread(ours)
@@ -338,9 +363,9 @@ def test_the_summary_tells_the_story_in_one_table(search: Searched) -> None:
     rival = sum(p.numel() for p in build(small_architecture(12, 12)).parameters())
     assert rows["network to beat"] == f"network to beat {rival:,} – – – {winner.baseline} 2"
     assert sum(name.startswith("trial ") for name in rows) >= 3, "the other finalists have rows, too"
-    assert verdict(winner.test, winner.noise, 0.1) in text
+    assert verdict(winner, None, 0.1) in " ".join(text.split())
     assert text.count("On fresh seeds the winner ") == 1
-    assert "Against the network to beat, trained by the same recipe on the same seeds: " in text
+    assert "Against the network to beat, trained by the same recipe on the same seeds: " in " ".join(text.split())
 
 
 def test_tables_list_trials_and_final_runs_apart(search: Searched) -> None:

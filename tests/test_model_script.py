@@ -110,9 +110,9 @@ def test_evaluate_repeats_the_accuracy_of_the_weights(tmp_path: Path, data_folde
     assert last == f"test accuracy: {accuracy:.2%} ({round(accuracy * TEST)} of {TEST} images)"
 
     text = (tmp_path / "model.py").read_text(encoding="utf-8")
-    (tmp_path / "model.py").write_text(text.replace(f"TEST_ACCURACY = {accuracy}", "TEST_ACCURACY = 0.875"))
+    (tmp_path / "model.py").write_text(text.replace(f"TEST_CORRECT = {round(accuracy * TEST)}", "TEST_CORRECT = 175"))
     done = script(tmp_path, "--evaluate", "--data", str(data_folder))
-    assert (done.returncode, done.stderr) == (1, "it was 87.50% when these weights were written\n")
+    assert (done.returncode, done.stderr) == (1, "it was 175 images when these weights were written\n")
 
 
 def test_train_trains_from_scratch_and_judges_what_it_trained(

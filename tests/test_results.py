@@ -21,7 +21,7 @@ from nas.architecture import Architecture, Candidate, Conv, Head, MaxPool
 from nas.choice import Effort, choose
 from nas.constraints import Constraints
 from nas.data import load_test
-from nas.finalists import noise
+from nas.finalists import Winner
 from nas.network import build
 from nas.progress import Progress
 from nas.readers import Dataset
@@ -29,7 +29,7 @@ from nas.recipe import Recipe
 from nas.results import TRIALS, finish
 from nas.sampling import FeasibleSampler
 from nas.space import SearchSpace, Trial
-from nas.spread import Spread
+from nas.spread import spread
 from nas.storage import StudyLocation, locate, writing
 from nas.study import ask, digests, make_sampler, ranked, records, report_epoch, scores_on_test, settings
 from nas.summary import verdict
@@ -167,7 +167,7 @@ def test_test_accuracy_is_that_of_the_exported_file(finished: Finished) -> None:
     assert (stored["trial"], stored["n"]) == (2, 10_000)
     for said in finished.said:
         assert f" {accuracy:.2%}   1 \n" in said.replace("\n", " \n")
-        assert "Test: 10,000 images, opened after the choice" in said
+        assert "judged on 10,000 test images, opened after the choice" in " ".join(said.split())
 
 
 def test_trials_csv_tells_what_the_study_tells(finished: Finished) -> None:
@@ -249,8 +249,11 @@ def test_export_without_weights_is_one_sentence(
         (0.9930, None, "No target was set."),
     ],
 )
-def test_verdict_says_how_sure_one_run_is(accuracy: float, target: float | None, text: str) -> None:
-    assert verdict(Spread(mean=accuracy, sd=None, n=1), noise([], accuracy, 10_000), target) == text
+def test_verdict_says_how_sure_one_run_is(
+    told: tuple[optuna.Study, StudyLocation], accuracy: float, target: float | None, text: str
+) -> None:
+    best = records(told[0])[0]
+    assert verdict(Winner(record=best, test=spread([accuracy]), n_test=10_000), None, target) == text
 
 
 def test_a_longer_search_reads_the_test_images_for_its_new_winner_and_says_so(finished: Finished) -> None:

@@ -7,7 +7,7 @@ from typing import cast
 
 import optuna
 import pytest
-from helpers import NOWHERE, SHAPE, Desk, Workshop, a_desk, made_up, small_architecture
+from helpers import NOWHERE, Desk, Workshop, a_desk, made_up, small_architecture
 from optuna.trial import TrialState
 
 from nas.architecture import Candidate
@@ -16,8 +16,9 @@ from nas.progress import RunProgress, Standing
 from nas.recipe import Recipe
 from nas.runs import Run, RunRecord, Runs, Stage, final_study, paces, run_records
 from nas.spread import spread
-from nas.study import records
+from nas.study import in_flight, records
 from nas.training import DivergedError, EpochReport, Score, TrainingJob
+from nas.trials import Plan
 from nas.workers import Worker
 
 EPOCHS = 3
@@ -53,9 +54,7 @@ def loop(
         desk.study,
         desk.location,
         wanted,
-        dataset=NOWHERE,
-        constraints=LIMITS,
-        devices=("cpu",) * workers,
+        Plan(trials=0, devices=("cpu",) * workers, dataset=NOWHERE, constraints=LIMITS, seed=0),
         judge=judge,
         paces={candidate(2): 0.5},
         make_worker=make_worker,
@@ -167,6 +166,54 @@ def test_a_run_that_diverges_has_failed_and_the_others_go_on(desk: Desk) -> None
     assert events[-1].failed == 1
 
 
+def killed(weights: bytes, judged: Candidate) -> Score:
+    raise KeyboardInterrupt
+
+
+def test_a_final_run_killed_before_it_was_judged_is_judged_and_not_trained_again(desk: Desk) -> None:
+    wanted = [a_run(7, 400, "final")]
+    with pytest.raises(KeyboardInterrupt):
+        run(desk, wanted, Workshop(answer), judge=killed)
+    assert [record.state for record in of(desk)] == [TrialState.RUNNING]
+    workshop, judged = Workshop(answer), list[bytes]()
+
+    def judge(weights: bytes, _: Candidate) -> Score:
+        judged.append(weights)
+        return Score(loss=0.25, accuracy=0.75, n=120)
+
+    events = run(desk, wanted, workshop, judge=judge)
+    assert (workshop.made, judged) == ([], [b"400 3"])
+    assert [event.news for event in events] == ["trial 7, seed 400: 75.00%", "nothing is left to train"]
+    (record,) = of(desk)
+    assert (record.state, record.accuracy, record.test) == (
+        *(TrialState.COMPLETE, 0.75, Score(loss=0.25, accuracy=0.75, n=120)),
+    )
+
+
+def test_a_run_that_was_judged_before_the_kill_is_not_judged_again(desk: Desk) -> None:
+    wanted = [a_run(7, 400, "final")]
+    with pytest.raises(KeyboardInterrupt):
+        run(desk, wanted, Workshop(answer), judge=killed)
+    in_flight(final_study(desk.study), 0).set_user_attr("test", {"loss": 0.5, "accuracy": 0.5, "n": 120})
+    run(desk, wanted, Workshop(answer), judge=no_judge)
+    assert [(record.state, record.accuracy) for record in of(desk)] == [(TrialState.COMPLETE, 0.5)]
+
+
+def test_a_run_that_crashed_runs_anew_in_the_next_command(desk: Desk) -> None:
+    def crash(job: TrainingJob, epoch: int) -> EpochReport:
+        raise RuntimeError("out of memory")
+
+    wanted = [a_run(7, 400), a_run(7, 401)]
+    with pytest.raises(RuntimeError, match="out of memory"):
+        run(desk, wanted, Workshop(crash), workers=1)
+    run(desk, wanted, Workshop(answer), workers=1)
+    assert [(record.seed, record.state, record.reason) for record in of(desk)] == [
+        (400, TrialState.FAIL, "RuntimeError: out of memory"),
+        (400, TrialState.COMPLETE, ""),
+        (401, TrialState.COMPLETE, ""),
+    ]
+
+
 def test_progress_tells_what_the_seeds_have_come_to(desk: Desk) -> None:
     wanted = [a_run(2, 400), a_run(2, 500), a_run(None, 400, kernels=8)]
     events = run(desk, wanted, Workshop(answer), workers=1)
@@ -197,4 +244,6 @@ def test_time_left_knows_the_pace_of_a_network_and_guesses_that_of_others_by_the
 def test_paces_are_seconds_an_epoch(desk: Desk) -> None:
     run(desk, [a_run(2, 400)], Workshop(answer))
     assert paces(of(desk)) == {candidate(2): 0.5}
-    assert candidate(2).architecture.input_shape == SHAPE
+    judge = Workshop(answer), lambda *_: Score(loss=1, accuracy=0.5, n=1)
+    run(desk, [a_run(3, 400, "final", kernels=3)], judge[0], judge=judge[1])
+    assert paces(of(desk)) == {candidate(2): 0.5, candidate(3): pytest.approx(0.5 / 1.2)}

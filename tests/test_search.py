@@ -533,7 +533,6 @@ def test_search_cut_off_many_times_ends_as_an_uninterrupted_one(searches: Search
                 *(their.state, their.params, their.values, their.intermediate_values),
             )
             assert without_times(our.user_attrs) == without_times(their.user_attrs)
-        assert ours.user_attrs.get("test_scores") == theirs.user_attrs.get("test_scores") or ours is cut
 
 
 def test_search_cut_off_many_times_leaves_the_same_files(searches: Searches) -> None:

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from nas.architecture import Architecture, Candidate, Conv, Head
 from nas.constraints import Constraints
-from nas.data import TrainingData, load_training, prepare
+from nas.data import TrainingData, forget, load_training, prepare
 from nas.network import LimitBrokenError, build
 from nas.readers import Dataset, Images
 from nas.recipe import Augmentation, Recipe
@@ -108,7 +108,7 @@ def test_train_learns(tmp_path: Path) -> None:
 
 
 def test_train_never_opens_the_test_images(folder: Dataset) -> None:
-    load_training.cache_clear()
+    forget()
     opened.clear()
     next(train(a_job(folder)))
     images = [Path(path).relative_to(folder.name).parts[0] for path in opened if path.startswith(folder.name)]
