@@ -20,7 +20,7 @@ from nas.readers import HOLDOUT
 from nas.scheduler import Flight, Scheduler, keep
 from nas.spread import spread
 from nas.storage import FINAL_RUNS, StudyLocation
-from nas.study import DIVERGED, Record, in_flight, records
+from nas.study import Record, in_flight, records
 from nas.training import Score, TrainingJob
 from nas.trials import Plan
 from nas.workers import LocalWorker, Worker
@@ -65,8 +65,7 @@ class RunRecord(Record):
     @property
     def settled(self) -> bool:
         """Whether it need not be trained again: it came to its end, or its loss is what ended it."""
-        diverged = self.state is TrialState.FAIL and self.reason.startswith(DIVERGED)
-        return self.state is TrialState.COMPLETE or diverged
+        return self.state is TrialState.COMPLETE or self.diverged
 
     @property
     def title(self) -> str:

@@ -176,6 +176,11 @@ class Record:
         return self.curve[-1]["val_loss"] if self.curve else None
 
     @property
+    def diverged(self) -> bool:
+        """Whether a loss that was not finite any more has ended it."""
+        return self.state is TrialState.FAIL and self.reason.startswith(DIVERGED)
+
+    @property
     def precision(self) -> str | None:
         """Of the activations in training, such as bfloat16; None before the end."""
         return self.environment.get("precision")
@@ -202,8 +207,7 @@ class TrialRecord(Record):
     @property
     def trained(self) -> bool:
         """Whether it counts as one of the networks trained; a diverged training does, a crashed one does not."""
-        diverged = self.state is TrialState.FAIL and self.reason.startswith(DIVERGED)
-        return self.state in (TrialState.COMPLETE, TrialState.PRUNED) or diverged
+        return self.state in (TrialState.COMPLETE, TrialState.PRUNED) or self.diverged
 
 
 def read_trial(trial: FrozenTrial) -> TrialRecord | None:
