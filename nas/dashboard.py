@@ -6,7 +6,7 @@ import warnings
 
 from nas.errors import UserError
 from nas.options import DONE, Parser, add_location, existing_location, positive, run
-from nas.storage import open_study
+from nas.storage import FINAL_RUNS, open_study
 
 HOST = "127.0.0.1"
 FIRST_PORT, LAST_PORT = 8080, 8179
@@ -58,7 +58,11 @@ def main() -> int:
         warnings.simplefilter("ignore")
         from optuna_dashboard import run_server
 
-        print(f"http://{HOST}:{port}/dashboard/studies/{study._study_id}  (Ctrl+C ends it)", flush=True)
+        address = f"http://{HOST}:{port}/dashboard/studies"
+        print(f"{address}/{study._study_id}  (Ctrl+C ends it)", flush=True)
+        for other in study._storage.get_all_studies():
+            if other.study_name == study.study_name + FINAL_RUNS:
+                print(f"{address}/{other._study_id}  its final runs", flush=True)
         run_server(study._storage, host=HOST, port=port)
     return DONE
 

@@ -26,6 +26,10 @@ def results(tmp_path: Path) -> Path:
     trial = study.ask()
     trial.set_user_attr("notation", "c8 p2 | gap 1×1")
     study.tell(trial, 0.99)
+    runs = optuna.create_study(study_name="seen (final runs)", storage=location.storage, direction="maximize")
+    run = runs.ask()
+    run.set_user_attr("stage", "finalist")
+    runs.tell(run, 0.98)
     return tmp_path
 
 
@@ -52,6 +56,10 @@ def test_dashboard_serves_the_study_on_loopback_and_prints_its_address(results: 
             assert address is not None, line
             detail = ask(f"{address[1]}/api/studies/{address[2]}")
             assert "c8 p2 | gap 1×1" in json.dumps(detail, ensure_ascii=False)
+            line = server.stdout.readline()
+            final = re.fullmatch(r"http://127\.0\.0\.1:\d+/dashboard/studies/(\d+)  its final runs\n", line)
+            assert final is not None, line
+            assert "finalist" in json.dumps(ask(f"{address[1]}/api/studies/{final[1]}"))
         finally:
             server.kill()
 
