@@ -194,7 +194,6 @@ def search(args: argparse.Namespace, space: SearchSpace, location: StudyLocation
     from nas.console import follow
     from nas.data import fingerprint
     from nas.results import finish
-    from nas.runs import run_records
     from nas.trials import Search
 
     torch.set_num_threads(1)  # the workers have the cores; measured beside them: gp proposes five times as fast
@@ -212,8 +211,6 @@ def search(args: argparse.Namespace, space: SearchSpace, location: StudyLocation
 
     goal = {name: getattr(args, name) for name in ("trials", "finalists", "final_seeds", "baseline")}
     with writing(location, wanted, this_command(command_line("nas.search", location), plan.devices, goal)) as study:
-        known = sum(run.epochs for run in run_records(study) if run.run.stage != "noise")
-        plan = replace(plan, later_epochs=max(0, plan.later_epochs - known))
         sampler = FeasibleSampler(make_sampler(args.sampler, args.seed), space, args.seed, seen=digests(study))
         study.pruner = make_pruner(args.pruner, space.recipe.epochs)
         trials = Search(study, location, plan, sampler)

@@ -141,8 +141,10 @@ class Search(Scheduler[TrialRecord]):
     def _seconds_left(self) -> float | None:
         """With the mean training time of the finished trials, shared out; at least the longest that a trial takes.
 
-        None before the first has finished.
+        None before the first has finished; 0 when all have, for then those who train the final runs know better.
         """
+        if self._fulfilled() and not self._flights:
+            return 0.0
         timed = [(record.seconds, record.epochs) for record in self._finished if record.seconds is not None]
         if not timed:
             return None
