@@ -69,8 +69,12 @@ def choose(
         score = scores_on_test(study).get(best.number) or _read_test_set(study, location, test, best)
         return Winner(record=best, test=spread([score.accuracy]), n_test=score.n)
     one_score = binomial_sd(best.val_accuracy, len(load_training(plan.dataset).validation))
-    chosen = finalists(trials, effort.finalists, least_difference(one_score))
-    title = f"finalists: {len(chosen)}, each trained to the end on fresh seeds: {effort.seeds}"
+    tied = least_difference(one_score)
+    chosen = finalists(trials, effort.finalists, tied)
+    title = (
+        f"finalists: {len(chosen)} of up to {effort.finalists}, within {100 * tied:.2f} points of the best score; "
+        f"each is trained to the end on fresh seeds: {effort.seeds}"
+    )
     reruns = train_runs(study, location, runs_of(chosen, "finalist", effort.seeds, plan.seed), plan, show, title)
     contenders = compared(chosen, reruns)
     if not contenders:
@@ -78,7 +82,7 @@ def choose(
     winner = best_of(contenders, one_score).record
     rival = None if space.baseline is None else replace(winner.candidate, architecture=space.baseline)
     wanted = final_runs(winner, rival if effort.baseline else None, effort.seeds, plan.seed)
-    title = f"trial {winner.number} is the winner: trained on all the training images, judged on the test images"
+    title = f"trial {winner.number} is the winner: now trained on all training images, then judged on the test images"
     trained = train_runs(study, location, wanted, plan, show, title, judge=test.judge)
     models = [run for run in trained if run.candidate == winner.candidate and run.test is not None]
     if not models or models[0].test is None:

@@ -41,11 +41,7 @@ def this_command(line: str, devices: Sequence[str], plan: Mapping[str, Any]) -> 
         started=datetime.now(UTC).isoformat(timespec="seconds"),
         devices=devices,
         plan=plan,
-        versions={
-            "nas": nas.__version__,
-            **{name: metadata.version(name) for name in ("torch", "optuna")},
-            "python": platform.python_version(),
-        },
+        versions={"nas": nas.__version__, "optuna": metadata.version("optuna"), "python": platform.python_version()},
     )
 
 

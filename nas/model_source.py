@@ -15,7 +15,7 @@ from nas.spread import Spread
 
 WIDTH = 88  # columns of the exported file: the default of ruff and black
 LONGEST_NAME = 60  # characters of a study's or data set's name that its docstring shows
-CHECK_IMPORTS = "import sys\nfrom pathlib import Path\n\nimport torch\nfrom torch import nn"
+CHECK_IMPORTS = "import argparse\nimport sys\nfrom pathlib import Path\n\nimport torch\nfrom torch import nn"
 COMMAND_IMPORTS = """\
 import argparse
 import copy
@@ -78,7 +78,7 @@ def model_source(architecture: Architecture, card: ModelCard) -> str:
     if known is None:
         parts.append(CHECK)
     else:
-        parts += [_training(known, architecture), COMMANDS]
+        parts += [_training(known, architecture), COMMANDS.substitute(folder=known.folder)]
     return "".join(parts)
 
 
@@ -110,6 +110,7 @@ def _training(source: TorchvisionSet, architecture: Architecture) -> str:
     return TRAINING.substitute(
         shape=", ".join(map(str, architecture.input_shape)),
         constructor=source.constructor,
+        folder=source.folder,
         options=", ".join([*options, "train=train"]),
         images=f"{images}.transpose(2, 3)" if source.on_their_side else images,
     )

@@ -95,7 +95,10 @@ def load_images(folder: str, *, train: bool) -> tuple[torch.Tensor, torch.Tensor
     """Images uint8 (N, $shape) and labels (N,), downloaded where they are missing."""
     from torchvision.datasets import $constructor
 
-    data = $constructor(folder, $options, download=True)
+    try:
+        data = $constructor(folder, $options, download=True)
+    except (OSError, RuntimeError) as error:
+        sys.exit(f"no images in {folder}/$folder: {error}")
     return $images, torch.as_tensor(data.targets)
 
 
@@ -174,10 +177,13 @@ def train(images: torch.Tensor, labels: torch.Tensor, seed: int) -> Net:
 CHECK = """
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(
+        description="Load weights.safetensors and check the network."
+    ).parse_args()
     load_checked(Path(__file__).with_name("weights.safetensors"))
 """
 
-COMMANDS = '''
+COMMANDS = Template('''
 
 def main() -> None:
     """The command line."""
@@ -193,7 +199,7 @@ def main() -> None:
     )
     parser.add_argument("--seed", type=int, default=0, help="of --train (default: 0)")
     parser.add_argument(
-        "--data", default="data", help="folder of torchvision's files (default: data)"
+        "--data", default="data", help="folder with $folder (default: data)"
     )
     args = parser.parse_args()
     here = Path(__file__).parent
@@ -218,4 +224,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
-'''
+''')

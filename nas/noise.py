@@ -115,10 +115,11 @@ def main() -> int:
     n_val = len(load_training(plan.dataset).validation)
     command = this_command(command_line("nas.noise", location), plan.devices, {})
 
-    def show(events: Iterator[Progress], title: str) -> None:
-        follow(events, title, console, args.verbosity)
+    with resumable("nas.noise", location) as interruption, writing(location, None, command) as study:
 
-    with resumable("nas.noise", location), writing(location, None, command) as study:
+        def show(events: Iterator[Progress], title: str) -> None:
+            follow(interruption.heeding(events), title, console, args.verbosity)
+
         wanted = runs_of([trial], "noise", args.seeds, plan.seed)
         title = f"study {location.name} · noise of trial {trial.number} on {args.seeds} seeds"
         runs = train_runs(study, location, wanted, plan, show, title)

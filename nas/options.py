@@ -7,13 +7,14 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn, TypeAlias
+from typing import NoReturn, TypeAlias, TypeVar
 
 from nas.errors import UserError
 from nas.storage import StudyLocation, command_line, locate
 
 DONE, NOTHING_FEASIBLE, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
+Event = TypeVar("Event")
 Options: TypeAlias = argparse.ArgumentParser | argparse._ArgumentGroup
 
 
@@ -109,16 +110,35 @@ def existing_location(args: argparse.Namespace) -> StudyLocation:
     return locate(args.study_name, args.output_dir, args.storage)
 
 
-def _interrupt(signum: int, frame: object) -> None:
-    raise KeyboardInterrupt
+class Interruption:
+    """Whether Ctrl+C or SIGTERM has come.
+
+    It is raised as KeyboardInterrupt at once, which Python drops where it happens to be collecting garbage; so that it
+    is never lost, `heeding` asks again at every event.
+    """
+
+    def __init__(self) -> None:
+        self._asked = False
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._ask)
+
+    def _ask(self, signum: int, frame: object) -> None:
+        self._asked = True
+        raise KeyboardInterrupt
+
+    def heeding(self, events: Iterator[Event]) -> Iterator[Event]:
+        """The events, until an interruption."""
+        for event in events:
+            if self._asked:
+                raise KeyboardInterrupt
+            yield event
 
 
 @contextmanager
-def resumable(module: str, location: StudyLocation) -> Iterator[None]:
+def resumable(module: str, location: StudyLocation) -> Iterator[Interruption]:
     """Ctrl+C and SIGTERM end the command with status 130, and with the line that continues it."""
-    signal.signal(signal.SIGTERM, _interrupt)
     try:
-        yield
+        yield Interruption()
     except KeyboardInterrupt:
         print(f"Interrupted; nothing finished is lost. Go on with: {command_line(module, location)}", file=sys.stderr)
         raise SystemExit(INTERRUPTED) from None

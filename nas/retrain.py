@@ -52,7 +52,7 @@ def chosen(known: list[Record], number: int, option: str, location: StudyLocatio
     if found is None:
         numbers = [record.number for record in known if record.curve]
         held = f"{min(numbers)} to {max(numbers)}" if numbers else "none"
-        raise UserError(f"{option} {number}: study {location.name!r} has none such that was trained; it has {held}")
+        raise UserError(f"{option} {number}: study {location.name!r} has no such training; it has {held}")
     return found
 
 
@@ -98,7 +98,8 @@ def main() -> int:
         hold_out=not (isinstance(record, RunRecord) and record.run.stage == "final"),
         device=devices(args.device, 1)[0],
     )
-    print(f"{record.title} again, {record.epochs} epochs with seed {record.seed}: {record.notation}", flush=True)
+    what = f"trial {number}, seed {record.seed}" if is_trial else f"final run {number} ({record.title})"
+    print(f"{what}, {record.epochs} epochs again: {record.notation}", flush=True)
     equal, now = 0, record.environment
     try:
         for before, report in zip(record.curve, retrained(job, record.epochs), strict=True):

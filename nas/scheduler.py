@@ -202,7 +202,7 @@ def _numbers(report: EpochReport) -> dict[str, Any]:
 
 
 def _begins(flight: Flight[Any]) -> str:
-    verb = "continues from its start" if flight.reported else "begins"
+    verb = "begins again" if flight.reported else "begins"
     return f"{flight.record.title} {verb}: {flight.record.notation} ({flight.record.params:,} params)"
 
 

@@ -14,6 +14,7 @@ from nas.errors import UserError
 from nas.options import (
     DONE,
     NOTHING_FEASIBLE,
+    Interruption,
     Parser,
     add_data_dir,
     add_location,
@@ -51,7 +52,7 @@ examples:
   python -m nas.search --dry-run                    what the space holds, and how long a search would take
   python -m nas.search --max-params 5000 --study-name small
   python -m nas.search --space my_space.py --trials 100
-  python -m nas.search --baseline                   compare the winner with the network to beat, seed by seed
+  python -m nas.search --baseline                   compare the winner with the network to beat
 
 exit status: 0 done, 1 nothing feasible or no winner, 2 bad input, 130 interrupted
 """
@@ -186,7 +187,13 @@ def later_epochs(args: argparse.Namespace, space: SearchSpace) -> float:
     return runs * space.recipe.epochs
 
 
-def search(args: argparse.Namespace, space: SearchSpace, location: StudyLocation, console: Console) -> int:
+def search(
+    args: argparse.Namespace,
+    space: SearchSpace,
+    location: StudyLocation,
+    console: Console,
+    interruption: Interruption,
+) -> int:
     """Run a search, or go on with one, and write its results; the exit status."""
     import torch
 
@@ -207,7 +214,7 @@ def search(args: argparse.Namespace, space: SearchSpace, location: StudyLocation
         raise UserError(f"--baseline: the search space {args.space!r} names no network to beat; set its baseline")
 
     def show(events: "Iterator[Progress]", title: str) -> None:
-        follow(events, title, console, args.verbosity)
+        follow(interruption.heeding(events), title, console, args.verbosity)
 
     goal = {name: getattr(args, name) for name in ("trials", "finalists", "final_seeds", "baseline")}
     with writing(location, wanted, this_command(command_line("nas.search", location), plan.devices, goal)) as study:
@@ -216,10 +223,10 @@ def search(args: argparse.Namespace, space: SearchSpace, location: StudyLocation
         trials = Search(study, location, plan, sampler)
         trained = sum(record.trained for record in records(study))
         if trained and args.verbosity >= 0:
-            to_go = max(0, args.trials - trained)
-            console.print(
-                f"study {location.name} goes on: {trained} of {args.trials} trained, {to_go} to go", markup=False
-            )
+            stands = f"{trained} of {args.trials} trained, {args.trials - trained} to go"
+            if trained > args.trials:
+                stands = f"{trained} trained, {args.trials} asked for"
+            console.print(f"study {location.name} goes on: {stands}", markup=False)
         show(trials.events(), headline(space, location))
         winner = finish(study, location, space, plan, effort, console, show)
         if trials.exhausted is not None:
@@ -249,9 +256,9 @@ def main() -> int:
     if not feasible:
         print(diagnosis(ledger), file=sys.stderr)
         return NOTHING_FEASIBLE
-    with resumable("nas.search", location):
+    with resumable("nas.search", location) as interruption:
         if not args.dry_run:
-            return search(args, space, location, console)
+            return search(args, space, location, console, interruption)
         dry_run(args, space, console)
     return DONE
 

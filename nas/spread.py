@@ -44,8 +44,9 @@ def pooled_sd(spreads: Iterable[Spread]) -> float | None:
 
 
 def binomial_sd(accuracy: float, images: int) -> float:
-    """Of one accuracy, from the choice of the images alone."""
-    return math.sqrt(accuracy * (1 - accuracy) / images)
+    """Of one accuracy, from the choice of the images alone; by Laplace's rule of succession, so that it is never 0."""
+    share = (accuracy * images + 1) / (images + 2)
+    return math.sqrt(share * (1 - share) / images)
 
 
 def least_difference(sd: float, n: float = math.inf) -> float:

@@ -51,7 +51,7 @@ class Status:
     stopped_early: int
     failed: int
     in_flight: int  # in training, or interrupted
-    epochs: int
+    epochs: int  # final runs included
     seconds: float  # of training, on one worker, final runs included
     best: Best | None
     winner: int | None  # the trial whose network was trained on all images last
@@ -87,7 +87,7 @@ def status(study: optuna.Study, location: StudyLocation) -> Status:
         stopped_early=states[TrialState.PRUNED],
         failed=states[TrialState.FAIL],
         in_flight=states[TrialState.RUNNING],
-        epochs=sum(trial.epochs for trial in trials),
+        epochs=sum(record.epochs for record in [*trials, *runs]),
         seconds=round(sum(record.seconds or 0 for record in [*trials, *runs]), 2),
         best=None
         if best is None
@@ -124,7 +124,8 @@ def text_of(status: Status) -> str:
         )
     for name, stage in status.stages.items():
         flying = _flying(stage.in_flight, status.running)
-        lines.append(f"{name} runs: {stage.complete} trained to the end, {stage.failed} failed, {flying}")
+        stood = f"{stage.complete} trained to the end, {stage.failed} failed, {flying}"
+        lines.append(f"{name} runs, judged on the {'test' if name == 'final' else 'validation'} images: {stood}")
         lines += [
             f"  {network}: {'none finished' if scores is None else f'{scores}, n = {scores.n}'}"
             for network, scores in stage.networks.items()

@@ -4,6 +4,7 @@ Passwords in storage URLs are never shown.
 """
 
 import json
+import re
 import shlex
 import shutil
 import sys
@@ -167,7 +168,8 @@ def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> 
         if isinstance(before, dict) and isinstance(now, dict):
             yield from _differences(before, now, f"{prefix}{key}.")
         elif before != now:
-            yield f"{prefix}{key} was {json.dumps(before)} and is {json.dumps(now)}"
+            name = re.sub(r"^parameters\.(.+)\.attributes\.", r"parameter \1: ", f"{prefix}{key}")
+            yield f"{name} was {json.dumps(before)} and is {json.dumps(now)}"
 
 
 def _all_differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:

@@ -21,7 +21,7 @@ from nas.finalists import Noise, Winner, measured_noise
 from nas.network import build
 from nas.runs import name_of, run_records
 from nas.space import SearchSpace
-from nas.spread import Spread, binomial_sd, chance_of_reaching, least_difference
+from nas.spread import Spread, binomial_sd, chance_of_reaching, least_difference, pooled_sd
 from nas.storage import StudyLocation
 from nas.study import TrialRecord, records, scores_on_test, total_ledger
 
@@ -77,17 +77,21 @@ def _story(winner: Winner, space: SearchSpace) -> Table:
     return table
 
 
-def _curse(winner: Winner, trained: int) -> str:
+def _curse(winner: Winner, trained: int, n_val: int) -> str:
     """What fresh seeds made of the score by which the network was among the best of many."""
     score, rerun = winner.record.val_accuracy, winner.rerun
     assert score is not None
     if rerun is None:
         return f"The search score is the best of {trained}, so it flatters; --finalists trains it on fresh seeds."
-    drop = 100 * (score - rerun.mean)
-    if drop < 0.005:
-        return "On fresh seeds the winner is no worse than its score in the search."
+    drop = score - rerun.mean
+    sd = pooled_sd(finalist.rerun for finalist in winner.finalists) or binomial_sd(score, n_val)
+    if drop <= sd * math.sqrt(1 + 1 / rerun.n):
+        return (
+            "On fresh seeds the winner keeps its score in the search, as far as one seed differs from another "
+            f"({100 * -drop:+.2f} points)."
+        )
     return (
-        f"On fresh seeds the winner has {drop:.2f} points less than its score in the search: the winner's curse, "
+        f"On fresh seeds the winner has {100 * drop:.2f} points less than its score in the search: the winner's curse, "
         f"since a score that is among the best of {trained} is partly luck."
     )
 
@@ -170,7 +174,7 @@ def _what_was_done(study: optuna.Study, location: StudyLocation, space: SearchSp
 
 def _how_it_was_run(study: optuna.Study, environment: Mapping[str, str]) -> str:
     searches = [command for command in commands(study) if command.plan]
-    line = f"{searches[-1].line}, workers on {', '.join(searches[-1].devices)}; " if searches else ""
+    line = f"Last command, workers on {', '.join(searches[-1].devices)}:\n{searches[-1].line}\n" if searches else ""
     machine = environment.get("processor", "processor not told")
     if environment.get("device", "cpu") != "cpu":
         machine = environment["device"]
@@ -184,8 +188,9 @@ def _least_difference(winner: Winner, noise: Noise | None, n_val: int) -> str:
     else:
         accuracy = winner.record.val_accuracy
         assert accuracy is not None
-        least, source = least_difference(binomial_sd(accuracy, n_val)), "binomial; python -m nas.noise measures it"
-    return f"Two single scores must differ by {100 * least:.2f} points to mean something (95 %, {source})."
+        least = least_difference(binomial_sd(accuracy, n_val))
+        source = "from the choice of images alone; python -m nas.noise measures what seeds do"
+    return f"Two single validation scores must differ by {100 * least:.2f} points to mean something (95 %, {source})."
 
 
 def summary(
@@ -206,15 +211,15 @@ def summary(
             _plain_text(_story(winner, space)),
             _filled(_how_judged(winner, data)),
             "",
-            _filled(_curse(winner, trained)),
+            _filled(_curse(winner, trained, len(data.validation))),
             _filled(verdict(winner, noise, space.target)),
             *map(_filled, _margin(winner, space)),
             _filled(_least_difference(winner, noise, len(data.validation))),
             *map(_filled, _earlier_readings(study, winner)),
             _plain_text(_comparison(best, space)),
-            str(layers),
+            str(layers).replace(" (Units.MEGABYTES)", " in millions"),
             "",
-            _filled(_how_it_was_run(study, winner.environment)),
+            _how_it_was_run(study, winner.environment),
             "",
         ]
     )

@@ -92,7 +92,7 @@ def test_retrain_gives_the_same_numbers_to_the_last_digit(call: Call) -> None:
     ended = call(retrain, "--study-name", "study", "--trial", "1")
     assert (ended.status, ended.err) == (0, "")
     lines = ended.out.splitlines()
-    assert lines[0].startswith("trial 1 again, 2 epochs with seed ")
+    assert re.fullmatch(r"trial 1, seed \d+, 2 epochs again: .*", lines[0])
     assert [
         re.fullmatch(r"epoch \d: training loss \d\.\d{6}, validation accuracy .*%: equal", x) is None for x in lines
     ] == [*(True, False, False, True)]
@@ -145,8 +145,8 @@ def test_retrain_asks_about_the_images_when_nothing_else_differs(call: Call, loc
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("--trial 9", "--trial 9: study 'study' has none such that was trained; it has 0 to 2"),
-        ("--final-run 0", "--final-run 0: study 'study' has none such that was trained; it has none"),
+        ("--trial 9", "--trial 9: study 'study' has no such training; it has 0 to 2"),
+        ("--final-run 0", "--final-run 0: study 'study' has no such training; it has none"),
         ("", "one of the arguments --trial --final-run is required; see --help"),
         (
             "--trial 1 --final-run 1",
@@ -229,7 +229,7 @@ def test_status_knows_a_run_that_is_alive_and_leaves_it_in_peace(call: Call, loc
 def test_status_lists_the_runs_of_each_stage(call: Call) -> None:
     call(noise, "--study-name", "study", "--trial", "0", "--seeds", "2", "--jobs", "1", "-q")
     text = call(status, "--study-name", "study").out
-    assert "\nnoise runs: 2 trained to the end, 0 failed, 0 interrupted\n" in text
+    assert "\nnoise runs, judged on the validation images: 2 trained to the end, 0 failed, 0 interrupted\n" in text
     assert re.search(r"\n  trial 0: \d+\.\d\d ± \d+\.\d\d %, n = 2\n", text)
 
 

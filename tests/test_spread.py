@@ -30,7 +30,9 @@ def test_pooled_deviation_weighs_by_degrees_of_freedom() -> None:
 
 
 def test_binomial_deviation_of_a_score() -> None:
-    assert binomial_sd(0.994, 10_000) == pytest.approx(0.000772, abs=1e-6)
+    assert binomial_sd(0.994, 10_000) == pytest.approx(0.00078, abs=1e-5)
+    assert binomial_sd(1.0, 84) == pytest.approx(0.0116, abs=1e-4), "85 of 86 are taken to be right"
+    assert binomial_sd(0.0, 84) == pytest.approx(binomial_sd(1.0, 84))
 
 
 @pytest.mark.parametrize(("n", "quantile"), [(2, 12.706), (3, 4.303), (5, 2.776), (math.inf, 1.960)])
