@@ -138,7 +138,10 @@ def load_images(folder: str, *, train: bool) -> tuple[torch.Tensor, torch.Tensor
     """Images uint8 (N, 1, 28, 28) and labels (N,), downloaded where they are missing."""
     from torchvision.datasets import MNIST
 
-    data = MNIST(folder, train=train, download=True)
+    try:
+        data = MNIST(folder, train=train, download=True)
+    except (OSError, RuntimeError) as error:
+        sys.exit(f"no images in {folder}/MNIST/raw: {error}")
     return data.data.unsqueeze(1), torch.as_tensor(data.targets)
 
 
@@ -228,7 +231,7 @@ def main() -> None:
     )
     parser.add_argument("--seed", type=int, default=0, help="of --train (default: 0)")
     parser.add_argument(
-        "--data", default="data", help="folder of torchvision's files (default: data)"
+        "--data", default="data", help="folder with MNIST/raw (default: data)"
     )
     args = parser.parse_args()
     here = Path(__file__).parent
