@@ -17,7 +17,7 @@ from nas.runs import accuracies, run_records, train_runs
 from nas.space import SearchSpace
 from nas.spread import binomial_sd, least_difference, spread
 from nas.storage import StudyLocation, read_weights
-from nas.study import FinalScore, TrialRecord, add_test_score, ranked, records, scores_on_test
+from nas.study import FinalScore, TrialRecord, add_test_score, ranked, records, scores_on_test, set_winner
 from nas.training import Score, evaluate
 from nas.trials import Plan
 
@@ -66,6 +66,7 @@ def choose(
     if best is None or best.val_accuracy is None:
         return None
     if not effort.finalists:
+        set_winner(study, best.number)
         score = scores_on_test(study).get(best.number) or _read_test_set(study, location, test, best)
         return Winner(record=best, test=spread([score.accuracy]), n_test=score.n)
     one_score = binomial_sd(best.val_accuracy, len(load_training(plan.dataset).validation))
@@ -80,6 +81,7 @@ def choose(
     if not contenders:
         return None
     winner = best_of(contenders, one_score).record
+    set_winner(study, winner.number)
     rival = None if space.baseline is None else replace(winner.candidate, architecture=space.baseline)
     wanted = final_runs(winner, rival if effort.baseline else None, effort.seeds, plan.seed)
     title = f"trial {winner.number} is the winner: now trained on all training images, then judged on the test images"

@@ -30,7 +30,7 @@ from nas.results import write_tables
 from nas.runs import accuracies, run_records, train_runs
 from nas.spread import binomial_sd, spread
 from nas.storage import StudyLocation, command_line, open_study, writing
-from nas.study import TrialRecord, constraints_of, ranked, records, settings_of
+from nas.study import TrialRecord, constraints_of, ranked, records, settings_of, winner_of
 from nas.trials import Plan, dataset_of
 from nas.workers import devices
 
@@ -73,12 +73,11 @@ def chosen(study: optuna.Study, location: StudyLocation, number: int | None) -> 
     """
     trials = records(study)
     if number is None:
-        finals = [record.run.trial for record in run_records(study) if record.run.stage == "final"]
-        winners = [trial for trial in finals if trial is not None]
         best = [trial.number for trial in ranked(trials)]
         if not best:
             raise UserError(f"study {location.name!r} has no trial that was trained to the end; name one with --trial")
-        number = winners[-1] if winners else best[0]
+        winner = winner_of(study)
+        number = best[0] if winner is None else winner
     found = next((trial for trial in trials if trial.number == number), None)
     if found is None:
         held = f"0 to {trials[-1].number}" if trials else "none"

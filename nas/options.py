@@ -120,7 +120,8 @@ class Interruption:
     def __init__(self) -> None:
         self._asked = False
         for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._ask)
+            if signal.getsignal(number) is not signal.SIG_IGN:  # as a shell starts what runs in the background
+                signal.signal(number, self._ask)
 
     def _ask(self, signum: int, frame: object) -> None:
         self._asked = True

@@ -3,9 +3,9 @@
 import argparse
 import sys
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
-from nas.constraints import Constraints
 from nas.environment import differences
 from nas.errors import UserError
 from nas.options import DONE, Parser, add_data_dir, add_location, existing_location, natural, run
@@ -89,20 +89,16 @@ def main() -> int:
     known: list[Record] = [*records(study)] if is_trial else [*run_records(study)]
     number, option = (args.trial, "--trial") if is_trial else (args.final_run, "--final-run")
     record = chosen(known, number, option, location)
-    to_beat = isinstance(record, RunRecord) and record.run.trial is None
-    job = TrainingJob(
-        candidate=record.candidate,
-        constraints=Constraints() if to_beat else constraints_of(study),
-        dataset=dataset_of(study, args.data_dir),
-        seed=record.seed,
-        hold_out=not (isinstance(record, RunRecord) and record.run.stage == "final"),
-        device=devices(args.device, 1)[0],
-    )
+    limits, dataset, (device,) = constraints_of(study), dataset_of(study, args.data_dir), devices(args.device, 1)
+    if isinstance(record, RunRecord):
+        job = record.run.job(limits, dataset)
+    else:
+        job = TrainingJob(candidate=record.candidate, constraints=limits, dataset=dataset, seed=record.seed)
     what = f"trial {number}, seed {record.seed}" if is_trial else f"final run {number} ({record.title})"
     print(f"{what}, {record.epochs} epochs again: {record.notation}", flush=True)
     equal, now = 0, record.environment
     try:
-        for before, report in zip(record.curve, retrained(job, record.epochs), strict=True):
+        for before, report in zip(record.curve, retrained(replace(job, device=device), record.epochs), strict=True):
             print(_line(before, report), flush=True)
             equal += not changed_numbers(before, report)
             now = report.environment

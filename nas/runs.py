@@ -16,7 +16,7 @@ from nas.architecture import Candidate, digest, from_json, notation, to_json
 from nas.constraints import Constraints
 from nas.cost import cost
 from nas.progress import Progress, RunProgress, Show, Standing
-from nas.readers import HOLDOUT
+from nas.readers import HOLDOUT, Dataset
 from nas.scheduler import Flight, Scheduler, keep
 from nas.spread import spread
 from nas.storage import FINAL_RUNS, StudyLocation
@@ -46,6 +46,16 @@ class Run:
     def key(self) -> tuple[Stage, str, int]:
         """What makes two runs the same run."""
         return self.stage, digest(self.candidate), self.seed
+
+    def job(self, limits: Constraints, dataset: Dataset) -> TrainingJob:
+        """Its training; the network to beat is trained as it is, within no limits."""
+        return TrainingJob(
+            candidate=self.candidate,
+            constraints=Constraints() if self.trial is None else limits,
+            dataset=dataset,
+            seed=self.seed,
+            hold_out=self.stage != "final",
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -212,14 +222,7 @@ class Runs(Scheduler[RunRecord]):
 
     def _flight(self, run: Run, number: int) -> Flight[RunRecord]:
         told, record = self._study.get_trials(deepcopy=False)[number], self._read(number)
-        job = TrainingJob(
-            candidate=run.candidate,
-            # the network to beat is trained as it is, and within no limits
-            constraints=Constraints() if run.trial is None else self._plan.constraints,
-            dataset=self._plan.dataset,
-            seed=run.seed,
-            hold_out=run.stage != "final",
-        )
+        job = run.job(self._plan.constraints, self._plan.dataset)
         reported = (told.last_step or 0) if job.hold_out else record.epochs
         return Flight(in_flight(self._study, number), record, job, reported=reported)
 

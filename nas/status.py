@@ -14,7 +14,7 @@ from nas.options import DONE, Parser, add_location, existing_location, run
 from nas.runs import RunRecord, accuracies, name_of, run_records
 from nas.spread import Spread, spread
 from nas.storage import StudyLocation, is_being_worked_on, open_study
-from nas.study import ranked, records, settings_of
+from nas.study import ranked, records, settings_of, winner_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +54,7 @@ class Status:
     epochs: int  # final runs included
     seconds: float  # of training, on one worker, final runs included
     best: Best | None
-    winner: int | None  # the trial whose network was trained on all images last
+    winner: int | None  # the trial chosen last
     stages: dict[str, StageStatus]
 
 
@@ -75,7 +75,6 @@ def status(study: optuna.Study, location: StudyLocation) -> Status:
     states = Counter(trial.state for trial in trials)
     best = next(iter(ranked(trials)), None)
     goals = [command.plan["trials"] for command in known if "trials" in command.plan]
-    winners = [run.run.trial for run in runs if run.run.stage == "final" and run.run.trial is not None]
     return Status(
         study=location.name,
         dataset=settings_of(study)["dataset"],
@@ -92,7 +91,7 @@ def status(study: optuna.Study, location: StudyLocation) -> Status:
         best=None
         if best is None
         else Best(trial=best.number, val_accuracy=best.val_accuracy, params=best.params, notation=best.notation),
-        winner=winners[-1] if winners else None,
+        winner=winner_of(study),
         stages={
             stage: _stage([run for run in runs if run.run.stage == stage])
             for stage in dict.fromkeys(run.run.stage for run in runs)

@@ -75,6 +75,17 @@ def constraints_of(study: optuna.Study) -> Constraints:
     return Constraints(**{**stored, "forbid": tuple(stored["forbid"])})
 
 
+def winner_of(study: optuna.Study) -> int | None:
+    """The trial that was chosen last; None before the first choice."""
+    chosen: int | None = study.user_attrs.get("winner")
+    return chosen
+
+
+def set_winner(study: optuna.Study, trial: int) -> None:
+    """Remember which trial was chosen."""
+    study.set_user_attr("winner", trial)
+
+
 def make_sampler(name: SamplerName, study_seed: int) -> Callable[[int], optuna.samplers.BaseSampler]:
     """For `FeasibleSampler`: the Optuna sampler of this name for a seed.
 

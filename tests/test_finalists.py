@@ -39,8 +39,8 @@ from nas.runs import Run, RunRecord, run_records
 from nas.sampling import FeasibleSampler, Ledger, derive_seed
 from nas.space import SearchSpace
 from nas.spread import Spread, binomial_sd, least_difference, spread
-from nas.storage import StudyLocation, locate, writing
-from nas.study import TrialRecord, digests, make_sampler, records, settings
+from nas.storage import StudyLocation, locate, open_study, writing
+from nas.study import TrialRecord, digests, make_sampler, records, settings, winner_of
 from nas.summary import verdict
 from nas.training import evaluate
 from nas.trials import Plan, Search
@@ -290,6 +290,7 @@ def search(tmp_path_factory: pytest.TempPathFactory, dataset: Dataset) -> Search
 
 def test_the_test_images_are_opened_once_and_after_the_choice(search: Searched) -> None:
     winner = search.winner.record.number
+    assert winner_of(open_study(search.location)) == winner
     tied = least_difference(binomial_sd(max(t.val_accuracy or 0 for t in search.trials), 60))
     assert search.seen == [
         f"finalists: 3 of up to 3, within {100 * tied:.2f} points of the best score; "
