@@ -2,14 +2,26 @@
 
 import argparse
 import re
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from nas.errors import UserError
-from nas.options import Parser, add_data_dir, add_location, fraction, natural, positive, positive_seconds, run
+from nas.options import (
+    Interruption,
+    Parser,
+    add_data_dir,
+    add_location,
+    fraction,
+    natural,
+    positive,
+    positive_seconds,
+    run,
+)
 
 
 @pytest.mark.parametrize(
@@ -108,3 +120,28 @@ def test_options_import_nothing_heavy() -> None:
 
     code = "import sys, nas.options; sys.exit(' '.join({'torch', 'sqlalchemy', 'alembic'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False).stderr == "\n"
+
+
+@pytest.fixture
+def handlers() -> Iterator[None]:
+    """Those of before, afterwards."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def test_an_interruption_that_python_dropped_is_heeded_at_the_next_event(handlers: None) -> None:
+    interruption = Interruption()
+    events = interruption.heeding(iter([1, 2, 3]))
+    assert next(events) == 1
+    with suppress(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        next(events)
+
+
+def test_an_interrupt_that_the_shell_ignores_stays_ignored(handlers: None) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    Interruption()
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
