@@ -20,7 +20,8 @@ from nas.network import build
 from nas.optimizer import learning_rate
 from nas.readers import Images
 from nas.recipe import Augmentation
-from nas.training import Score, TrainingJob
+from nas.score import Score
+from nas.training import TrainingJob
 
 Batches: TypeAlias = DataLoader[tuple[Tensor, int]]
 

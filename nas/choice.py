@@ -14,11 +14,12 @@ from nas.network import build
 from nas.progress import Show
 from nas.readers import Dataset, Images
 from nas.runs import accuracies, run_records, train_runs
+from nas.score import Score
 from nas.space import SearchSpace
 from nas.spread import binomial_sd, least_difference, spread
 from nas.storage import StudyLocation, read_weights
-from nas.study import FinalScore, TrialRecord, add_test_score, ranked, records, scores_on_test, set_winner
-from nas.training import Score, evaluate
+from nas.study import TrialRecord, add_test_score, ranked, records, scores_on_test, set_winner
+from nas.training import evaluate
 from nas.trials import Plan
 
 
@@ -103,10 +104,9 @@ def choose(
     )
 
 
-def _read_test_set(study: optuna.Study, location: StudyLocation, test: TestSet, trial: TrialRecord) -> FinalScore:
+def _read_test_set(study: optuna.Study, location: StudyLocation, test: TestSet, trial: TrialRecord) -> Score:
     """Of a trial as it is, for the first time."""
     weights = read_weights(location.weights_path(trial.number), trial.title)
     score = test.judge(weights, trial.candidate, hold_out=True)
-    read = FinalScore(trial=trial.number, loss=score.loss, accuracy=score.accuracy, n=score.n)
-    add_test_score(study, read)
-    return read
+    add_test_score(study, trial.number, score)
+    return score

@@ -18,10 +18,11 @@ from nas.cost import cost
 from nas.progress import Progress, RunProgress, Show, Standing
 from nas.readers import HOLDOUT, Dataset
 from nas.scheduler import Flight, Scheduler, keep
+from nas.score import Score, read_score
 from nas.spread import spread
 from nas.storage import FINAL_RUNS, StudyLocation
 from nas.study import Record, in_flight, records
-from nas.training import Score, TrainingJob
+from nas.training import TrainingJob
 from nas.trials import Plan
 from nas.workers import LocalWorker, Worker
 
@@ -139,7 +140,7 @@ def read_run(trial: FrozenTrial) -> RunRecord:
         environment=attributes.get("environment", {}),
         reason=attributes.get("reason", ""),
         run=run,
-        test=Score(**attributes["test"]) if "test" in attributes else None,
+        test=read_score(attributes["test"]) if "test" in attributes else None,
     )
 
 

@@ -22,6 +22,7 @@ from nas.cost import cost
 from nas.errors import UserError
 from nas.pruning import PrunerName
 from nas.sampling import FeasibleSampler, Ledger, NearestMiss, RepeatedTPESampler, derive_seed
+from nas.score import Score, read_score
 from nas.space import SearchSpace
 
 SamplerName: TypeAlias = Literal["tpe", "random", "gp", "qmc"]
@@ -273,21 +274,11 @@ def _read_ledger(stored: dict[str, Any]) -> Ledger:
     return Ledger(**{**stored, "nearest": nearest})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FinalScore:
-    """What the test images said of one trial's weights: mean cross-entropy, fraction correct, number of images."""
-
-    trial: int
-    loss: float
-    accuracy: float
-    n: int
+def scores_on_test(study: optuna.Study) -> dict[int, Score]:
+    """What the test images said of the weights of trials, by trial, in the order in which they were read."""
+    return {trial: read_score(score) for trial, score in study.user_attrs.get("test_scores", [])}
 
 
-def scores_on_test(study: optuna.Study) -> dict[int, FinalScore]:
-    """Every reading of the test images in the study's life, by trial, in order."""
-    return {score["trial"]: FinalScore(**score) for score in study.user_attrs.get("test_scores", [])}
-
-
-def add_test_score(study: optuna.Study, score: FinalScore) -> None:
+def add_test_score(study: optuna.Study, trial: int, score: Score) -> None:
     """Remember that the test images were read, for which trial, and what they said."""
-    study.set_user_attr("test_scores", [*study.user_attrs.get("test_scores", []), asdict(score)])
+    study.set_user_attr("test_scores", [*study.user_attrs.get("test_scores", []), (trial, asdict(score))])

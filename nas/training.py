@@ -25,6 +25,7 @@ from nas.network import build, check_built
 from nas.optimizer import SGD, FlatState, WeightAverage, learning_rate
 from nas.readers import Dataset, Images
 from nas.recipe import Recipe
+from nas.score import Mistake, Score
 
 CHUNK = 1024  # images augmented at a time; measured on one core: 1.4 times the images per second of chunks of 64
 EVALUATION_BATCH = 250  # images whose losses are summed in one go
@@ -60,15 +61,6 @@ class EpochReport:
     weights: bytes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Score:
-    """Mean cross-entropy, fraction of correct answers and number of images."""
-
-    loss: float
-    accuracy: float
-    n: int
-
-
 def shuffled_batches(
     data: TrainingData, recipe: Recipe, generator: torch.Generator, device: torch.device
 ) -> Iterator[tuple[Tensor, Tensor]]:
@@ -87,15 +79,19 @@ def evaluate(network: nn.Module, images: Images, data: TrainingData, device: tor
     """Score a network on images that are normalised as the training images are."""
     was_training = network.training
     network.eval()
-    loss, correct = 0.0, 0
+    loss, mistakes = 0.0, list[Mistake]()
     for part in torch.split(torch.arange(len(images)), EVALUATION_BATCH):
         pixels = torch.split(images.images[part].to(device), FORWARD_BATCH)
         scores = torch.cat([network(prepare(piece, data.mean, data.std)) for piece in pixels])
         labels = images.labels[part].to(device)
         loss += float(F.cross_entropy(scores, labels, reduction="sum"))
-        correct += int((scores.argmax(1) == labels).sum())
+        predicted = scores.argmax(1)
+        wrong = (predicted != labels).nonzero().flatten().cpu()
+        answers = zip(part[wrong].tolist(), labels[wrong].tolist(), predicted[wrong].tolist(), strict=True)
+        mistakes += [Mistake(*answer) for answer in answers]
     network.train(was_training)
-    return Score(loss=loss / len(images), accuracy=correct / len(images), n=len(images))
+    n = len(images)
+    return Score(loss=loss / n, accuracy=(n - len(mistakes)) / n, n=n, mistakes=tuple(mistakes))
 
 
 def weights_of(network: nn.Module) -> bytes:

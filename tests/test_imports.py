@@ -23,7 +23,7 @@ HOMES = {
     "rich": {"console", "results", "summary", "dry_run", "search", "noise"},
     "ray": {"workers"},
 }
-WITHOUT_TORCH = ("errors", "recipe", "architecture", "cost", "constraints", "space")
+WITHOUT_TORCH = ("errors", "score", "recipe", "architecture", "cost", "constraints", "space")
 WITHOUT_OPTUNA = ("network", "execution", "environment", "optimizer", "readers", "data", "training")
 
 

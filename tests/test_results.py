@@ -162,9 +162,11 @@ def test_test_accuracy_is_that_of_the_exported_file(finished: Finished) -> None:
     with torch.no_grad():
         answers = net(model["preprocess"](images.images)).argmax(1)
     accuracy = float((answers == images.labels).double().mean())
-    (stored,) = finished.study.user_attrs["test_scores"]
-    assert stored["accuracy"] == pytest.approx(accuracy, abs=1e-12)
-    assert (stored["trial"], stored["n"]) == (2, 10_000)
+    ((trial, stored),) = scores_on_test(finished.study).items()
+    assert stored.accuracy == pytest.approx(accuracy, abs=1e-12)
+    assert (trial, stored.n) == (2, 10_000)
+    wrong = (answers != images.labels).nonzero().flatten()
+    assert [mistake.image for mistake in stored.mistakes] == wrong.tolist()
     for said in finished.said:
         assert f" {accuracy:.2%}   1 \n" in said.replace("\n", " \n")
         assert "judged on 10,000 test images, opened after the choice" in " ".join(said.split())

@@ -1,7 +1,7 @@
 """Full trainings outside the search: what is trained, kept and read back; the studies are real, the workers made up."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import cast
 
@@ -15,9 +15,10 @@ from nas.constraints import Constraints
 from nas.progress import RunProgress, Standing
 from nas.recipe import Recipe
 from nas.runs import Run, RunRecord, Runs, Stage, final_study, paces, run_records
+from nas.score import Score
 from nas.spread import spread
 from nas.study import in_flight, records
-from nas.training import DivergedError, EpochReport, Score, TrainingJob
+from nas.training import DivergedError, EpochReport, TrainingJob
 from nas.trials import Plan
 from nas.workers import Worker
 
@@ -194,7 +195,7 @@ def test_a_run_that_was_judged_before_the_kill_is_not_judged_again(desk: Desk) -
     wanted = [a_run(7, 400, "final")]
     with pytest.raises(KeyboardInterrupt):
         run(desk, wanted, Workshop(answer), judge=killed)
-    in_flight(final_study(desk.study), 0).set_user_attr("test", {"loss": 0.5, "accuracy": 0.5, "n": 120})
+    in_flight(final_study(desk.study), 0).set_user_attr("test", asdict(Score(loss=0.5, accuracy=0.5, n=120)))
     run(desk, wanted, Workshop(answer), judge=no_judge)
     assert [(record.state, record.accuracy) for record in of(desk)] == [(TrialState.COMPLETE, 0.5)]
 

@@ -164,6 +164,10 @@ def test_evaluate_counts_every_image_of_an_odd_number() -> None:
         scores = network.eval()(prepare(images.images, data.mean, data.std))
     assert score.n == 617
     assert score.accuracy == (scores.argmax(1) == images.labels).sum().item() / 617
+    predicted = scores.argmax(1).tolist()
+    truth = zip(range(617), images.labels.tolist(), predicted, strict=True)
+    assert score.mistakes == tuple(answer for answer in truth if answer[1] != answer[2])
+    assert score.mistakes, "an untrained network makes some"
     assert score.loss == pytest.approx(F.cross_entropy(scores, images.labels).item(), rel=1e-5)
 
 

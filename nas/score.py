@@ -1,0 +1,28 @@
+"""What weights are worth on images, as values."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+
+class Mistake(NamedTuple):
+    """An image that is taken for another class: its index among the images judged, and two classes, as indices."""
+
+    image: int
+    label: int
+    predicted: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Score:
+    """Mean cross-entropy, fraction of correct answers, number of images, and which of them were answered wrongly."""
+
+    loss: float
+    accuracy: float
+    n: int
+    mistakes: tuple[Mistake, ...] = ()
+
+
+def read_score(stored: Mapping[str, Any]) -> Score:
+    """A score as `dataclasses.asdict` and JSON have left it."""
+    return Score(**{**stored, "mistakes": tuple(Mistake(*mistake) for mistake in stored["mistakes"])})
