@@ -92,7 +92,7 @@ def _running_table(running: tuple[Running, ...]) -> Table:
 
 def _standings_table(standings: tuple[Standing, ...]) -> Table:
     table = Table(title="so far", title_justify="left", title_style="bold", box=None, pad_edge=False, expand=True)
-    table.add_column("trial", justify="right", width=5)
+    table.add_column("trial", justify="right", min_width=5)
     table.add_column("seeds", justify="right", width=5)
     table.add_column("accuracy", justify="right", width=15)
     table.add_column("params", justify="right", width=7)

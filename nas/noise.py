@@ -2,37 +2,14 @@
 
 import argparse
 import sys
-from collections.abc import Iterator
 
-import optuna
-from rich.console import Console
-
-from nas.commands import this_command
-from nas.console import follow
 from nas.data import load_training
-from nas.errors import UserError
 from nas.finalists import Noise, measured_noise, runs_of
-from nas.options import (
-    DONE,
-    Parser,
-    add_data_dir,
-    add_location,
-    add_loudness,
-    add_workers,
-    existing_location,
-    natural,
-    resumable,
-    run,
-    whole,
-)
-from nas.progress import Progress
-from nas.results import write_tables
-from nas.runs import accuracies, run_records, train_runs
+from nas.further import add_options, train, work_of
+from nas.options import DONE, Parser, run, whole
+from nas.runs import accuracies, run_records
 from nas.spread import binomial_sd, spread
-from nas.storage import StudyLocation, command_line, open_study, writing
-from nas.study import TrialRecord, constraints_of, ranked, records, settings_of, winner_of
-from nas.trials import Plan, dataset_of
-from nas.workers import devices
+from nas.study import TrialRecord
 
 UNMEASURED = 1
 
@@ -50,39 +27,14 @@ def parser() -> argparse.ArgumentParser:
     options = Parser(
         prog="python -m nas.noise", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    options.add_argument("--study-name", metavar="NAME", default="mnist", help="the study (default: mnist)")
-    options.add_argument("--trial", metavar="N", type=natural, help="whose network (default: the winner's)")
     options.add_argument("--seeds", metavar="N", type=several, default=5, help="trainings, at least 2 (default: 5)")
-    add_workers(options)
-    add_location(options)
-    add_data_dir(options)
-    add_loudness(options)
+    add_options(options)
     return options
 
 
 def several(text: str) -> int:
     """A whole number of at least 2: one training has no deviation."""
     return whole(text, 2)
-
-
-def chosen(study: optuna.Study, location: StudyLocation, number: int | None) -> TrialRecord:
-    """The trial of this number, by default the winner of the search, or the best so far when there is none yet.
-
-    Raises:
-        UserError: there is no such trial.
-    """
-    trials = records(study)
-    if number is None:
-        best = [trial.number for trial in ranked(trials)]
-        if not best:
-            raise UserError(f"study {location.name!r} has no trial that was trained to the end; name one with --trial")
-        winner = winner_of(study)
-        number = best[0] if winner is None else winner
-    found = next((trial for trial in trials if trial.number == number), None)
-    if found is None:
-        held = f"0 to {trials[-1].number}" if trials else "none"
-        raise UserError(f"--trial {number}: study {location.name!r} has no such trial; it has {held}")
-    return found
 
 
 def report(trial: TrialRecord, scores: list[float], noise: Noise, n_val: int) -> str:
@@ -101,30 +53,14 @@ def report(trial: TrialRecord, scores: list[float], noise: Noise, n_val: int) ->
 def main() -> int:
     """The command; its exit status."""
     args = parser().parse_args()
-    location, console = existing_location(args), Console(highlight=False)
-    existing = open_study(location)
-    stored, trial = settings_of(existing), chosen(existing, location, args.trial)
-    plan = Plan(
-        trials=0,
-        devices=devices(args.device, args.jobs),
-        dataset=dataset_of(existing, args.data_dir),
-        constraints=constraints_of(existing),
-        seed=stored["seed"],
-    )
-    n_val = len(load_training(plan.dataset).validation)
-    command = this_command(command_line("nas.noise", location), plan.devices, {})
-
-    with resumable("nas.noise", location) as interruption, writing(location, None, command) as study:
-
-        def show(events: Iterator[Progress], title: str) -> None:
-            follow(interruption.heeding(events), title, console, args.verbosity)
-
-        wanted = runs_of([trial], "noise", args.seeds, plan.seed)
-        title = f"study {location.name} · noise of trial {trial.number} on {args.seeds} seeds"
-        runs = train_runs(study, location, wanted, plan, show, title)
-        write_tables(study, location)
-        noise = measured_noise(run_records(study))
-    scores = accuracies(runs, trial.candidate)
+    work = work_of(args)
+    trial, location = work.trial, work.location
+    n_val = len(load_training(work.plan.dataset).validation)
+    wanted = runs_of([trial], "noise", args.seeds, work.plan.seed)
+    title = f"study {location.name} · noise of trial {trial.number} on {args.seeds} seeds"
+    train("nas.noise", work, wanted, title, args.verbosity)
+    runs = [run for run in run_records(work.study) if run.run.key in {run.key for run in wanted}]
+    scores, noise = accuracies(runs, trial.candidate), measured_noise(run_records(work.study))
     if len(scores) < 2 or noise is None:
         print(f"{len(scores)} of {args.seeds} trainings came to their end, which is too few", file=sys.stderr)
         return UNMEASURED

@@ -7,6 +7,7 @@ from pathlib import Path
 import optuna
 from rich.console import Console
 
+from nas.ablation import ablation_csv, ablations
 from nas.choice import Effort, choose
 from nas.data import load_training
 from nas.export import MODEL, WEIGHTS, export_winner
@@ -23,6 +24,7 @@ from nas.trials import Plan
 SUMMARY = "summary.txt"
 TRIALS = "trials.csv"
 RUNS = "final_runs.csv"
+ABLATION = "ablation.csv"
 
 
 def trials_csv(trials: list[TrialRecord]) -> str:
@@ -53,13 +55,17 @@ def _runs_csv(runs: list[RunRecord]) -> str:
 
 
 def write_tables(study: optuna.Study, location: StudyLocation) -> list[Path]:
-    """Every trial and, where there are any, every final run; the files."""
+    """Every trial and, where there are any, every final run and what ablations have found; the files."""
     write_whole(location.folder / TRIALS, trials_csv(records(study)))
     runs = run_records(study)
     if not runs:
         return [location.folder / TRIALS]
     write_whole(location.folder / RUNS, _runs_csv(runs))
-    return [location.folder / TRIALS, location.folder / RUNS]
+    found = ablations(study)
+    if not found:
+        return [location.folder / TRIALS, location.folder / RUNS]
+    write_whole(location.folder / ABLATION, ablation_csv(found))
+    return [location.folder / TRIALS, location.folder / RUNS, location.folder / ABLATION]
 
 
 def finish(

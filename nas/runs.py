@@ -26,7 +26,7 @@ from nas.training import TrainingJob
 from nas.trials import Plan
 from nas.workers import LocalWorker, Worker
 
-Stage: TypeAlias = Literal["finalist", "final", "noise"]
+Stage: TypeAlias = Literal["finalist", "final", "noise", "ablation"]
 ALL_IMAGES = HOLDOUT / (HOLDOUT - 1)  # so many times as many to train on as with some held out
 
 
@@ -34,14 +34,15 @@ ALL_IMAGES = HOLDOUT / (HOLDOUT - 1)  # so many times as many to train on as wit
 class Run:
     """A training to the end, on a seed of its own.
 
-    A finalist and a noise run are judged on the validation images. A final one trains on them, too, and its weights
-    are judged on the test images.
+    A final one trains on the validation images, too, and its weights are judged on the test images; all others are
+    judged on the validation images.
     """
 
     stage: Stage
     trial: int | None  # whose candidate it is; None: the network to beat
     candidate: Candidate
     seed: int
+    change: str = ""  # what makes the candidate of an ablation differ from that trial's
 
     @property
     def key(self) -> tuple[Stage, str, int]:
@@ -89,12 +90,13 @@ class RunRecord(Record):
 
 def name_of(run: Run) -> str:
     """Whose network a run trains, in a sentence."""
-    return "the network to beat" if run.trial is None else f"trial {run.trial}"
+    name = "the network to beat" if run.trial is None else f"trial {run.trial}"
+    return f"{name}, {run.change}" if run.change else name
 
 
 def label_of(run: Run) -> str:
     """The same in a table."""
-    return "–" if run.trial is None else str(run.trial)
+    return run.change or ("–" if run.trial is None else str(run.trial))
 
 
 def final_study_name(name: str) -> str:
@@ -127,7 +129,13 @@ def read_run(trial: FrozenTrial) -> RunRecord:
     attributes = trial.user_attrs
     candidate = from_json(attributes["architecture"])
     price = cost(candidate.architecture)
-    run = Run(stage=attributes["stage"], trial=attributes["trial"], candidate=candidate, seed=attributes["seed"])
+    run = Run(
+        stage=attributes["stage"],
+        trial=attributes["trial"],
+        candidate=candidate,
+        seed=attributes["seed"],
+        change=attributes.get("change", ""),
+    )
     return RunRecord(
         number=trial.number,
         state=trial.state,
@@ -156,6 +164,8 @@ def _begin(runs: optuna.Study, run: Run) -> int:
         "seed": run.seed,
         "architecture": to_json(run.candidate),
     }
+    if run.change:
+        attributes["change"] = run.change
     template = create_trial(state=TrialState.RUNNING, user_attrs=attributes)
     trial_id = runs._storage.create_new_trial(runs._study_id, template)
     return runs._storage.get_trial_number_from_id(trial_id)

@@ -4,13 +4,16 @@ Accuracies of few seeds are taken as normally distributed with an unknown deviat
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
+from typing import TypeVar
 
 from scipy.special import stdtr, stdtrit
 
 CONFIDENCE = 0.95
+
+Key = TypeVar("Key", bound=Hashable)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,3 +68,45 @@ def chance_of_reaching(target: float, accuracies: Spread) -> float | None:
         return float(accuracies.mean >= target)
     distance = (accuracies.mean - target) / (accuracies.sd * math.sqrt(1 + 1 / accuracies.n))
     return float(stdtr(accuracies.n - 1, distance))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """Of two means, with its standard error; `p` is the chance of as large a one without any effect."""
+
+    mean: float
+    standard_error: float
+    p: float
+
+
+def differences(groups: Mapping[Key, Spread], base: Key) -> dict[Key, Difference]:
+    """Of every other group's mean from that of `base`; their common deviation is pooled over all groups (Student's t).
+
+    Empty without the base, or when no group has two members.
+    """
+    sd, freedom = pooled_sd(groups.values()), sum(group.n - 1 for group in groups.values())
+    if base not in groups or sd is None:
+        return {}
+    found: dict[Key, Difference] = {}
+    for key, group in groups.items():
+        if key != base:
+            mean, error = group.mean - groups[base].mean, sd * math.sqrt(1 / group.n + 1 / groups[base].n)
+            found[key] = Difference(mean=mean, standard_error=error, p=two_sided(mean, error, freedom))
+    return found
+
+
+def two_sided(mean: float, standard_error: float, freedom: int) -> float:
+    """The chance that Student's t lies as far from 0 as `mean` does; certain knowledge leaves none."""
+    if not standard_error:
+        return float(mean == 0)
+    return 2 * float(stdtr(freedom, -abs(mean / standard_error)))
+
+
+def holm(p_values: Sequence[float]) -> list[bool]:
+    """Which of several effects are visible when all of them together may err with 5 % (Holm, Scand. J. Stat., 1979)."""
+    visible = [False] * len(p_values)
+    for rank, i in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        if p_values[i] > (1 - CONFIDENCE) / (len(p_values) - rank):
+            break
+        visible[i] = True
+    return visible

@@ -157,7 +157,7 @@ def _how_judged(winner: Winner, data: TrainingData) -> str:
 
 def _what_was_done(study: optuna.Study, location: StudyLocation, space: SearchSpace) -> str:
     ledger = total_ledger(study)
-    runs = [run for run in run_records(study) if run.run.stage != "noise" and run.accuracy is not None]
+    runs = [run for run in run_records(study) if run.run.stage in ("finalist", "final") and run.accuracy is not None]
     trained = [trial for trial in records(study) if trial.trained]
     stopped = sum(trial.state is TrialState.PRUNED for trial in trained)
     epochs, seconds = sum(trial.epochs for trial in trained), sum(trial.seconds or 0 for trial in trained)

@@ -17,7 +17,7 @@ import pytest
 import torch
 from helpers import small_space, write_mnist_folder
 
-from nas import noise, retrain, status
+from nas import ablate, noise, retrain, status
 from nas.commands import Command, commands, this_command
 from nas.options import run
 from nas.runs import run_records
@@ -182,6 +182,43 @@ def test_noise_trains_on_fresh_seeds_once_and_says_what_a_difference_must_exceed
     assert commands(open_study(location))[-1].line.startswith("python -m nas.noise --output-dir")
 
 
+def test_ablate_trains_each_variant_once_and_adds_what_is_asked_for_later(call: Call, location: StudyLocation) -> None:
+    first = call(ablate, "--study-name", "study", "--seeds", "2", "--choices", "head", "--jobs", "1")
+    assert first.err == ""
+    assert first.status == 0
+    assert "0:00:0" in first.out
+    (row,) = [line for line in first.out.splitlines() if line.startswith("  1×1 convolution before global pooling")]
+    assert re.search(r"± \d+\.\d\d %   2   [+-]\d", row), row
+    study = open_study(location)
+    before = {run.number: run.curve for run in run_records(study)}
+    assert sorted(run.run.change for run in run_records(study)) == [
+        "",
+        "",
+        *2 * ["1×1 convolution before global pooling"],
+    ]
+    second = call(ablate, "--study-name", "study", "--seeds", "2", "--choices", "head, dropout", "--jobs", "1", "-q")
+    assert second.status == 0
+    after = {run.number: run.curve for run in run_records(study)}
+    assert {number: after[number] for number in before} == before, "what was trained is not trained again"
+    assert len(after) == 4 + 2 * 4
+    assert (location.folder / "ablation.csv").read_text().count("\n") == 1 + 1 + 1 + 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--choices pools,colour", "argument --choices: 'colour' is unknown; known are pools, transitions, dropout, "),
+        ("--trial 9", "--trial 9: study 'study' has no such trial; it has 0 to 2"),
+        ("--seeds 0", "argument --seeds: '0' must be a whole number of at least 1; see --help"),
+    ],
+)
+def test_ablate_refuses_bad_input_in_one_sentence(arguments: str, message: str, call: Call) -> None:
+    ended = call(ablate, "--study-name", "study", *arguments.split())
+    assert (ended.status, ended.out) == (2, "")
+    assert ended.err.startswith(f"error: {message}")
+    assert ended.err.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -233,7 +270,7 @@ def test_status_lists_the_runs_of_each_stage(call: Call) -> None:
     assert re.search(r"\n  trial 0: \d+\.\d\d ± \d+\.\d\d %, n = 2\n", text)
 
 
-@pytest.mark.parametrize("module", [status, noise, retrain])
+@pytest.mark.parametrize("module", [status, noise, ablate, retrain])
 def test_commands_refuse_a_study_that_is_not_there(module: ModuleType, call: Call, location: StudyLocation) -> None:
     arguments = ["--trial", "0"] if module is retrain else []
     ended = call(module, "--study-name", "other", *arguments)
@@ -246,7 +283,7 @@ def test_commands_refuse_a_study_that_is_not_there(module: ModuleType, call: Cal
     assert not (location.folder.parent / "other").exists()
 
 
-@pytest.mark.parametrize("module", [status, noise, retrain])
+@pytest.mark.parametrize("module", [status, noise, ablate, retrain])
 def test_commands_refuse_a_study_of_another_program(module: ModuleType, call: Call, location: StudyLocation) -> None:
     optuna.create_study(study_name="foreign", storage=location.storage)
     arguments = ["--trial", "0"] if module is retrain else []

@@ -20,7 +20,7 @@ HOMES = {
         *("choice", "export", "results", "summary", "dry_run", "noise", "status"),
     },
     "optuna_dashboard": {"dashboard"},
-    "rich": {"console", "results", "summary", "dry_run", "search", "noise"},
+    "rich": {"console", "results", "summary", "dry_run", "search", "further", "ablate"},
     "ray": {"workers"},
 }
 WITHOUT_TORCH = ("errors", "score", "recipe", "architecture", "cost", "constraints", "space")

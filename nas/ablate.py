@@ -1,0 +1,124 @@
+"""python -m nas.ablate: what each design choice of a network is worth, by changing one at a time."""
+
+import argparse
+import io
+import sys
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from nas.ablation import Ablation, Effect, ablation, ablation_runs
+from nas.data import load_training
+from nas.further import add_options, train, work_of
+from nas.options import DONE, Parser, positive, run
+from nas.runs import run_records
+from nas.spread import Difference
+from nas.study import TrialRecord
+from nas.variants import CHOICES
+
+UNMEASURED = 1
+
+DESCRIPTION = """\
+Change one design choice of a network at a time (a pool or transition removed or moved, dropout, kernel sizes, batch
+normalization, depth, batch size, augmentation, …), train every variant on the same fresh seeds, and say what each
+change does to the validation accuracy, worst first. Variants that break a limit of the study are listed, not trained.
+The runs are kept in the study, an interrupted ablation goes on, and the report shows the table.
+
+exit status: 0 done, 1 the network unchanged did not come to its end, 2 bad input, 130 interrupted
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's options."""
+    options = Parser(
+        prog="python -m nas.ablate", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    options.add_argument("--seeds", metavar="N", type=positive, default=3, help="trainings of each (default: 3)")
+    options.add_argument("--choices", metavar="NAME,…", type=choices, default=tuple(CHOICES), help=CHOICES_HELP)
+    add_options(options)
+    return options
+
+
+CHOICES_HELP = f"which choices to change, of: {', '.join(CHOICES)} (default: all)"
+
+
+def choices(text: str) -> tuple[str, ...]:
+    """Names of design choices, separated by commas."""
+    names = tuple(name.strip() for name in text.split(","))
+    for name in names:
+        if name not in CHOICES:
+            raise argparse.ArgumentTypeError(f"{name!r} is unknown; known are {', '.join(CHOICES)}")
+    return names
+
+
+def _points(difference: Difference | None) -> str:
+    if difference is None:
+        return "–"
+    return f"{100 * difference.mean:+.2f} ± {100 * difference.standard_error:.2f}"
+
+
+def verdict(effect: Effect) -> str:
+    """In words, whether the change is seen."""
+    if effect.accuracy is None:
+        return "diverged"
+    if effect.points is None:
+        return "one seed says nothing"
+    return ("better" if effect.points.mean > 0 else "worse") if effect.visible else "not visible"
+
+
+def table(found: Ablation) -> Table:
+    """One row a variant, worst first."""
+    shown = Table(box=box.SIMPLE_HEAD)
+    shown.add_column("change")
+    for column in ("params", "accuracy", "n", "points", "loss %", "effect"):
+        shown.add_column(column, justify="right")
+    for effect in found.effects:
+        accuracy, n = (str(effect.accuracy), effect.accuracy.n) if effect.accuracy else ("–", 0)
+        cells = [accuracy, str(n), _points(effect.points), _points(effect.log_loss), verdict(effect)]
+        shown.add_row(effect.variant.change, f"{effect.params:,}", *cells)
+    return shown
+
+
+def report(trial: TrialRecord, found: Ablation, n_val: int) -> str:
+    """What was found, in plain text."""
+    console = Console(file=io.StringIO(), width=140, color_system=None)
+    with console.capture() as capture:
+        console.print(table(found))
+    lines = [
+        f"trial {trial.number}, {trial.notation}: {found.accuracy} of {n_val:,} validation images, "
+        f"n = {found.accuracy.n}",
+        "\n".join(line.rstrip() for line in capture.get().splitlines()),
+        METHOD,
+        *(f"not trained: {variant.change}: {why}" for variant, why in found.forbidden),
+    ]
+    return "\n".join(lines)
+
+
+METHOD = (
+    "points: of accuracy, changed minus unchanged ± standard error; loss %: 100 times the logarithm of the ratio of "
+    "the validation losses.\nThe deviation from seed to seed is pooled over all networks. An effect is visible when "
+    "chance alone would show any such one\namong all of these in less than 5 % of ablations (Holm)."
+)
+
+
+def main() -> int:
+    """The command; its exit status."""
+    args = parser().parse_args()
+    work = work_of(args)
+    trial, limits = work.trial, work.plan.constraints
+    n_val = len(load_training(work.plan.dataset).validation)
+    wanted = ablation_runs(trial, args.choices, limits, args.seeds, work.plan.seed)
+    networks = len({run.candidate for run in wanted})
+    title = f"study {work.location.name} · ablation of trial {trial.number}: {networks} networks on {args.seeds} seeds"
+    train("nas.ablate", work, wanted, title, args.verbosity)
+    found = ablation(trial, run_records(work.study), limits)
+    if found is None:
+        print(f"trial {trial.number}, unchanged, did not come to its end on any seed", file=sys.stderr)
+        return UNMEASURED
+    print(report(trial, found, n_val))
+    return DONE
+
+
+if __name__ == "__main__":
+    run(main)

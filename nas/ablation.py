@@ -1,0 +1,131 @@
+"""What one design choice is worth: the effect of changing it alone, on fresh seeds, against the network unchanged."""
+
+import csv
+import io
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import optuna
+
+from nas.architecture import Candidate
+from nas.constraints import Constraints
+from nas.finalists import fresh_seeds
+from nas.runs import Run, RunRecord, run_records
+from nas.spread import Difference, Spread, differences, holm, spread
+from nas.study import TrialRecord, constraints_of, records
+from nas.variants import Variant, forbidden_by, variants
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Effect:
+    """What a variant came to; the differences are those from the network unchanged.
+
+    Without at least one training to the end there is no accuracy, and no difference without two of some network.
+    """
+
+    variant: Variant
+    params: int
+    macs: int
+    failed: int  # trainings that diverged
+    accuracy: Spread | None = None  # on the validation images
+    points: Difference | None = None  # of accuracy, as a fraction
+    log_loss: Difference | None = None  # of the logarithm of the validation loss: 0.1 is 10 % more of it
+    visible: bool = False  # whether the accuracy differs by more than chance, all variants considered (Holm, 5 %)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ablation:
+    """Of one trial's network: the effects, worst first, and the variants that a limit rules out, with the reason."""
+
+    trial: int
+    accuracy: Spread  # of the network unchanged
+    effects: tuple[Effect, ...]
+    forbidden: tuple[tuple[Variant, str], ...]
+
+
+def ablation_runs(trial: TrialRecord, choices: Iterable[str], limits: Constraints, seeds: int, seed: int) -> list[Run]:
+    """The network unchanged and its allowed variants of these choices, all on the same fresh seeds."""
+    asked = [variant for variant in variants(trial.candidate) if variant.choice in set(choices)]
+    allowed = [variant for variant in asked if not forbidden_by(variant.candidate, limits)]
+    candidates = [("", trial.candidate), *((variant.change, variant.candidate) for variant in allowed)]
+    return [
+        Run(stage="ablation", trial=trial.number, candidate=candidate, seed=fresh, change=change)
+        for fresh in fresh_seeds("ablation", seeds, seed)
+        for change, candidate in candidates
+    ]
+
+
+def ablation(trial: TrialRecord, runs: Iterable[RunRecord], limits: Constraints) -> Ablation | None:
+    """What the runs say so far of changing this trial's network; None before the network unchanged has been trained."""
+    trained: dict[Candidate, list[RunRecord]] = {}
+    for run in runs:
+        if run.run.stage == "ablation" and run.run.trial == trial.number:
+            trained.setdefault(run.candidate, []).append(run)
+    accuracies = _spreads(trained, lambda run: run.val_accuracy)
+    points = differences(accuracies, trial.candidate)
+    log_losses = differences(_spreads(trained, lambda run: math.log(run.val_loss or math.nan)), trial.candidate)
+    if trial.candidate not in accuracies:
+        return None
+    every = variants(trial.candidate)
+    tried = [variant for variant in every if variant.candidate in trained]
+    visible = dict(zip(points, holm([points[candidate].p for candidate in points]), strict=True))
+    effects = [
+        Effect(
+            variant=variant,
+            params=trained[variant.candidate][0].params,
+            macs=trained[variant.candidate][0].macs,
+            failed=sum(run.diverged for run in trained[variant.candidate]),
+            accuracy=accuracies.get(variant.candidate),
+            points=points.get(variant.candidate),
+            log_loss=log_losses.get(variant.candidate),
+            visible=visible.get(variant.candidate, False),
+        )
+        for variant in tried
+    ]
+    forbidden = [(variant, forbidden_by(variant.candidate, limits)) for variant in every]
+    return Ablation(
+        trial=trial.number,
+        accuracy=accuracies[trial.candidate],
+        effects=tuple(sorted(effects, key=lambda effect: effect.accuracy.mean if effect.accuracy else 0)),
+        forbidden=tuple((variant, why) for variant, why in forbidden if why),
+    )
+
+
+def _spreads(
+    trained: Mapping[Candidate, Sequence[RunRecord]], value: Callable[[RunRecord], float | None]
+) -> dict[Candidate, Spread]:
+    """Of the runs of each candidate that were trained to the end."""
+    known = {
+        candidate: [number for run in runs if run.accuracy is not None and (number := value(run)) is not None]
+        for candidate, runs in trained.items()
+    }
+    return {candidate: spread(numbers) for candidate, numbers in known.items() if numbers}
+
+
+def ablation_csv(found: Iterable[Ablation]) -> str:
+    """One row a variant; accuracies and differences as fractions."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    names = ["trial", "choice", "change", "params", "macs", "n", "failed", "val_accuracy", "sd", "difference"]
+    writer.writerow([*names, "standard_error", "p", "visible", "log_loss_difference", "its_error", "why_not"])
+    for one in found:
+        base = one.accuracy
+        writer.writerow([one.trial, "", "unchanged", "", "", base.n, 0, base.mean, base.sd, *[""] * 7])
+        for e in one.effects:
+            mean, sd, n = (e.accuracy.mean, e.accuracy.sd, e.accuracy.n) if e.accuracy else ("", "", 0)
+            points = (e.points.mean, e.points.standard_error, e.points.p, e.visible) if e.points else [""] * 4
+            loss = (e.log_loss.mean, e.log_loss.standard_error) if e.log_loss else [""] * 2
+            row = [one.trial, e.variant.choice, e.variant.change, e.params, e.macs, n, e.failed, mean, sd]
+            writer.writerow([*row, *points, *loss, ""])
+        for variant, why in one.forbidden:
+            writer.writerow([one.trial, variant.choice, variant.change, *[""] * 12, why])
+    return text.getvalue()
+
+
+def ablations(study: optuna.Study) -> list[Ablation]:
+    """Every ablation that the study holds, by trial."""
+    runs, limits = run_records(study), constraints_of(study)
+    numbers = {run.run.trial for run in runs if run.run.stage == "ablation"}
+    found = [ablation(trial, runs, limits) for trial in records(study) if trial.number in numbers]
+    return [one for one in found if one is not None]
