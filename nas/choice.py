@@ -1,6 +1,6 @@
 """What follows a search: finalists on fresh seeds, the choice, final models, and the one reading of the test set."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import optuna
@@ -9,16 +9,15 @@ import torch
 
 from nas.architecture import Candidate
 from nas.data import load_test, load_training
-from nas.finalists import Winner, best_of, compared, final_runs, finalists, runs_of
+from nas.finalists import Winner, best_of, compared, final_runs, finalists, rival_of, runs_of, winner_of
 from nas.network import build
 from nas.progress import Show
 from nas.readers import Dataset, Images
-from nas.runs import accuracies, run_records, train_runs
+from nas.runs import train_runs
 from nas.score import Score
-from nas.space import SearchSpace
-from nas.spread import binomial_sd, least_difference, spread
+from nas.spread import binomial_sd, least_difference
 from nas.storage import StudyLocation, read_weights
-from nas.study import TrialRecord, add_test_score, ranked, records, scores_on_test, set_winner
+from nas.study import Choice, add_test_score, ranked, records, remember_choice, scores_on_test
 from nas.training import evaluate
 from nas.trials import Plan
 
@@ -35,7 +34,7 @@ class Effort:
     baseline: bool
 
 
-class TestSet:
+class Exam:
     """The test images, opened when the first weights are judged."""
 
     def __init__(self, dataset: Dataset) -> None:
@@ -55,21 +54,23 @@ class TestSet:
 
 
 def choose(
-    study: optuna.Study, location: StudyLocation, space: SearchSpace, plan: Plan, effort: Effort, show: Show
+    study: optuna.Study, location: StudyLocation, plan: Plan, effort: Effort, test: Exam, show: Show
 ) -> Winner | None:
     """The best network, and what it is worth on the test images, which are opened once and after the choice.
 
     What the study knows already is neither trained nor read again. None when no trial was trained to the end, or when
     every run on fresh seeds failed.
     """
-    trials, test = records(study), TestSet(plan.dataset)
+    trials = records(study)
     best = next(iter(ranked(trials)), None)
     if best is None or best.val_accuracy is None:
         return None
     if not effort.finalists:
-        set_winner(study, best.number)
-        score = scores_on_test(study).get(best.number) or _read_test_set(study, location, test, best)
-        return Winner(record=best, test=spread([score.accuracy]), n_test=score.n)
+        remember_choice(study, Choice(winner=best.number))
+        if best.number not in scores_on_test(study):
+            weights = read_weights(location.weights_path(best.number), best.title)
+            add_test_score(study, best.number, test.judge(weights, best.candidate, hold_out=True))
+        return winner_of(study)
     one_score = binomial_sd(best.val_accuracy, len(load_training(plan.dataset).validation))
     tied = least_difference(one_score)
     chosen = finalists(trials, effort.finalists, tied)
@@ -82,31 +83,10 @@ def choose(
     if not contenders:
         return None
     winner = best_of(contenders, one_score).record
-    set_winner(study, winner.number)
-    rival = None if space.baseline is None else replace(winner.candidate, architecture=space.baseline)
-    wanted = final_runs(winner, rival if effort.baseline else None, effort.seeds, plan.seed)
+    numbers = tuple(trial.number for trial in chosen)
+    remember_choice(study, Choice(winner=winner.number, finalists=numbers, seeds=effort.seeds))
+    rival = rival_of(study, winner) if effort.baseline else None
+    wanted = final_runs(winner, rival, effort.seeds, plan.seed)
     title = f"trial {winner.number} is the winner: now trained on all training images, then judged on the test images"
-    trained = train_runs(study, location, wanted, plan, show, title, judge=test.judge)
-    models = [run for run in trained if run.candidate == winner.candidate and run.test is not None]
-    if not models or models[0].test is None:
-        return None
-    seeds = {run.seed for run in wanted}
-    known = [run for run in run_records(study) if run.run.stage == "final" and run.seed in seeds]
-    rivals = accuracies(known, rival) if rival else []
-    return Winner(
-        record=winner,
-        finalists=tuple(contenders),
-        models=tuple(models),
-        diverged=effort.seeds - len(models),
-        test=spread(accuracies(models, winner.candidate)),
-        n_test=models[0].test.n,
-        baseline=spread(rivals) if rivals else None,
-    )
-
-
-def _read_test_set(study: optuna.Study, location: StudyLocation, test: TestSet, trial: TrialRecord) -> Score:
-    """Of a trial as it is, for the first time."""
-    weights = read_weights(location.weights_path(trial.number), trial.title)
-    score = test.judge(weights, trial.candidate, hold_out=True)
-    add_test_score(study, trial.number, score)
-    return score
+    train_runs(study, location, wanted, plan, show, title, judge=test.judge)
+    return winner_of(study)

@@ -12,8 +12,9 @@ import multiprocessing
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType
@@ -27,14 +28,15 @@ from torch import Tensor, nn
 
 from nas.architecture import Architecture, Shape
 from nas.constraints import Constraints
-from nas.data import TrainingData, load_training, normalize
+from nas.data import load_training, normalize
 from nas.errors import UserError
 from nas.finalists import Winner
 from nas.model_source import ModelCard, model_source
 from nas.network import build, check_built
 from nas.options import DONE, Parser, add_data_dir, add_location, existing_location, natural, run
 from nas.readers import Dataset
-from nas.spread import Spread, spread
+from nas.score import Score
+from nas.spread import spread
 from nas.storage import StudyLocation, open_study, read_weights
 from nas.study import TrialRecord, constraints_of, records, scores_on_test
 from nas.trials import dataset_of
@@ -122,17 +124,7 @@ def export_trial(
         UserError: the trial has no weights.
         ExportError: as `export` does.
     """
-    data, test = load_training(dataset), scores_on_test(study).get(trial.number)
-    card = _card(
-        location,
-        trial,
-        data,
-        dataset,
-        seeds=(trial.seed,),
-        test=spread([test.accuracy]) if test else None,
-        test_accuracy=test.accuracy if test else None,
-        n_test=test.n if test else None,
-    )
+    card = _card(location, trial, dataset, scores_on_test(study).get(trial.number))
     weights = read_weights(location.weights_path(trial.number), trial.title)
     export(folder, trial.candidate.architecture, weights, card, constraints_of(study))
 
@@ -148,51 +140,46 @@ def export_winner(study: optuna.Study, location: StudyLocation, winner: Winner, 
         export_trial(study, location, trial, dataset, folder)
         return
     first = winner.models[0]
-    card = _card(
-        location,
-        trial,
-        load_training(dataset, hold_out=False),
-        dataset,
-        seeds=tuple(model.seed for model in winner.models),
-        environment=first.environment,
-        rerun=winner.rerun,
-        test=winner.test,
-        test_accuracy=first.accuracy,
-        n_test=winner.n_test,
-    )
     weights = read_weights(location.run_weights_path(first.number), first.title)
+    card = winner_card(location, winner, dataset)
     export(folder, trial.candidate.architecture, weights, card, constraints_of(study))
 
 
-def _card(
-    location: StudyLocation,
-    trial: TrialRecord,
-    data: TrainingData,
-    dataset: Dataset,
-    *,
-    seeds: tuple[int, ...],
-    test: Spread | None,
-    test_accuracy: float | None,
-    n_test: int | None,
-    environment: Mapping[str, str] | None = None,
-    rerun: Spread | None = None,
-) -> ModelCard:
+def winner_card(location: StudyLocation, winner: Winner, dataset: Dataset) -> ModelCard:
+    """What the winner's file says about itself."""
+    card, data = _card(location, winner.record, dataset, winner.judged), load_training(dataset, hold_out=False)
+    if not winner.models:
+        return card
+    return replace(
+        card,
+        seeds=tuple(model.seed for model in winner.models),
+        environment=winner.environment,
+        n_train=len(data.train),
+        rerun=winner.rerun,
+        test=winner.test,
+        mean=data.mean,
+        std=data.std,
+    )
+
+
+def _card(location: StudyLocation, trial: TrialRecord, dataset: Dataset, score: Score | None) -> ModelCard:
+    """Of a trial as the search has trained it."""
     assert trial.val_accuracy is not None
+    data = load_training(dataset)
     return ModelCard(
         study=location.name,
         trial=trial.number,
         dataset=dataset.name,
-        seeds=seeds,
+        seeds=(trial.seed,),
         epochs=trial.epochs,
         recipe=trial.candidate.recipe,
-        environment=trial.environment if environment is None else environment,
+        environment=trial.environment,
         n_train=len(data.train),
         search_accuracy=trial.val_accuracy,
-        rerun=rerun,
-        n_val=len(load_training(dataset).validation),
-        test=test,
-        test_accuracy=test_accuracy,
-        n_test=n_test,
+        rerun=None,
+        n_val=len(data.validation),
+        test=spread([score.accuracy]) if score else None,
+        judged=score,
         mean=data.mean,
         std=data.std,
         classes=data.classes,

@@ -5,13 +5,16 @@ images. Then the winner is trained on all the training images, and only then the
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import optuna
 
 from nas.architecture import Candidate
-from nas.runs import Run, RunRecord, Stage, accuracies
+from nas.runs import Run, RunRecord, Stage, accuracies, run_records
 from nas.sampling import derive_seed
+from nas.score import Score
 from nas.spread import Spread, least_difference, pooled_sd, spread
-from nas.study import TrialRecord, ranked
+from nas.study import TrialRecord, choice_of, ranked, records, scores_on_test, settings_of, task_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +56,7 @@ class Winner:
     models: tuple[RunRecord, ...] = ()  # trained on all the training images, in the order of their seeds
     diverged: int = 0  # trainings that were to be models, too
     test: Spread
-    n_test: int
+    judged: Score  # what the test images said of the weights that are handed out
     baseline: Spread | None = None  # of the network to beat on the test images, on the same seeds
 
     @property
@@ -114,3 +117,43 @@ def compared(trials: Sequence[TrialRecord], reruns: Sequence[RunRecord]) -> list
     scored = [(trial, accuracies(reruns, trial.candidate)) for trial in trials]
     found = [Finalist(record=trial, rerun=spread(known)) for trial, known in scored if known]
     return sorted(found, key=lambda finalist: -finalist.rerun.mean)
+
+
+def rival_of(study: optuna.Study, winner: TrialRecord) -> Candidate | None:
+    """The network to beat, to be trained by the winner's recipe."""
+    baseline = task_of(study).baseline
+    return None if baseline is None else replace(winner.candidate, architecture=baseline)
+
+
+def winner_of(study: optuna.Study) -> Winner | None:
+    """The network chosen last, as far as the study tells; None before the test images were read for it."""
+    choice = choice_of(study)
+    if choice is None:
+        return None
+    trials, runs = {trial.number: trial for trial in records(study)}, run_records(study)
+    record, seed = trials[choice.winner], settings_of(study)["seed"]
+    if not choice.finalists:
+        score = scores_on_test(study).get(record.number)
+        return None if score is None else Winner(record=record, test=spread([score.accuracy]), judged=score)
+    reruns = _among(runs, "finalist", fresh_seeds("finalist", choice.seeds, seed))
+    finals = _among(runs, "final", fresh_seeds("final", choice.seeds, seed))
+    models = [run for run in finals if run.candidate == record.candidate and run.test is not None]
+    rival = rival_of(study, record)
+    rivals = accuracies(finals, rival) if rival else []
+    if not models or models[0].test is None:
+        return None
+    return Winner(
+        record=record,
+        finalists=tuple(compared([trials[number] for number in choice.finalists], reruns)),
+        models=tuple(models),
+        diverged=choice.seeds - len(models),
+        test=spread(accuracies(models, record.candidate)),
+        judged=models[0].test,
+        baseline=spread(rivals) if rivals else None,
+    )
+
+
+def _among(runs: Sequence[RunRecord], stage: Stage, seeds: Sequence[int]) -> list[RunRecord]:
+    """The runs of a stage on these seeds, in their order."""
+    found = [run for run in runs if run.run.stage == stage and run.seed in seeds]
+    return sorted(found, key=lambda run: seeds.index(run.seed))

@@ -15,7 +15,7 @@ from nas.progress import Progress
 from nas.results import write_tables
 from nas.runs import Run, train_runs
 from nas.storage import StudyLocation, command_line, open_study, writing
-from nas.study import TrialRecord, constraints_of, ranked, records, settings_of, winner_of
+from nas.study import TrialRecord, choice_of, constraints_of, ranked, records, settings_of
 from nas.trials import Plan, dataset_of
 from nas.workers import devices
 
@@ -41,8 +41,8 @@ def chosen(study: optuna.Study, location: StudyLocation, number: int | None) -> 
         best = [trial.number for trial in ranked(trials)]
         if not best:
             raise UserError(f"study {location.name!r} has no trial that was trained to the end; name one with --trial")
-        winner = winner_of(study)
-        number = best[0] if winner is None else winner
+        choice = choice_of(study)
+        number = best[0] if choice is None else choice.winner
     found = next((trial for trial in trials if trial.number == number), None)
     if found is None:
         held = f"0 to {trials[-1].number}" if trials else "none"

@@ -11,6 +11,7 @@ from nas.model_template import CHECK, COMMANDS, CONSTANTS, NETWORK, TRAINING
 from nas.network import ModuleCall, lower
 from nas.readers import MNIST, TORCHVISION, TorchvisionSet
 from nas.recipe import Recipe
+from nas.score import Score
 from nas.spread import Spread
 
 WIDTH = 88  # columns of the exported file: the default of ruff and black
@@ -44,9 +45,8 @@ class ModelCard:
     search_accuracy: float  # on the validation images, in the search
     rerun: Spread | None  # on the validation images, on fresh seeds
     n_val: int
-    test: Spread | None  # None, as the next two: the test set was not read for this network
-    test_accuracy: float | None  # of the weights
-    n_test: int | None
+    test: Spread | None  # None, as the next: the test set was not read for this network
+    judged: Score | None  # what it said of the weights
     mean: tuple[float, ...]  # per channel, pixels scaled to 0..1
     std: tuple[float, ...]
     classes: tuple[str, ...]
@@ -84,9 +84,7 @@ def model_source(architecture: Architecture, card: ModelCard) -> str:
 
 def _constants(card: ModelCard) -> str:
     recipe, change = card.recipe, card.recipe.augmentation
-    correct = None
-    if card.test_accuracy is not None and card.n_test is not None:
-        correct = round(card.test_accuracy * card.n_test)
+    correct = card.judged and round(card.judged.accuracy * card.judged.n)
     return CONSTANTS.substitute(
         test_correct=f"{correct:_}" if correct is not None else None,
         epochs=recipe.epochs,
@@ -120,12 +118,12 @@ def _accuracy(card: ModelCard) -> str:
     """What is known of the accuracy, the most trustworthy first."""
     recipe = card.recipe
     said = []
-    if card.test is None:
+    if card.test is None or card.judged is None:
         said.append("the test set was not read for this network")
     else:
-        said.append(f"test {_spread(card.test)}, {card.n_test:,} images")
-        if card.test.n > 1 and card.test_accuracy is not None:
-            said.append(f"these weights {100 * card.test_accuracy:.2f} %")
+        said.append(f"test {_spread(card.test)}, {card.judged.n:,} images")
+        if card.test.n > 1:
+            said.append(f"these weights {100 * card.judged.accuracy:.2f} %")
     if card.rerun is not None:
         said.append(f"validation on fresh seeds {_spread(card.rerun)}, {card.n_val:,} images")
         said.append(f"the search score that chose it {100 * card.search_accuracy:.2f} %")

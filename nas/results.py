@@ -8,14 +8,14 @@ import optuna
 from rich.console import Console
 
 from nas.ablation import ablation_csv, ablations
-from nas.choice import Effort, choose
+from nas.choice import Effort, Exam, choose
 from nas.data import load_training
 from nas.export import MODEL, WEIGHTS, export_winner
 from nas.files import write_whole
 from nas.finalists import Winner
+from nas.findings import findings_of
 from nas.progress import Show
 from nas.runs import RunRecord, run_records
-from nas.space import SearchSpace
 from nas.storage import StudyLocation
 from nas.study import TrialRecord, records
 from nas.summary import summary
@@ -71,7 +71,6 @@ def write_tables(study: optuna.Study, location: StudyLocation) -> list[Path]:
 def finish(
     study: optuna.Study,
     location: StudyLocation,
-    space: SearchSpace,
     plan: Plan,
     effort: Effort,
     console: Console,
@@ -79,13 +78,13 @@ def finish(
 ) -> Winner | None:
     """Choose, read the test set, write the winner's files and the tables; None when there is no winner."""
     write_tables(study, location)
-    winner = choose(study, location, space, plan, effort, show)
+    winner = choose(study, location, plan, effort, Exam(plan.dataset), show)
     tables = write_tables(study, location)
     if winner is None:
         return None
     best = location.folder / "best"
     export_winner(study, location, winner, plan.dataset, best)
-    text = summary(study, location, winner, space, load_training(plan.dataset))
+    text = summary(findings_of(study, location, load_training(plan.dataset)), winner)
     write_whole(best / SUMMARY, text)
     written = [best / MODEL, best / WEIGHTS, best / SUMMARY, *tables]
     console.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -31,7 +31,7 @@ from nas.pruning import DEFAULT_PRUNER, PRUNERS, make_pruner
 from nas.sampling import MAX_PROPOSALS, FeasibleSampler, Ledger, Reason, probe
 from nas.space import SearchSpace, known_spaces, load_space, restrict, space_name
 from nas.storage import StudyLocation, command_line, locate, writing
-from nas.study import SAMPLERS, digests, make_sampler, ranked, records, settings
+from nas.study import SAMPLERS, digests, make_sampler, ranked, records, remember_task, settings
 
 if TYPE_CHECKING:  # torch takes seconds to import, and --help needs none of it
     from nas.progress import Progress
@@ -218,6 +218,7 @@ def search(
 
     goal = {name: getattr(args, name) for name in ("trials", "finalists", "final_seeds", "baseline")}
     with writing(location, wanted, this_command(command_line("nas.search", location), plan.devices, goal)) as study:
+        remember_task(study, space)
         sampler = FeasibleSampler(make_sampler(args.sampler, args.seed), space, args.seed, seen=digests(study))
         study.pruner = make_pruner(args.pruner, space.recipe.epochs)
         trials = Search(study, location, plan, sampler)
@@ -228,7 +229,7 @@ def search(
                 stands = f"{trained} trained, {args.trials} asked for"
             console.print(f"study {location.name} goes on: {stands}", markup=False)
         show(trials.events(), headline(space, location))
-        winner = finish(study, location, space, plan, effort, console, show)
+        winner = finish(study, location, plan, effort, console, show)
         if trials.exhausted is not None:
             print(diagnosis(trials.exhausted), file=sys.stderr)
         if winner is None:

@@ -14,7 +14,7 @@ from nas.options import DONE, Parser, add_location, existing_location, run
 from nas.runs import RunRecord, accuracies, name_of, run_records
 from nas.spread import Spread, spread
 from nas.storage import StudyLocation, is_being_worked_on, open_study
-from nas.study import ranked, records, settings_of, winner_of
+from nas.study import choice_of, ranked, records, settings_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +74,7 @@ def status(study: optuna.Study, location: StudyLocation) -> Status:
     trials, runs, known = records(study), run_records(study), commands(study)
     states = Counter(trial.state for trial in trials)
     best = next(iter(ranked(trials)), None)
+    choice = choice_of(study)
     goals = [command.plan["trials"] for command in known if "trials" in command.plan]
     return Status(
         study=location.name,
@@ -91,7 +92,7 @@ def status(study: optuna.Study, location: StudyLocation) -> Status:
         best=None
         if best is None
         else Best(trial=best.number, val_accuracy=best.val_accuracy, params=best.params, notation=best.notation),
-        winner=winner_of(study),
+        winner=choice.winner if choice else None,
         stages={
             stage: _stage([run for run in runs if run.run.stage == stage])
             for stage in dict.fromkeys(run.run.stage for run in runs)

@@ -16,7 +16,7 @@ from optuna.distributions import distribution_to_json
 from optuna.exceptions import ExperimentalWarning
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from nas.architecture import Candidate, digest, from_json, notation, to_json
+from nas.architecture import Architecture, Candidate, digest, from_json, notation, to_json
 from nas.constraints import Constraints
 from nas.cost import cost
 from nas.errors import UserError
@@ -76,15 +76,45 @@ def constraints_of(study: optuna.Study) -> Constraints:
     return Constraints(**{**stored, "forbid": tuple(stored["forbid"])})
 
 
-def winner_of(study: optuna.Study) -> int | None:
-    """The trial that was chosen last; None before the first choice."""
-    chosen: int | None = study.user_attrs.get("winner")
-    return chosen
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """What a search is after, besides its settings; it may change from one command to the next."""
+
+    target: float | None
+    baseline: Architecture | None  # the network to beat
 
 
-def set_winner(study: optuna.Study, trial: int) -> None:
-    """Remember which trial was chosen."""
-    study.set_user_attr("winner", trial)
+def remember_task(study: optuna.Study, space: SearchSpace) -> None:
+    """Keep the space's target and network to beat, for those who read the study without the space."""
+    rival = space.baseline and to_json(Candidate(architecture=space.baseline, recipe=space.recipe))
+    study.set_user_attr("task", {"target": space.target, "baseline": rival})
+
+
+def task_of(study: optuna.Study) -> Task:
+    """What the latest search was after."""
+    stored = study.user_attrs.get("task", {"target": None, "baseline": None})
+    rival = stored["baseline"] and from_json(stored["baseline"]).architecture
+    return Task(target=stored["target"], baseline=rival)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """Which trial was chosen among which finalists, by how many fresh seeds; without any by its score in the search."""
+
+    winner: int
+    finalists: tuple[int, ...] = ()
+    seeds: int = 0
+
+
+def choice_of(study: optuna.Study) -> Choice | None:
+    """The latest choice; None before the first."""
+    stored = study.user_attrs.get("choice")
+    return stored and Choice(**{**stored, "finalists": tuple(stored["finalists"])})
+
+
+def remember_choice(study: optuna.Study, choice: Choice) -> None:
+    """Keep a choice."""
+    study.set_user_attr("choice", asdict(choice))
 
 
 def make_sampler(name: SamplerName, study_seed: int) -> Callable[[int], optuna.samplers.BaseSampler]:

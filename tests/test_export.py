@@ -21,6 +21,7 @@ from nas.export import ExportError, export
 from nas.model_source import ModelCard, model_source
 from nas.network import build
 from nas.recipe import Recipe
+from nas.score import Score
 from nas.space import Feasible, SearchSpace, load_space
 from nas.spread import Spread
 
@@ -40,8 +41,7 @@ CARD = ModelCard(
     rerun=Spread(mean=0.9941, sd=0.0004, n=3),
     n_val=10_000,
     test=Spread(mean=0.99385, sd=0.00036, n=3),
-    test_accuracy=0.9938,
-    n_test=10_000,
+    judged=Score(loss=0.02, accuracy=0.9938, n=10_000),
     mean=(0.1306,),
     std=(0.3081,),
     classes=tuple("0123456789"),
@@ -119,7 +119,7 @@ def test_sources_are_clean_for_default_ruff(tmp_path: Path) -> None:
     drawn = [(architecture, CARD) for architecture in feasible_architectures(SPACE, 20)]
     others = [(SPACE.baseline, CARD), (LINEAR, CARD), (DISGUISED, CARD), (WIDE, WIDE_CARD), (SMALL, HOSTILE_CARD)]
     others += [(SMALL, FOLDER_CARD), (SMALL, ALONE), (SMALL, replace(CARD, dataset="emnist"))]
-    others += [(WIDE, replace(WIDE_CARD, dataset="cifar10", test=None, test_accuracy=None, n_test=None))]
+    others += [(WIDE, replace(WIDE_CARD, dataset="cifar10", test=None, judged=None))]
     for i, (architecture, card) in enumerate([*drawn, *others]):
         (tmp_path / f"model_{i}.py").write_text(model_source(architecture, card), encoding="utf-8")
     for command in (["check"], ["format", "--diff"]):
@@ -182,7 +182,7 @@ def test_docstring_states_accuracy_cost_and_origin() -> None:
 
 
 def test_docstring_says_when_training_stopped_early_and_test_set_was_not_read() -> None:
-    text = docstring(model_source(SMALL, replace(ALONE, epochs=3, test=None, test_accuracy=None, n_test=None)))
+    text = docstring(model_source(SMALL, replace(ALONE, epochs=3, test=None, judged=None)))
     assert (
         "Accuracy: the test set was not read for this network; validation 99.48 %, n = 1, 10,000 images. "
         "Stopped after epoch 3 of 19." in text

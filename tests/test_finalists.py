@@ -16,7 +16,7 @@ from optuna.trial import TrialState
 from rich.console import Console
 
 from nas.architecture import Candidate, digest
-from nas.choice import Effort, choose
+from nas.choice import Effort, Exam, choose
 from nas.data import load_test, load_training
 from nas.finalists import (
     Finalist,
@@ -29,7 +29,9 @@ from nas.finalists import (
     fresh_seeds,
     measured_noise,
     runs_of,
+    winner_of,
 )
+from nas.findings import verdict
 from nas.network import build
 from nas.progress import Progress
 from nas.readers import Dataset
@@ -37,15 +39,16 @@ from nas.recipe import Recipe
 from nas.results import RUNS, TRIALS, finish
 from nas.runs import Run, RunRecord, run_records
 from nas.sampling import FeasibleSampler, Ledger, derive_seed
+from nas.score import Score
 from nas.space import SearchSpace
 from nas.spread import Spread, binomial_sd, least_difference, spread
 from nas.storage import StudyLocation, locate, open_study, writing
-from nas.study import TrialRecord, digests, make_sampler, records, settings, winner_of
-from nas.summary import verdict
+from nas.study import TrialRecord, digests, make_sampler, records, remember_task, settings
 from nas.training import evaluate
 from nas.trials import Plan, Search
 
 SEED = 3
+SCORE = Score(loss=0.02, accuracy=0.995, n=10_000)
 
 
 def a_trial(number: int, accuracy: float, params: int = 100, state: TrialState = TrialState.COMPLETE) -> TrialRecord:
@@ -195,13 +198,13 @@ def test_a_finalist_all_of_whose_runs_failed_is_left_out() -> None:
     ],
 )
 def test_verdict_on_several_seeds(accuracies: list[float], target: float, text: str) -> None:
-    winner = Winner(record=a_trial(0, 0.99), test=spread(accuracies), n_test=10_000)
+    winner = Winner(record=a_trial(0, 0.99), test=spread(accuracies), judged=SCORE)
     assert verdict(winner, None, target) == text
     assert "chance" not in verdict(replace(winner, diverged=1), None, target)
 
 
 def test_verdict_on_one_run_uses_the_measured_noise() -> None:
-    winner = Winner(record=a_trial(0, 0.99), test=spread([0.995]), n_test=10_000)
+    winner = Winner(record=a_trial(0, 0.99), test=spread([0.995]), judged=SCORE)
     text = "Target 99.40%: reached in this one run (n = 1), {} standard errors above it."
     assert verdict(winner, None, 0.994) == text.format("1.4"), "binomial: 0.07 points"
     assert verdict(winner, Noise(sd=0.0005, n=5), 0.994) == text.format("2.0")
@@ -249,6 +252,7 @@ def searched(folder: Path, dataset: Dataset, workers: int) -> Searched:
     plan = Plan(trials=4, devices=("cpu",) * workers, dataset=dataset, constraints=space.constraints, seed=SEED)
     location, seen, again = locate("study", folder, None), list[str](), list[str]()
     with writing(location, settings(space, seed=SEED, sampler="random", pruner="none")) as study:
+        remember_task(study, space)
         sampler = FeasibleSampler(make_sampler("random", SEED), space, SEED, seen=digests(study))
         list(Search(study, location, plan, sampler).events())
 
@@ -259,9 +263,11 @@ def searched(folder: Path, dataset: Dataset, workers: int) -> Searched:
 
         output = io.StringIO()
         opened_test_images()
-        finish(study, location, space, plan, EFFORT, Console(file=output, width=200), show)
+        finish(study, location, plan, EFFORT, Console(file=output, width=200), show)
         first = [*seen, f"{opened_test_images()} after"]
-        winner = choose(study, location, space, plan, EFFORT, lambda events, _: again.extend(e.news for e in events))
+        winner = choose(
+            study, location, plan, EFFORT, Exam(dataset), lambda events, _: again.extend(e.news for e in events)
+        )
         again.append(f"{opened_test_images()} test images opened")
         assert winner is not None
         return Searched(
@@ -290,7 +296,8 @@ def search(tmp_path_factory: pytest.TempPathFactory, dataset: Dataset) -> Search
 
 def test_the_test_images_are_opened_once_and_after_the_choice(search: Searched) -> None:
     winner = search.winner.record.number
-    assert winner_of(open_study(search.location)) == winner
+    chosen = winner_of(open_study(search.location))
+    assert chosen == search.winner, "read back by another process"
     tied = least_difference(binomial_sd(max(t.val_accuracy or 0 for t in search.trials), 60))
     assert search.seen == [
         f"finalists: 3 of up to 3, within {100 * tied:.2f} points of the best score; "

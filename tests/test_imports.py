@@ -17,7 +17,7 @@ FILES = {file.stem: file for file in sorted(PACKAGE.glob("*.py"))}
 HOMES = {
     "optuna": {
         *("space", "pruning", "sampling", "storage", "study", "commands", "scheduler", "trials", "runs"),
-        *("choice", "export", "results", "summary", "dry_run", "further", "ablation", "status"),
+        *("choice", "export", "results", "finalists", "findings", "dry_run", "further", "ablation", "status"),
     },
     "optuna_dashboard": {"dashboard"},
     "rich": {"console", "results", "summary", "dry_run", "search", "further", "ablate"},

@@ -27,6 +27,7 @@ from nas.network import build
 from nas.optimizer import learning_rate
 from nas.readers import Dataset, load_mnist
 from nas.recipe import Augmentation, Recipe
+from nas.score import Score
 from nas.spread import spread
 from nas.training import Training, TrainingJob, evaluate
 
@@ -50,8 +51,7 @@ def a_card(recipe: Recipe = RECIPE, test_accuracy: float | None = None, dataset:
         rerun=None,
         n_val=100,
         test=None if test_accuracy is None else spread([test_accuracy]),
-        test_accuracy=test_accuracy,
-        n_test=TEST,
+        judged=None if test_accuracy is None else Score(loss=0.02, accuracy=test_accuracy, n=TEST),
         mean=data.mean,
         std=data.std,
         classes=data.classes,

@@ -18,21 +18,22 @@ from safetensors.torch import load_file
 
 from nas import export
 from nas.architecture import Architecture, Candidate, Conv, Head, MaxPool
-from nas.choice import Effort, choose
+from nas.choice import Effort, Exam, choose
 from nas.constraints import Constraints
 from nas.data import load_test
 from nas.finalists import Winner
+from nas.findings import verdict
 from nas.network import build
 from nas.progress import Progress
 from nas.readers import Dataset
 from nas.recipe import Recipe
 from nas.results import TRIALS, finish
 from nas.sampling import FeasibleSampler
+from nas.score import Score
 from nas.space import SearchSpace, Trial
 from nas.spread import spread
 from nas.storage import StudyLocation, locate, writing
-from nas.study import ask, digests, make_sampler, ranked, records, report_epoch, scores_on_test, settings
-from nas.summary import verdict
+from nas.study import ask, digests, make_sampler, ranked, records, remember_task, report_epoch, scores_on_test, settings
 from nas.training import weights_of
 from nas.trials import Plan
 
@@ -76,6 +77,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[optuna.Stud
     """A study whose trials have weights (untrained ones: what is tested here does not depend on them)."""
     location = locate("told", tmp_path_factory.mktemp("results"), None)
     with writing(location, settings(SPACE, seed=0, sampler="random", pruner="none")) as study:
+        remember_task(study, SPACE)
         sampler = FeasibleSampler(make_sampler("random", 0), SPACE, 0, seen=set())
         for accuracies, loss, state in TRIALS_TOLD:
             trial = ask(study, sampler, 0)
@@ -89,6 +91,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[optuna.Stud
 
 
 PLAN = Plan(trials=4, devices=("cpu",), dataset=MNIST, constraints=SPACE.constraints, seed=0)
+SCORE = Score(loss=0.02, accuracy=0.995, n=10_000)
 AS_IT_IS = Effort(finalists=0, seeds=3, baseline=False)
 
 
@@ -126,14 +129,14 @@ def finished(told: tuple[optuna.Study, StudyLocation]) -> Finished:
     for _ in range(2):
         output = io.StringIO()
         with opened_test_files() as opened:
-            finish(study, location, SPACE, PLAN, AS_IT_IS, Console(file=output, width=200), show)
+            finish(study, location, PLAN, AS_IT_IS, Console(file=output, width=200), show)
         result.said.append(output.getvalue())
         result.opened.append(opened)
     return result
 
 
 def test_winner_is_the_best_final_epoch_then_the_lower_loss(finished: Finished) -> None:
-    winner = choose(finished.study, finished.location, SPACE, PLAN, AS_IT_IS, show)
+    winner = choose(finished.study, finished.location, PLAN, AS_IT_IS, Exam(MNIST), show)
     assert winner is not None
     assert winner.record.number == 2
     assert [trial.number for trial in ranked(records(finished.study))] == [2, 1, 0]
@@ -255,7 +258,7 @@ def test_verdict_says_how_sure_one_run_is(
     told: tuple[optuna.Study, StudyLocation], accuracy: float, target: float | None, text: str
 ) -> None:
     best = records(told[0])[0]
-    assert verdict(Winner(record=best, test=spread([accuracy]), n_test=10_000), None, target) == text
+    assert verdict(Winner(record=best, test=spread([accuracy]), judged=SCORE), None, target) == text
 
 
 def test_a_longer_search_reads_the_test_images_for_its_new_winner_and_says_so(finished: Finished) -> None:
@@ -266,7 +269,7 @@ def test_a_longer_search_reads_the_test_images_for_its_new_winner_and_says_so(fi
     study.tell(trial, 0.9)
     output = io.StringIO()
     with opened_test_files() as opened:
-        finish(study, location, SPACE, PLAN, AS_IT_IS, Console(file=output, width=200), show)
+        finish(study, location, PLAN, AS_IT_IS, Console(file=output, width=200), show)
     assert len(opened) == 2
     assert list(scores_on_test(study)) == [2, 4]
     assert "The test images were read before, for trial 2." in output.getvalue()

@@ -1,0 +1,267 @@
+"""What a study has come to, in rows and sentences: the summary prints them, the report shows them."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import optuna
+from optuna.trial import TrialState
+
+from nas.commands import commands
+from nas.console import duration
+from nas.constraints import Constraints
+from nas.cost import cost
+from nas.data import TrainingData
+from nas.environment import versions
+from nas.finalists import Noise, Winner, measured_noise, winner_of
+from nas.runs import RunRecord, name_of, run_records
+from nas.sampling import Ledger
+from nas.spread import Spread, binomial_sd, chance_of_reaching, least_difference, pooled_sd
+from nas.storage import StudyLocation
+from nas.study import Task, TrialRecord, constraints_of, ranked, records, scores_on_test, settings_of, task_of
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Findings:
+    """Everything that a study tells, read at one moment; without a winner while the search goes on."""
+
+    study: optuna.Study
+    name: str
+    dataset: str
+    n_train: int  # images of the training part, those held out not among them
+    n_val: int
+    task: Task
+    constraints: Constraints
+    trials: Sequence[TrialRecord]
+    runs: Sequence[RunRecord]
+    winner: Winner | None
+
+    @property
+    def leader(self) -> TrialRecord | None:
+        """The winner, or before there is one the best trial so far."""
+        return self.winner.record if self.winner else next(iter(ranked(self.trials)), None)
+
+    @property
+    def noise(self) -> Noise | None:
+        """As `python -m nas.noise` measured it."""
+        return measured_noise(self.runs)
+
+    @property
+    def trained(self) -> list[TrialRecord]:
+        """The trials that count as networks trained."""
+        return [trial for trial in self.trials if trial.trained]
+
+
+def findings_of(study: optuna.Study, location: StudyLocation, data: TrainingData) -> Findings:
+    """Read a study."""
+    return Findings(
+        study=study,
+        name=location.name,
+        dataset=settings_of(study)["dataset"],
+        n_train=len(data.train),
+        n_val=len(data.validation),
+        task=task_of(study),
+        constraints=constraints_of(study),
+        trials=records(study),
+        runs=run_records(study),
+        winner=winner_of(study),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CostRow:
+    """A cost of the network, of the network to beat, and the limit on it, as they are printed."""
+
+    name: str
+    ours: str
+    baseline: str | None  # None: there is no network to beat
+    limit: str
+
+
+def costs(found: Findings, leader: TrialRecord) -> list[CostRow]:
+    """A network's costs beside those of the network to beat and the limits."""
+    limits, baseline = found.constraints, cost(found.task.baseline) if found.task.baseline else None
+    ours = cost(leader.candidate.architecture)
+
+    def row(label: str, name: str, limit: str) -> CostRow:
+        value, other = getattr(ours, name), getattr(baseline, name) if baseline else None
+        return CostRow(name=label, ours=f"{value:,}", baseline=other if other is None else f"{other:,}", limit=limit)
+
+    def at_most(limit: int | None) -> str:
+        return "–" if limit is None else f"{limit:,}"
+
+    field = f"at least {limits.min_receptive_field}" if limits.min_receptive_field else "–"
+    return [
+        row("parameters", "params", at_most(limits.max_params)),
+        row("MACs", "macs", at_most(limits.max_macs)),
+        row("peak activation bytes", "peak_activation_bytes", at_most(limits.max_activation_bytes)),
+        row("receptive field", "receptive_field", field),
+        row("fully connected layers", "linear_layers", "0" if "linear" in limits.forbid else "–"),
+    ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoryRow:
+    """What a network was worth, from its score in the search to its accuracy on the test images."""
+
+    name: str
+    params: int
+    score: float | None
+    rerun: Spread | None
+    test: Spread | None
+
+
+def story(found: Findings, winner: Winner) -> list[StoryRow]:
+    """The winner, the other finalists, the network to beat."""
+    best = winner.record
+    rows = [
+        StoryRow(
+            name=f"trial {best.number}, the winner",
+            params=best.params,
+            score=best.val_accuracy,
+            rerun=winner.rerun,
+            test=winner.test,
+        )
+    ]
+    for other in winner.finalists:
+        trial = other.record
+        if trial.number != best.number:
+            name = f"trial {trial.number}"
+            rows.append(
+                StoryRow(name=name, params=trial.params, score=trial.val_accuracy, rerun=other.rerun, test=None)
+            )
+    if found.task.baseline is not None and winner.baseline is not None:
+        params = cost(found.task.baseline).params
+        rows.append(StoryRow(name="network to beat", params=params, score=None, rerun=None, test=winner.baseline))
+    return rows
+
+
+def curse(found: Findings, winner: Winner) -> str:
+    """What fresh seeds made of the score by which the network was among the best of many."""
+    score, rerun, trained = winner.record.val_accuracy, winner.rerun, len(found.trained)
+    assert score is not None
+    if rerun is None:
+        return f"The search score is the best of {trained}, so it flatters; --finalists trains it on fresh seeds."
+    drop = score - rerun.mean
+    sd = pooled_sd(finalist.rerun for finalist in winner.finalists) or binomial_sd(score, found.n_val)
+    if drop <= sd * math.sqrt(1 + 1 / rerun.n):
+        return (
+            "On fresh seeds the winner keeps its score in the search, as far as one seed differs from another "
+            f"({100 * -drop:+.2f} points)."
+        )
+    return (
+        f"On fresh seeds the winner has {100 * drop:.2f} points less than its score in the search: the winner's curse, "
+        f"since a score that is among the best of {trained} is partly luck."
+    )
+
+
+def verdict(winner: Winner, noise: Noise | None, target: float | None) -> str:
+    """Whether the target is reached, by how many standard errors, and whether a fresh seed would reach it.
+
+    The standard error is that of the mean over seeds; of one run, the measured noise or else the binomial deviation.
+    """
+    if target is None:
+        return "No target was set."
+    test = winner.test
+    error = test.standard_error
+    if error is None:
+        error = binomial_sd(test.mean, winner.judged.n) if noise is None else noise.sd
+    reached = test.mean >= target
+    runs = "in this one run (n = 1)" if test.n == 1 else f"by the mean of n = {test.n} seeds"
+    said = f"Target {target:.2%}: {'reached' if reached else 'missed'} {runs}"
+    if error:
+        said += f", {abs(test.mean - target) / error:.1f} standard errors {'above' if reached else 'below'} it"
+    chance = chance_of_reaching(target, test)
+    if chance is None or winner.diverged:
+        return f"{said}."
+    return f"{said}. A fresh seed reaches it with a chance of {_percent(chance)}."
+
+
+def _percent(chance: float) -> str:
+    """Without decimals, and never certain."""
+    return (
+        "more than 99 %" if chance > 0.99 else "less than 1 %" if chance < 0.01 else f"{chance:.0%}".replace("%", " %")
+    )
+
+
+def margin(found: Findings, winner: Winner) -> list[str]:
+    """The winner against the network to beat, where that was trained."""
+    if winner.baseline is None or found.task.baseline is None:
+        return []
+    points = 100 * (winner.test.mean - winner.baseline.mean)
+    errors = [accuracies.standard_error for accuracies in (winner.test, winner.baseline)]
+    known = [error for error in errors if error is not None]
+    error = f" (standard error of the difference {100 * math.hypot(*known):.2f})" if len(known) == 2 else ""
+    saved = cost(found.task.baseline).params - winner.record.params
+    return [
+        f"Against the network to beat, trained by the same recipe on the same seeds: {points:+.2f} points{error}, "
+        f"{abs(saved):,} parameters {'fewer' if saved >= 0 else 'more'}."
+    ]
+
+
+def how_judged(found: Findings, winner: Winner) -> str:
+    """On which images, with which seeds."""
+    best, n_train, n_val = winner.record, found.n_train, found.n_val
+    text = f"Search score{' and fresh seeds' if winner.finalists else ''}: trained on {n_train:,} images, "
+    text += f"judged on {n_val:,} validation images. "
+    if winner.models:
+        seeds = ", ".join(str(model.seed) for model in winner.models)
+        text += f"Test: trained on all {n_train + n_val:,} (seeds {seeds}), "
+    else:
+        text += f"Test: the same weights (seed {best.seed}), "
+    text += f"judged on {winner.judged.n:,} test images, opened after the choice and read once for each model. "
+    if winner.diverged:
+        text += f"{winner.diverged} more trainings on all images failed and are left out. "
+    return f"{text}Final epoch, {best.epochs} of {best.candidate.recipe.epochs}; mean ± sd."
+
+
+def what_was_done(found: Findings) -> str:
+    """How many networks, epochs and seconds, and what was rejected."""
+    ledger = sum((trial.ledger for trial in found.trials), Ledger())
+    runs = [run for run in found.runs if run.run.stage in ("finalist", "final") and run.accuracy is not None]
+    trained = found.trained
+    stopped = sum(trial.state is TrialState.PRUNED for trial in trained)
+    epochs, seconds = sum(trial.epochs for trial in trained), sum(trial.seconds or 0 for trial in trained)
+    text = (
+        f"Study {found.name!r} on {found.dataset!r}: {len(trained)} networks trained, {stopped} of them stopped "
+        f"early; {epochs} epochs, {duration(seconds)} of training on one worker. {ledger.rejected:,} of "
+        f"{ledger.proposals:,} proposals rejected before training ({ledger.acceptance:.1%} accepted)."
+    )
+    if not runs:
+        return text
+    seconds = sum(run.seconds or 0 for run in runs)
+    return f"{text} Then {len(runs)} full trainings on fresh seeds, {duration(seconds)} on one worker."
+
+
+def how_it_was_run(found: Findings, winner: Winner) -> str:
+    """The command, versions and processor."""
+    searches, environment = [c for c in commands(found.study) if c.plan], winner.environment
+    line = f"Last command, workers on {', '.join(searches[-1].devices)}:\n{searches[-1].line}\n" if searches else ""
+    machine = environment.get("processor", "processor not told")
+    if environment.get("device", "cpu") != "cpu":
+        machine = environment["device"]
+    precision = f"; activations in {environment['precision']}" if "precision" in environment else ""
+    return f"{line}{versions(environment)}; {machine}{precision}"
+
+
+def noise_floor(found: Findings, leader: TrialRecord) -> str:
+    """What two scores must differ by to mean something."""
+    noise, accuracy = found.noise, leader.val_accuracy
+    assert accuracy is not None
+    if noise is not None:
+        least, source = noise.least_difference, f"measured by nas.noise, n = {noise.n}"
+    else:
+        least = least_difference(binomial_sd(accuracy, found.n_val))
+        source = "from the choice of images alone; python -m nas.noise measures what seeds do"
+    return f"Two single validation scores must differ by {100 * least:.2f} points to mean something (95 %, {source})."
+
+
+def earlier_readings(found: Findings, winner: Winner) -> list[str]:
+    """That the test images were read for other networks before, when a longer search has found a better one."""
+    present = {model.number for model in winner.models}
+    others = {name_of(run.run) for run in found.runs if run.test and run.run.trial != winner.record.number}
+    trials = {f"trial {number}" for number in scores_on_test(found.study)}
+    if not present:
+        trials -= {f"trial {winner.record.number}"}
+    read = sorted((others - {"the network to beat"}) | trials)
+    return [f"The test images were read before, for {', '.join(read)}."] if read else []
