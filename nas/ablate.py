@@ -3,12 +3,13 @@
 import argparse
 import io
 import sys
+import textwrap
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from nas.ablation import Ablation, Effect, ablation, ablation_runs
+from nas.ablation import METHOD, Ablation, ablation, ablation_runs
 from nas.data import load_training
 from nas.further import add_options, train, work_of
 from nas.options import DONE, Parser, positive, run
@@ -18,6 +19,7 @@ from nas.study import TrialRecord
 from nas.variants import CHOICES
 
 UNMEASURED = 1
+WIDTH = 140
 
 DESCRIPTION = """\
 Change one design choice of a network at a time (a pool or transition removed or moved, dropout, kernel sizes, batch
@@ -58,15 +60,6 @@ def _points(difference: Difference | None) -> str:
     return f"{100 * difference.mean:+.2f} ± {100 * difference.standard_error:.2f}"
 
 
-def verdict(effect: Effect) -> str:
-    """In words, whether the change is seen."""
-    if effect.accuracy is None:
-        return "diverged"
-    if effect.points is None:
-        return "one seed says nothing"
-    return ("better" if effect.points.mean > 0 else "worse") if effect.visible else "not visible"
-
-
 def table(found: Ablation) -> Table:
     """One row a variant, worst first."""
     shown = Table(box=box.SIMPLE_HEAD)
@@ -75,31 +68,24 @@ def table(found: Ablation) -> Table:
         shown.add_column(column, justify="right")
     for effect in found.effects:
         accuracy, n = (str(effect.accuracy), effect.accuracy.n) if effect.accuracy else ("–", 0)
-        cells = [accuracy, str(n), _points(effect.points), _points(effect.log_loss), verdict(effect)]
+        cells = [accuracy, str(n), _points(effect.points), _points(effect.log_loss), effect.verdict]
         shown.add_row(effect.variant.change, f"{effect.params:,}", *cells)
     return shown
 
 
 def report(trial: TrialRecord, found: Ablation, n_val: int) -> str:
     """What was found, in plain text."""
-    console = Console(file=io.StringIO(), width=140, color_system=None)
+    console = Console(file=io.StringIO(), width=WIDTH, color_system=None)
     with console.capture() as capture:
         console.print(table(found))
     lines = [
         f"trial {trial.number}, {trial.notation}: {found.accuracy} of {n_val:,} validation images, "
         f"n = {found.accuracy.n}",
         "\n".join(line.rstrip() for line in capture.get().splitlines()),
-        METHOD,
+        textwrap.fill(METHOD, WIDTH),
         *(f"not trained: {variant.change}: {why}" for variant, why in found.forbidden),
     ]
     return "\n".join(lines)
-
-
-METHOD = (
-    "points: of accuracy, changed minus unchanged ± standard error; loss %: 100 times the logarithm of the ratio of "
-    "the validation losses.\nThe deviation from seed to seed is pooled over all networks. An effect is visible when "
-    "chance alone would show any such one\namong all of these in less than 5 % of ablations (Holm)."
-)
 
 
 def main() -> int:

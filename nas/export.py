@@ -124,7 +124,7 @@ def export_trial(
         UserError: the trial has no weights.
         ExportError: as `export` does.
     """
-    card = _card(location, trial, dataset, scores_on_test(study).get(trial.number))
+    card = trial_card(location, trial, dataset, scores_on_test(study).get(trial.number))
     weights = read_weights(location.weights_path(trial.number), trial.title)
     export(folder, trial.candidate.architecture, weights, card, constraints_of(study))
 
@@ -147,7 +147,7 @@ def export_winner(study: optuna.Study, location: StudyLocation, winner: Winner, 
 
 def winner_card(location: StudyLocation, winner: Winner, dataset: Dataset) -> ModelCard:
     """What the winner's file says about itself."""
-    card, data = _card(location, winner.record, dataset, winner.judged), load_training(dataset, hold_out=False)
+    card, data = trial_card(location, winner.record, dataset, winner.judged), load_training(dataset, hold_out=False)
     if not winner.models:
         return card
     return replace(
@@ -162,8 +162,8 @@ def winner_card(location: StudyLocation, winner: Winner, dataset: Dataset) -> Mo
     )
 
 
-def _card(location: StudyLocation, trial: TrialRecord, dataset: Dataset, score: Score | None) -> ModelCard:
-    """Of a trial as the search has trained it."""
+def trial_card(location: StudyLocation, trial: TrialRecord, dataset: Dataset, score: Score | None) -> ModelCard:
+    """What the file of a trial, as the search has trained it, says about itself; `score` is on the test images."""
     assert trial.val_accuracy is not None
     data = load_training(dataset)
     return ModelCard(

@@ -15,6 +15,7 @@ from nas.files import write_whole
 from nas.finalists import Winner
 from nas.findings import findings_of
 from nas.progress import Show
+from nas.report import write_report
 from nas.runs import RunRecord, run_records
 from nas.storage import StudyLocation
 from nas.study import TrialRecord, records
@@ -76,17 +77,18 @@ def finish(
     console: Console,
     show: Show,
 ) -> Winner | None:
-    """Choose, read the test set, write the winner's files and the tables; None when there is no winner."""
+    """Choose, read the test set, write the winner's files, the tables and the report; None without a winner."""
     write_tables(study, location)
-    winner = choose(study, location, plan, effort, Exam(plan.dataset), show)
-    tables = write_tables(study, location)
-    if winner is None:
-        return None
-    best = location.folder / "best"
-    export_winner(study, location, winner, plan.dataset, best)
-    text = summary(findings_of(study, location, load_training(plan.dataset)), winner)
-    write_whole(best / SUMMARY, text)
-    written = [best / MODEL, best / WEIGHTS, best / SUMMARY, *tables]
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+    exam = Exam(plan.dataset)
+    winner = choose(study, location, plan, effort, exam, show)
+    written = write_tables(study, location)
+    if winner is not None:
+        best = location.folder / "best"
+        export_winner(study, location, winner, plan.dataset, best)
+        text = summary(findings_of(study, location, load_training(plan.dataset)), winner)
+        write_whole(best / SUMMARY, text)
+        written = [best / MODEL, best / WEIGHTS, best / SUMMARY, *written]
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
+    written.append(write_report(study, location, plan.dataset, exam, running=False))
     console.print("written: " + ", ".join(map(str, written)), markup=False, highlight=False, soft_wrap=True)
     return winner

@@ -52,9 +52,14 @@ def binomial_sd(accuracy: float, images: int) -> float:
     return math.sqrt(share * (1 - share) / images)
 
 
+def t_quantile(freedom: float) -> float:
+    """Within so many standard errors lie 95 % of Student's t."""
+    return float(stdtrit(freedom, (1 + CONFIDENCE) / 2))
+
+
 def least_difference(sd: float, n: float = math.inf) -> float:
     """What two single accuracies must differ by to mean something (95 %); `n` accuracies gave the deviation."""
-    return float(stdtrit(n - 1, (1 + CONFIDENCE) / 2)) * math.sqrt(2) * sd
+    return t_quantile(n - 1) * math.sqrt(2) * sd
 
 
 def chance_of_reaching(target: float, accuracies: Spread) -> float | None:

@@ -6,17 +6,17 @@ from nas.recipe import Recipe
 from nas.space import SearchSpace, Trial
 
 RECIPE = Recipe(epochs=19)
-MAX_CELLS = 7
+MAX_CELLS = 6
 AFTER = ("nothing", "pool", "transition", "transition, pool", "pool, transition")
 
 
 def sample(trial: Trial) -> Candidate:
     """A row of convolution cells, what comes after each, and a head."""
     cells = trial.suggest_int("cells", 4, MAX_CELLS)
-    unpadded = trial.suggest_int("unpadded", 0, 2)  # the last cells, without padding
+    unpadded = trial.suggest_int("unpadded", 1, 2)  # the last cells, without padding
     layers: list[Layer] = []
     for i in range(1, MAX_CELLS + 1):
-        kernels = trial.suggest_int(f"kernels{i}", 8, 32, step=4)
+        kernels = trial.suggest_int(f"kernels{i}", 12, 40, step=4)
         kernel_size = trial.suggest_categorical(f"kernel_size{i}", (3, 5))
         dropout = trial.suggest_categorical(f"dropout{i}", (0.0, 0.05, 0.1))
         after = trial.suggest_categorical(f"after{i}", AFTER)

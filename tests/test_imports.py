@@ -17,9 +17,23 @@ FILES = {file.stem: file for file in sorted(PACKAGE.glob("*.py"))}
 HOMES = {
     "optuna": {
         *("space", "pruning", "sampling", "storage", "study", "commands", "scheduler", "trials", "runs"),
-        *("choice", "export", "results", "finalists", "findings", "dry_run", "further", "ablation", "status"),
+        *(
+            "choice",
+            "export",
+            "results",
+            "finalists",
+            "findings",
+            "plots",
+            "report",
+            "dry_run",
+            "further",
+            "ablation",
+            "status",
+        ),
     },
     "optuna_dashboard": {"dashboard"},
+    "plotly": {"plots", "report"},
+    "jinja2": {"report"},
     "rich": {"console", "results", "summary", "dry_run", "search", "further", "ablate"},
     "ray": {"workers"},
 }

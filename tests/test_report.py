@@ -1,0 +1,264 @@
+"""The report of a real small search, in a real browser: what it shows is what the study says."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import optuna
+import pytest
+from browser import Watched, a_browser, watched
+from helpers import small_architecture, small_space, write_mnist_folder
+from playwright.sync_api import Browser
+from rich.console import Console
+
+from nas import report
+from nas.ablation import ablation, ablation_runs
+from nas.answers import answers
+from nas.choice import Effort, Exam
+from nas.data import load_training
+from nas.findings import Findings, findings_of
+from nas.plots import pareto_front
+from nas.progress import Progress
+from nas.pruning import make_pruner
+from nas.readers import Dataset
+from nas.results import finish, write_tables
+from nas.runs import train_runs
+from nas.sampling import FeasibleSampler
+from nas.storage import StudyLocation, locate, writing
+from nas.study import digests, make_sampler, records, remember_task, settings
+from nas.trials import Plan, Search
+
+HOSTILE = "<img src=x onerror=alert(1)>"  # a class's folder
+STUDY = "it's {{ found }} & co"  # as hostile as a study's name may be
+TRIALS = 14
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reported:
+    """A finished search with an ablation, its report, and the page of the same search before its end."""
+
+    location: StudyLocation
+    study: optuna.Study
+    found: Findings
+    early: str
+
+
+def through(events: Iterator[Progress], title: str) -> None:
+    list(events)
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    folder = tmp_path_factory.mktemp("images")
+    found = write_mnist_folder(folder)
+    for part in ("train", "test"):
+        (folder / part / "7").rename(folder / part / HOSTILE)
+    return found
+
+
+@pytest.fixture(scope="module")
+def reported(tmp_path_factory: pytest.TempPathFactory, dataset: Dataset) -> Iterator[Reported]:
+    space = small_space(dataset, epochs=3, max_params=500)
+    space = replace(space, baseline=small_architecture(12, 12), target=0.3)
+    location = locate(STUDY, tmp_path_factory.mktemp("results"), None)
+    plan = Plan(trials=TRIALS, devices=("cpu",), dataset=dataset, constraints=space.constraints, seed=0)
+    with writing(location, settings(space, seed=0, sampler="random", pruner="rungs")) as study:
+        remember_task(study, space)
+        study.pruner = make_pruner("rungs", 3)
+        events = Search(
+            study, location, plan, FeasibleSampler(make_sampler("random", 0), space, 0, seen=digests(study))
+        )
+        list(events.events())
+        page = report.write_report(study, location, dataset, Exam(dataset), running=True)
+        early = page.read_text(encoding="utf-8")
+        effort = Effort(finalists=2, seeds=2, baseline=True)
+        finish(study, location, plan, effort, Console(quiet=True), through)
+        leader = findings_of(study, location, load_training(dataset)).leader
+        assert leader is not None
+        wanted = ablation_runs(leader, ["head", "augmentation"], space.constraints, 2, 0)
+        train_runs(study, location, wanted, plan, through, "ablation")
+        write_tables(study, location)
+        report.write_report(study, location, dataset, Exam(dataset), running=False)
+        yield Reported(
+            location=location, study=study, found=findings_of(study, location, load_training(dataset)), early=early
+        )
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with a_browser() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def seen(browser: Browser, reported: Reported) -> Iterator[Watched]:
+    with watched(browser, (reported.location.folder / "report.html").as_uri()) as page:
+        yield page
+
+
+def table(seen: Watched, name: str) -> list[list[str]]:
+    rows = seen.page.locator(f"#{name} tr").all()
+    return [[cell.inner_text().strip() for cell in row.locator("th, td").all()] for row in rows]
+
+
+def test_the_page_complains_of_nothing_and_asks_nobody(seen: Watched) -> None:
+    seen.page.wait_for_load_state("networkidle")
+    assert seen.complaints == []
+    assert seen.page.locator("img[src=x]").count() == 0
+    assert HOSTILE in seen.page.locator("#source").inner_text().replace("\\", "")
+
+
+def test_every_plot_has_points(seen: Watched, reported: Reported) -> None:
+    counts = seen.page.evaluate(
+        "Object.fromEntries([...document.querySelectorAll('.js-plotly-plot')].map(plot => "
+        "[plot.id, plot.data.reduce((sum, trace) => sum + (trace.x?.length ?? 0), 0)]))"
+    )
+    asked = [a for a in answers(reported.found.trials, None, None) if a.seen is not None]
+    assert len(asked) >= 4
+    plain = {"learning-curve", "confusion", "curves", "best-so-far", "rejections", "times", "importances", "ablation"}
+    costs = {f"against-{name}" for name in ("params", "macs", "peak_activation_bytes")}
+    names = {name.removeprefix("plot-") for name in counts}
+    assert {name for name in names if not name.startswith("answer-")} == plain | costs
+    assert len([name for name in names if name.startswith("answer-")]) == len(asked)
+    assert min(counts.values()) > 0, counts
+    assert counts["plot-curves"] == sum(trial.epochs for trial in reported.found.trials)
+    assert counts["plot-times"] == TRIALS
+    assert seen.page.locator("#plot-against-params .point").count() >= TRIALS
+
+
+def test_hovering_names_the_network(seen: Watched, reported: Reported) -> None:
+    point = seen.page.locator("#plot-against-params .scatterlayer .point").first
+    point.scroll_into_view_if_needed()
+    box = point.bounding_box()
+    assert box is not None
+    seen.page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    label = seen.page.locator("#plot-against-params .hoverlayer text").first
+    label.wait_for()
+    said = label.text_content() or ""
+    number = re.match(r"trial (\d+)", said)
+    assert number is not None, said
+    assert reported.found.trials[int(number[1])].notation in said
+
+
+def test_copy_gives_the_exported_source(seen: Watched, reported: Reported) -> None:
+    seen.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    seen.page.locator("#copy").click()
+    seen.page.get_by_text("Copied").wait_for()
+    copied = seen.page.evaluate("navigator.clipboard.readText()")
+    assert copied == (reported.location.folder / "best" / "model.py").read_text(encoding="utf-8")
+
+
+def test_the_numbers_are_those_of_the_study(seen: Watched, reported: Reported) -> None:
+    found = reported.found
+    winner = found.winner
+    assert winner is not None
+    rerun, baseline, score = winner.rerun, winner.baseline, winner.record.val_accuracy
+    assert rerun is not None
+    assert baseline is not None
+    assert score is not None
+    title = seen.page.locator("h1").inner_text()
+    assert title == f"{STUDY}: trial {winner.record.number} wins with {winner.test} on the test images"
+    rows = table(seen, "story")
+    params = f"{winner.record.params:,}"
+    assert rows[1] == [
+        *(f"trial {winner.record.number}, the winner", params, f"{100 * score:.2f} %"),
+        *(str(rerun), "2", str(winner.test), "2"),
+    ]
+    assert rows[-1] == ["network to beat", "1,582", "–", "–", "–", str(baseline), "2"]
+    assert table(seen, "limits")[1] == ["parameters", params, "1,582", "500"]
+    assert "reached by the mean of n = 2 seeds" in seen.page.locator("#verdict").inner_text().replace(
+        "missed", "reached"
+    )
+    assert seen.page.locator(".pictures img").count() == min(100, len(winner.judged.mistakes))
+    assert f"{len(winner.judged.mistakes)} of 120 test images" in seen.page.locator("body").inner_text()
+    assert seen.page.locator("#notation").inner_text() == winner.record.notation
+    how = dict(row for row in table(seen, "how") if len(row) == 2)
+    assert how["data set"].endswith("300 training and 60 validation images")
+    assert how["seeds of its final models"] == ", ".join(str(model.seed) for model in winner.models)
+    assert how["limits"] == "max params 500"
+    changed = ablation(winner.record, found.runs, found.constraints)
+    assert changed is not None
+    assert [row[0] for row in table(seen, "ablation")[1:]] == [effect.variant.change for effect in changed.effects]
+    assert [row[2] for row in table(seen, "ablation")[1:]] == [str(effect.accuracy) for effect in changed.effects]
+    told = table(seen, "answers")[1:]
+    known = answers(found.trials, changed, winner.record.candidate)
+    assert [row[0].split("\n")[0] for row in told] == [answer.question.text for answer in known]
+    assert [row[1].split("\n")[0] for row in told] == [answer.words for answer in known]
+
+
+def test_best_so_far_never_falls(seen: Watched) -> None:
+    errors = seen.page.evaluate("[...document.getElementById('plot-best-so-far').data[0].y]")
+    assert errors == sorted(errors, reverse=True)
+
+
+def test_the_page_fits_a_phone_and_knows_the_dark(browser: Browser, reported: Reported) -> None:
+    address = (reported.location.folder / "report.html").as_uri()
+    with watched(browser, address, width=390, dark=True) as seen:
+        assert seen.page.evaluate("document.documentElement.scrollWidth") <= 390
+        paper = seen.page.evaluate("getComputedStyle(document.body).backgroundColor")
+        assert max(map(int, re.findall(r"\d+", paper)[:3])) < 60
+        font = "document.getElementById('plot-curves').layout.font.color"
+        assert seen.page.evaluate(font) == "#e8ebf0"
+        seen.page.emulate_media(color_scheme="light")
+        seen.page.wait_for_function(f"{font} === '#1b1f27'")
+        assert seen.complaints == []
+
+
+def test_the_page_prints_in_dark_ink(browser: Browser, reported: Reported) -> None:
+    address = (reported.location.folder / "report.html").as_uri()
+    with watched(browser, address, dark=True) as seen:
+        seen.page.emulate_media(media="print")
+        seen.page.wait_for_function("document.getElementById('plot-curves').layout.font.color === '#000'")
+        assert seen.page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+        assert len(seen.page.pdf()) > 50_000
+
+
+def test_before_the_end_the_page_leads_with_one_score_and_the_noise_floor(
+    browser: Browser, reported: Reported, tmp_path: Path
+) -> None:
+    (tmp_path / "early.html").write_text(reported.early, encoding="utf-8")
+    with watched(browser, (tmp_path / "early.html").as_uri()) as seen:
+        assert re.fullmatch(
+            rf"{re.escape(STUDY)}: trial \d+ leads with \d+\.\d\d %", seen.page.locator("h1").inner_text()
+        )
+        verdict = seen.page.locator("#verdict").inner_text()
+        assert verdict.startswith("One validation score, n = 1; the test images have not been read. Two single")
+        assert seen.page.locator("#story").count() == 0
+        assert "The search is running" in seen.page.locator("header").inner_text()
+        assert seen.complaints == []
+
+
+def test_the_page_of_a_study_without_trials_says_so(browser: Browser, dataset: Dataset, tmp_path: Path) -> None:
+    space, location = small_space(dataset), locate("empty", tmp_path, None)
+    with writing(location, settings(space, seed=0, sampler="tpe", pruner="none")) as study:
+        path = report.write_report(study, location, dataset, Exam(dataset), running=True)
+    with watched(browser, path.as_uri()) as seen:
+        assert seen.page.locator("h1").inner_text() == "empty: no trial has been trained to the end yet"
+        assert seen.complaints == []
+
+
+def test_the_file_is_small_enough_to_send(reported: Reported) -> None:
+    assert (reported.location.folder / "report.html").stat().st_size < 6_000_000
+
+
+def test_a_pareto_front_holds_what_nothing_matches() -> None:
+    assert pareto_front([(3, 0.9), (1, 0.5), (2, 0.4), (3, 0.8), (4, 0.9), (5, 0.95)]) == [
+        (1, 0.5),
+        (3, 0.9),
+        (5, 0.95),
+    ]
+    assert pareto_front([]) == []
+
+
+def test_reading_the_study_leaves_it_as_it_was(reported: Reported) -> None:
+    before = [(trial.number, trial.state, trial.values, trial.user_attrs) for trial in reported.study.get_trials()]
+    assert len(records(reported.study)) == TRIALS
+    report.page(
+        reported.found,
+        reported.location,
+        Dataset(name=reported.found.dataset, input_shape=(1, 28, 28)),
+        Exam(Dataset(name=reported.found.dataset, input_shape=(1, 28, 28))),
+        running=False,
+    )
+    assert [(t.number, t.state, t.values, t.user_attrs) for t in reported.study.get_trials()] == before
