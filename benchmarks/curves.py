@@ -17,6 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 
 from nas.console import follow
+from nas.details import details
 from nas.environment import environment, versions
 from nas.errors import UserError
 from nas.files import write_whole
@@ -72,7 +73,7 @@ class Curves:
 def curves_of(trial: FrozenTrial) -> Curves:
     """What a trial that was trained to the end tells."""
     attributes = trial.user_attrs
-    epochs = attributes["curve"]
+    epochs = details(trial)["curve"]
 
     def column(name: str, digits: int) -> list[float]:
         return [round(epoch[name], digits) for epoch in epochs]

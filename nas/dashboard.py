@@ -2,26 +2,35 @@
 
 import argparse
 import socket
+import threading
+import time
 import warnings
+import webbrowser
+from contextlib import suppress
+
+from optuna.artifacts import FileSystemArtifactStore
 
 from nas.errors import UserError
 from nas.options import DONE, Parser, add_location, existing_location, positive, run
-from nas.storage import FINAL_RUNS, open_study
+from nas.storage import ARTIFACTS, FINAL_RUNS, open_study
 
 HOST = "127.0.0.1"
 FIRST_PORT, LAST_PORT = 8080, 8179
+SECONDS_TO_START = 60
 
 
 def parser() -> argparse.ArgumentParser:
     """The command's options."""
     options = Parser(
-        prog="python -m nas.dashboard", description="Open a study in optuna-dashboard, on this machine only."
+        prog="python -m nas.dashboard",
+        description="Open a study in optuna-dashboard, in the browser, on this machine only. A search may be running.",
     )
     options.add_argument("--study-name", metavar="NAME", default="mnist", help="the study (default: mnist)")
     add_location(options)
     options.add_argument(
         "--port", metavar="N", type=positive, help=f"port to listen on (default: the first free one from {FIRST_PORT})"
     )
+    options.add_argument("--no-browser", action="store_true", help="print the address, and open nothing")
     return options
 
 
@@ -49,10 +58,20 @@ def choose_port(wanted: int | None) -> int:
     return port
 
 
+def _open_when_up(address: str, port: int) -> None:
+    """Open the browser as soon as the server answers."""
+    for _ in range(SECONDS_TO_START * 10):
+        with suppress(OSError), socket.create_connection((HOST, port), timeout=1):
+            webbrowser.open(address)
+            return
+        time.sleep(0.1)
+
+
 def main() -> int:
     """The command; its exit status."""
     args = parser().parse_args()
-    study = open_study(existing_location(args))
+    location = existing_location(args)
+    study = open_study(location)
     port = choose_port(args.port)
     with warnings.catch_warnings():  # the dashboard's own use of experimental parts of Optuna
         warnings.simplefilter("ignore")
@@ -63,7 +82,12 @@ def main() -> int:
         for other in study._storage.get_all_studies():
             if other.study_name == study.study_name + FINAL_RUNS:
                 print(f"{address}/{other._study_id}  its final runs", flush=True)
-        run_server(study._storage, host=HOST, port=port)
+        if not args.no_browser:
+            address = f"{address}/{study._study_id}"
+            threading.Thread(target=_open_when_up, args=(address, port), daemon=True).start()
+        artifacts = location.folder / ARTIFACTS
+        store = FileSystemArtifactStore(artifacts) if artifacts.is_dir() else None
+        run_server(study._storage, host=HOST, port=port, artifact_store=store)
     return DONE
 
 

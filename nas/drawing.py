@@ -34,23 +34,23 @@ class Column:
     seen: float
 
 
-def _names(architecture: Architecture) -> list[str]:
+def names(architecture: Architecture) -> list[str]:
     """What each row of the network's cost is called."""
-    names: list[str] = []
+    found: list[str] = []
     for layer in architecture.layers:
         match layer:
             case Conv():
-                names.append(f"conv {layer.kernel_size}×{layer.kernel_size}")
+                found.append(f"conv {layer.kernel_size}×{layer.kernel_size}")
             case Transition():
-                names.append("transition")
+                found.append("transition")
             case MaxPool():
-                names.append(f"pool {layer.kernel_size}×{layer.kernel_size}")
+                found.append(f"pool {layer.kernel_size}×{layer.kernel_size}")
     heads = {
         "pool_conv": ["global pool", "classifier"],
         "conv_pool": ["classifier", "global pool"],
         "linear": ["linear"],
     }
-    return [*names, *heads[architecture.head.kind]]
+    return [*found, *heads[architecture.head.kind]]
 
 
 def columns(architecture: Architecture) -> list[Column]:
@@ -78,7 +78,7 @@ def columns(architecture: Architecture) -> list[Column]:
         )
 
     start = LayerCost("conv", architecture.input_shape, 0, 0, 1, 0)
-    layers = zip(_names(architecture), rows, strict=True)
+    layers = zip(names(architecture), rows, strict=True)
     return [
         column(0, "input", "input", start),
         *(column(place, name, row.kind, row) for place, (name, row) in enumerate(layers, start=1)),

@@ -1,7 +1,7 @@
 """What the commands share that train networks of a study again, outside its search."""
 
 import argparse
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import optuna
@@ -10,6 +10,7 @@ from rich.console import Console
 from nas.commands import this_command
 from nas.console import follow
 from nas.errors import UserError
+from nas.notes import annotate_runs
 from nas.options import add_data_dir, add_location, add_loudness, add_workers, existing_location, natural, resumable
 from nas.progress import Progress
 from nas.results import write_tables
@@ -80,15 +81,8 @@ def work_of(args: argparse.Namespace) -> Work:
     return Work(study=study, location=location, trial=trial, plan=plan, console=Console(highlight=False))
 
 
-def train(
-    module: str,
-    work: Work,
-    wanted: Sequence[Run],
-    title: str,
-    verbosity: int,
-    finish: Callable[[optuna.Study], None] = lambda _: None,
-) -> None:
-    """Train what is missing of the runs, write the tables, and `finish`; an interrupted command goes on later."""
+def train(module: str, work: Work, wanted: Sequence[Run], title: str, verbosity: int) -> None:
+    """Train what is missing of the runs, and write the tables; an interrupted command goes on later."""
     location = work.location
     command = this_command(command_line(module, location), work.plan.devices, {})
     with resumable(module, location) as interruption, writing(location, None, command) as study:
@@ -97,5 +91,5 @@ def train(
             follow(interruption.heeding(events), title, work.console, verbosity)
 
         train_runs(study, location, wanted, work.plan, show, title)
+        annotate_runs(study)
         write_tables(study, location)
-        finish(study)

@@ -7,6 +7,8 @@ import optuna
 from optuna.pruners import BasePruner
 from optuna.trial import FrozenTrial
 
+from nas.details import details
+
 PrunerName: TypeAlias = Literal["rungs", "hyperband", "median", "none"]
 PRUNERS: tuple[PrunerName, ...] = get_args(PrunerName)
 DEFAULT_PRUNER: PrunerName = "rungs"
@@ -31,9 +33,9 @@ class RungPruner(BasePruner):
         share = self._rungs.get(epoch)
         if share is None:
             return False
-        curves = [other.user_attrs.get("curve", ()) for other in study.get_trials(deepcopy=False)]
+        curves = [details(other).get("curve", ()) for other in study.get_trials(deepcopy=False)]
         losses = sorted(curve[epoch - 1]["val_loss"] for curve in curves if len(curve) >= epoch)
-        own: float = trial.user_attrs["curve"][epoch - 1]["val_loss"]
+        own: float = details(trial)["curve"][epoch - 1]["val_loss"]
         last_kept: float = losses[max(1, int(share * len(losses))) - 1]
         return own > last_kept
 

@@ -14,6 +14,7 @@ from nas.export import MODEL, WEIGHTS, export_winner
 from nas.files import write_whole
 from nas.finalists import Winner
 from nas.findings import findings_of
+from nas.notes import annotate_runs, annotate_study
 from nas.progress import Show
 from nas.report import write_report
 from nas.runs import RunRecord, run_records
@@ -81,12 +82,15 @@ def finish(
     write_tables(study, location)
     exam = Exam(plan.dataset)
     winner = choose(study, location, plan, effort, exam, show)
+    annotate_runs(study)
     written = write_tables(study, location)
     if winner is not None:
         best = location.folder / "best"
         export_winner(study, location, winner, plan.dataset, best)
-        text = summary(findings_of(study, location, load_training(plan.dataset)), winner)
+        found = findings_of(study, location, load_training(plan.dataset))
+        text = summary(found, winner)
         write_whole(best / SUMMARY, text)
+        annotate_study(found, text)
         written = [best / MODEL, best / WEIGHTS, best / SUMMARY, *written]
         console.print(text, markup=False, highlight=False, soft_wrap=True)
     written.append(write_report(study, location, plan.dataset, exam, running=False))

@@ -15,6 +15,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from nas.architecture import Candidate, digest, from_json, notation, to_json
 from nas.constraints import Constraints
 from nas.cost import cost
+from nas.details import as_system_attributes, details, keep_detail
 from nas.progress import Progress, RunProgress, Show, Standing
 from nas.readers import HOLDOUT, Dataset
 from nas.scheduler import Flight, Scheduler, keep
@@ -126,8 +127,8 @@ def run_records(study: optuna.Study) -> list[RunRecord]:
 
 def read_run(trial: FrozenTrial) -> RunRecord:
     """What the study of the final runs says of one of them."""
-    attributes = trial.user_attrs
-    candidate = from_json(attributes["architecture"])
+    attributes, kept = trial.user_attrs, details(trial)
+    candidate = from_json(kept["architecture"])
     price = cost(candidate.architecture)
     run = Run(
         stage=attributes["stage"],
@@ -143,17 +144,17 @@ def read_run(trial: FrozenTrial) -> RunRecord:
         params=price.params,
         macs=price.macs,
         seed=run.seed,
-        curve=attributes.get("curve", ()),
+        curve=kept.get("curve", ()),
         seconds=attributes.get("seconds"),
-        environment=attributes.get("environment", {}),
+        environment=kept.get("environment", {}),
         reason=attributes.get("reason", ""),
         run=run,
-        test=read_score(attributes["test"]) if "test" in attributes else None,
+        test=read_score(kept["test"]) if "test" in kept else None,
     )
 
 
 def _begin(runs: optuna.Study, run: Run) -> int:
-    """The number of a new trial for a run; its user attributes, the readable ones first, are written with it."""
+    """The number of a new trial for a run; its attributes are written with it."""
     price = cost(run.candidate.architecture)
     attributes = {
         "stage": run.stage,
@@ -162,11 +163,11 @@ def _begin(runs: optuna.Study, run: Run) -> int:
         "params": price.params,
         "macs": price.macs,
         "seed": run.seed,
-        "architecture": to_json(run.candidate),
     }
     if run.change:
         attributes["change"] = run.change
-    template = create_trial(state=TrialState.RUNNING, user_attrs=attributes)
+    kept = as_system_attributes({"architecture": to_json(run.candidate)})
+    template = create_trial(state=TrialState.RUNNING, user_attrs=attributes, system_attrs=kept)
     trial_id = runs._storage.create_new_trial(runs._study_id, template)
     return runs._storage.get_trial_number_from_id(trial_id)
 
@@ -271,7 +272,7 @@ class Runs(Scheduler[RunRecord]):
             return record.test
         assert self._judge is not None
         score = self._judge(self._weights(record.number).read_bytes(), record.candidate)
-        trial.set_user_attr("test", asdict(score))
+        keep_detail(trial, "test", asdict(score))
         return score
 
     def _progress(self, news: str, *, milestone: bool = True) -> RunProgress:

@@ -14,6 +14,7 @@ from typing import Any, Generic, TypeVar
 import optuna
 from optuna.trial import TrialState
 
+from nas.details import keep_detail
 from nas.errors import UserError
 from nas.files import write_whole
 from nas.progress import Progress, Running
@@ -190,7 +191,7 @@ def keep(flight: Flight[Any], weights: Path, reason: str) -> None:
     if reason or "reason" in trial.user_attrs:  # one left from before the program was killed
         trial.set_user_attr("reason", reason)
     if reports:
-        trial.set_user_attr("environment", dict(reports[-1].environment))
+        keep_detail(trial, "environment", dict(reports[-1].environment))
         trial.set_user_attr("seconds", round(flight.seconds, 2))
         if reports[-1].val_loss is not None:
             trial.set_user_attr("val_loss", reports[-1].val_loss)

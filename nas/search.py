@@ -31,7 +31,7 @@ from nas.pruning import DEFAULT_PRUNER, PRUNERS, make_pruner
 from nas.sampling import MAX_PROPOSALS, FeasibleSampler, Ledger, Reason, probe
 from nas.space import SearchSpace, known_spaces, load_space, restrict, space_name
 from nas.storage import StudyLocation, command_line, locate, writing
-from nas.study import SAMPLERS, digests, make_sampler, ranked, records, remember_task, settings
+from nas.study import SAMPLERS, TrialRecord, digests, make_sampler, ranked, records, remember_task, settings
 
 if TYPE_CHECKING:  # torch takes seconds to import, and --help needs none of it
     from nas.progress import Progress
@@ -195,11 +195,13 @@ def search(
     interruption: Interruption,
 ) -> int:
     """Run a search, or go on with one, and write its results; the exit status."""
+    import optuna
     import torch
 
     from nas.choice import Effort
     from nas.console import follow
     from nas.data import fingerprint
+    from nas.notes import annotate_trial
     from nas.results import finish
     from nas.trials import Search
 
@@ -221,7 +223,11 @@ def search(
         remember_task(study, space)
         sampler = FeasibleSampler(make_sampler(args.sampler, args.seed), space, args.seed, seen=digests(study))
         study.pruner = make_pruner(args.pruner, space.recipe.epochs)
-        trials = Search(study, location, plan, sampler)
+
+        def annotate(trial: optuna.Trial, record: TrialRecord) -> None:
+            annotate_trial(study, location, plan.dataset, trial, record)
+
+        trials = Search(study, location, plan, sampler, annotate=annotate)
         trained = sum(record.trained for record in records(study))
         if trained and args.verbosity >= 0:
             stands = f"{trained} of {args.trials} trained, {args.trials - trained} to go"

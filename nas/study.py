@@ -1,6 +1,7 @@
 """What an Optuna study holds of a search: its settings, its sampler and pruner, and the record of every trial.
 
-A trial's user attributes are what a person should see in the dashboard; `TrialRecord` reads them back.
+A trial's user attributes are what a person should see in the dashboard; `TrialRecord` reads them and
+its details back.
 """
 
 import hashlib
@@ -19,6 +20,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from nas.architecture import Architecture, Candidate, digest, from_json, notation, to_json
 from nas.constraints import Constraints
 from nas.cost import cost
+from nas.details import as_system_attributes, details, keep_detail
 from nas.errors import UserError
 from nas.pruning import PrunerName
 from nas.sampling import FeasibleSampler, Ledger, NearestMiss, RepeatedTPESampler, derive_seed
@@ -142,7 +144,7 @@ def _quasi_random_sampler(seed: int) -> optuna.samplers.BaseSampler:
 
 
 def ask(study: optuna.Study, sampler: FeasibleSampler, seed: int) -> optuna.Trial:
-    """A new trial: its parameters and user attributes, the readable ones first, are written whole or not at all.
+    """A new trial: its parameters and attributes are written whole or not at all.
 
     Raises:
         NothingFeasibleError: see `FeasibleSampler.propose`.
@@ -157,22 +159,22 @@ def ask(study: optuna.Study, sampler: FeasibleSampler, seed: int) -> optuna.Tria
         "peak_activation_bytes": price.peak_activation_bytes,
         "seed": derive_seed(seed, "training", proposal.number),
         "rejected_before_it": proposal.ledger.rejected,
-        "ledger": asdict(proposal.ledger),
         "digest": digest(candidate),
-        "architecture": to_json(candidate),
     }
+    kept = {"ledger": asdict(proposal.ledger), "architecture": to_json(candidate)}
     template = create_trial(
         state=TrialState.RUNNING,
         params=proposal.params,
         distributions=sampler.distributions,
         user_attrs=attributes,
+        system_attrs=as_system_attributes(kept),
     )
     return optuna.Trial(study, study._storage.create_new_trial(study._study_id, template))
 
 
 def report_epoch(trial: optuna.Trial, curve: Sequence[Mapping[str, Any]]) -> None:
     """Tell the study of a trial's latest epoch; `curve` holds all so far, each with the numbers of an EpochReport."""
-    trial.set_user_attr("curve", list(curve))
+    keep_detail(trial, "curve", list(curve))
     if curve[-1]["val_accuracy"] is not None:
         trial.report(curve[-1]["val_accuracy"], int(curve[-1]["epoch"]))
 
@@ -254,10 +256,10 @@ class TrialRecord(Record):
 
 def read_trial(trial: FrozenTrial) -> TrialRecord | None:
     """What the study says of a trial; None for one that this program did not make."""
-    attributes = trial.user_attrs
-    if "ledger" not in attributes:
+    kept = details(trial)
+    if "ledger" not in kept:
         return None
-    candidate = from_json(attributes["architecture"])
+    candidate = from_json(kept["architecture"])
     price = cost(candidate.architecture)
     return TrialRecord(
         number=trial.number,
@@ -266,12 +268,12 @@ def read_trial(trial: FrozenTrial) -> TrialRecord | None:
         params=price.params,
         macs=price.macs,
         receptive_field=price.receptive_field,
-        seed=attributes["seed"],
-        ledger=_read_ledger(attributes["ledger"]),
-        curve=attributes.get("curve", ()),
-        seconds=attributes.get("seconds"),
-        environment=attributes.get("environment", {}),
-        reason=attributes.get("reason", ""),
+        seed=trial.user_attrs["seed"],
+        ledger=_read_ledger(kept["ledger"]),
+        curve=kept.get("curve", ()),
+        seconds=trial.user_attrs.get("seconds"),
+        environment=kept.get("environment", {}),
+        reason=trial.user_attrs.get("reason", ""),
         suggestions=trial.params,
     )
 

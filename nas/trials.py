@@ -44,7 +44,8 @@ def dataset_of(study: optuna.Study, data_dir: str | None) -> Dataset:
 class Search(Scheduler[TrialRecord]):
     """One run of a search; `events` is the loop.
 
-    `exhausted` tells of the proposals among which no new feasible candidate was found, if the search ended for that.
+    `annotate` is called for every trial that has ended, before the study is told. `exhausted` tells of the proposals
+    among which no new feasible candidate was found, if the search ended for that.
     """
 
     def __init__(
@@ -54,9 +55,11 @@ class Search(Scheduler[TrialRecord]):
         plan: Plan,
         sampler: FeasibleSampler,
         make_worker: Callable[[], Worker] = LocalWorker,
+        annotate: Callable[[optuna.Trial, TrialRecord], None] = lambda *_: None,
     ) -> None:
         super().__init__(plan.devices, make_worker)
         self._study = study
+        self._annotate = annotate
         self._location = location
         self._plan = plan
         self._sampler = sampler
@@ -112,6 +115,9 @@ class Search(Scheduler[TrialRecord]):
 
     def _tell(self, flight: Flight[TrialRecord], state: TrialState, reason: str) -> str:
         keep(flight, self._location.weights_path(flight.record.number), reason)
+        ended = read_trial(self._study.get_trials(deepcopy=False)[flight.record.number])
+        assert ended is not None
+        self._annotate(flight.trial, ended)
         value = flight.reports[-1].val_accuracy if state is TrialState.COMPLETE else None
         record = read_trial(self._study.tell(flight.trial, value, state=state))
         assert record is not None

@@ -100,18 +100,18 @@ def test_retrain_gives_the_same_numbers_to_the_last_digit(call: Call) -> None:
 
 
 def edit_trial(location: StudyLocation, number: int, edit: Callable[[dict[str, Any]], None]) -> None:
-    """Change a finished trial's attributes behind Optuna's back."""
+    """Change what a finished trial keeps, behind Optuna's back."""
     import sqlite3
 
     with sqlite3.connect(location.folder / "study.db") as database:
         (trial_id,) = database.execute("SELECT trial_id FROM trials WHERE number = ?", (number,)).fetchone()
-        rows = database.execute("SELECT key, value_json FROM trial_user_attributes WHERE trial_id = ?", (trial_id,))
-        attributes = {key: json.loads(value) for key, value in rows}
-        edit(attributes)
-        for key, value in attributes.items():
+        rows = database.execute("SELECT key, value_json FROM trial_system_attributes WHERE trial_id = ?", (trial_id,))
+        kept = {key.removeprefix("nas:"): json.loads(value) for key, value in rows}
+        edit(kept)
+        for key, value in kept.items():
             database.execute(
-                "UPDATE trial_user_attributes SET value_json = ? WHERE trial_id = ? AND key = ?",
-                (json.dumps(value), trial_id, key),
+                "UPDATE trial_system_attributes SET value_json = ? WHERE trial_id = ? AND key = ?",
+                (json.dumps(value), trial_id, f"nas:{key}"),
             )
     database.close()
 

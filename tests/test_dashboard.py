@@ -47,7 +47,16 @@ def ask(url: str) -> object:
 
 
 def test_dashboard_serves_the_study_on_loopback_and_prints_its_address(results: Path) -> None:
-    command = [sys.executable, "-m", "nas.dashboard", "--study-name", "seen", "--output-dir", str(results)]
+    command = [
+        sys.executable,
+        "-m",
+        "nas.dashboard",
+        "--study-name",
+        "seen",
+        "--output-dir",
+        str(results),
+        "--no-browser",
+    ]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
         try:
             assert server.stdout is not None

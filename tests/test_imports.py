@@ -16,22 +16,11 @@ FILES = {file.stem: file for file in sorted(PACKAGE.glob("*.py"))}
 # Libraries with a home: no other module imports them.
 HOMES = {
     "optuna": {
-        *("space", "pruning", "sampling", "storage", "study", "commands", "scheduler", "trials", "runs"),
-        *(
-            "choice",
-            "export",
-            "results",
-            "finalists",
-            "findings",
-            "plots",
-            "report",
-            "dry_run",
-            "further",
-            "ablation",
-            "status",
-        ),
+        *("space", "pruning", "sampling", "storage", "study", "details", "commands", "scheduler", "trials", "runs"),
+        *("choice", "export", "results", "finalists", "findings", "dry_run", "further", "ablation", "status"),
+        *("plots", "report", "notes", "search", "dashboard"),
     },
-    "optuna_dashboard": {"dashboard"},
+    "optuna_dashboard": {"dashboard", "notes"},
     "plotly": {"plots", "report"},
     "jinja2": {"report"},
     "rich": {"console", "results", "summary", "dry_run", "search", "further", "ablate"},

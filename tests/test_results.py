@@ -21,6 +21,7 @@ from nas.architecture import Architecture, Candidate, Conv, Head, MaxPool
 from nas.choice import Effort, Exam, choose
 from nas.constraints import Constraints
 from nas.data import load_test
+from nas.details import keep_detail
 from nas.finalists import Winner
 from nas.findings import verdict
 from nas.network import build
@@ -69,7 +70,7 @@ def report(trial: optuna.Trial, accuracies: list[float], loss: float) -> None:
     curve = [{"epoch": i, "val_accuracy": accuracy, "val_loss": loss} for i, accuracy in enumerate(accuracies, 1)]
     for epoch in range(1, len(curve) + 1):
         report_epoch(trial, curve[:epoch])
-    trial.set_user_attr("environment", {"nas": "0.1.0", "precision": "float32"})
+    keep_detail(trial, "environment", {"nas": "0.1.0", "precision": "float32"})
 
 
 @pytest.fixture(scope="module")
@@ -142,9 +143,9 @@ def test_winner_is_the_best_final_epoch_then_the_lower_loss(finished: Finished) 
     assert [trial.number for trial in ranked(records(finished.study))] == [2, 1, 0]
 
 
-def test_test_images_are_read_once_in_a_studys_life(finished: Finished) -> None:
-    first, second = finished.opened
-    assert (len(first), second) == (2, [])  # images and labels
+def test_test_images_are_opened_once_by_a_command_and_judged_once_in_a_studys_life(finished: Finished) -> None:
+    assert [len(opened) for opened in finished.opened] == [2, 2]  # images and labels; again to show the mistakes
+    assert len(finished.study.user_attrs["test_scores"]) == 1
 
 
 def test_finish_writes_the_promised_files_and_says_where(finished: Finished) -> None:

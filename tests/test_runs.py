@@ -12,6 +12,7 @@ from optuna.trial import TrialState
 
 from nas.architecture import Candidate
 from nas.constraints import Constraints
+from nas.details import keep_detail
 from nas.progress import RunProgress, Standing
 from nas.recipe import Recipe
 from nas.runs import Run, RunRecord, Runs, Stage, final_study, paces, run_records
@@ -195,7 +196,7 @@ def test_a_run_that_was_judged_before_the_kill_is_not_judged_again(desk: Desk) -
     wanted = [a_run(7, 400, "final")]
     with pytest.raises(KeyboardInterrupt):
         run(desk, wanted, Workshop(answer), judge=killed)
-    in_flight(final_study(desk.study), 0).set_user_attr("test", asdict(Score(loss=0.5, accuracy=0.5, n=120)))
+    keep_detail(in_flight(final_study(desk.study), 0), "test", asdict(Score(loss=0.5, accuracy=0.5, n=120)))
     run(desk, wanted, Workshop(answer), judge=no_judge)
     assert [(record.state, record.accuracy) for record in of(desk)] == [(TrialState.COMPLETE, 0.5)]
 

@@ -19,6 +19,7 @@ from optuna.trial import TrialState
 
 from nas.architecture import digest
 from nas.cost import cost
+from nas.details import details
 from nas.errors import UserError
 from nas.network import LimitBrokenError
 from nas.progress import Progress, SearchProgress
@@ -150,9 +151,9 @@ def test_every_trial_has_its_weights_and_attributes(desk: Desk) -> None:
         assert attributes["seed"] == seed_of(trial.number)
         assert attributes["val_loss"] == reports[-1].val_loss
         assert attributes["seconds"] == 0.5 * last
-        assert attributes["environment"] == {"precision": "float32"}
+        assert details(trial)["environment"] == {"precision": "float32"}
         keys = ("epoch", "train_loss", "val_loss", "val_accuracy", "seconds")
-        assert attributes["curve"] == [{key: getattr(report, key) for key in keys} for report in reports]
+        assert details(trial)["curve"] == [{key: getattr(report, key) for key in keys} for report in reports]
         assert {"notation", "macs", "receptive_field", "peak_activation_bytes", "digest"} <= attributes.keys()
 
 
@@ -164,7 +165,7 @@ def job_of(record: TrialRecord) -> TrainingJob:
 
 def test_ledger_is_the_sum_of_what_the_trials_tell(desk: Desk) -> None:
     (*_, last), _ = run(desk, Workshop(), trials=12)
-    stored = [trial.user_attrs["ledger"] for trial in desk.study.get_trials()]
+    stored = [details(trial)["ledger"] for trial in desk.study.get_trials()]
     again = total_ledger(desk.study)
     assert last.ledger.proposals == sum(ledger["proposals"] for ledger in stored)
     assert last.ledger.rejected == sum(ledger["rejected"] for ledger in stored) == last.ledger.proposals - 12

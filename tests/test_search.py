@@ -17,10 +17,12 @@ from typing import Any
 import optuna
 import pytest
 import torch
-from optuna.trial import TrialState
+from optuna.artifacts import ArtifactMeta, get_all_artifact_meta
+from optuna.trial import FrozenTrial, TrialState
 from PIL import Image
 
 from nas.commands import commands
+from nas.details import details
 from nas.options import run
 from nas.readers import load_mnist
 from nas.runs import final_study, run_records
@@ -403,13 +405,19 @@ def finished_study(folder: Path, storage: str | None = None) -> optuna.Study:
     return open_study(locate("digits", folder / "results", storage))
 
 
+def artifacts_of(study: optuna.Study, trial: FrozenTrial) -> list[ArtifactMeta]:
+    return get_all_artifact_meta(trial, storage=study._storage)
+
+
 def test_search_leaves_its_results(searches: Searches) -> None:
     assert (searches.first.status, searches.first.err) == (0, "")
     folder = searches.straight_folder / "results" / "digits"
-    runs = len(run_records(finished_study(searches.straight_folder)))
+    study = finished_study(searches.straight_folder)
+    runs = len(run_records(study))
     assert {str(path.relative_to(folder)) for path in tree(folder) if path.is_file()} == {
         *("best/model.py", "best/weights.safetensors", "best/summary.txt", "trials.csv", "study.db", "lock"),
-        "final_runs.csv",
+        *("final_runs.csv", "report.html"),
+        *(f"artifacts/{artifact.artifact_id}" for trial in study.trials for artifact in artifacts_of(study, trial)),
         *(f"weights/{number:05d}.safetensors" for number in range(5)),
         *(f"weights/final-{number:05d}.safetensors" for number in range(runs)),
     }
@@ -513,7 +521,7 @@ def test_search_killed_is_killed(searches: Searches) -> None:
 
 def without_times(attributes: dict[str, Any]) -> dict[str, Any]:
     curve = [{name: value for name, value in epoch.items() if name != "seconds"} for epoch in attributes["curve"]]
-    return {**attributes, "curve": curve, "seconds": None}
+    return {**attributes, "curve": curve}
 
 
 def test_search_cut_off_many_times_ends_as_an_uninterrupted_one(searches: Searches) -> None:
@@ -529,7 +537,8 @@ def test_search_cut_off_many_times_ends_as_an_uninterrupted_one(searches: Search
             assert (our.state, our.params, our.values, our.intermediate_values) == (
                 *(their.state, their.params, their.values, their.intermediate_values),
             )
-            assert without_times(our.user_attrs) == without_times(their.user_attrs)
+            assert {**our.user_attrs, "seconds": 0} == {**their.user_attrs, "seconds": 0}
+            assert without_times(details(our)) == without_times(details(their))
 
 
 def test_search_cut_off_many_times_leaves_the_same_files(searches: Searches) -> None:
@@ -539,7 +548,30 @@ def test_search_cut_off_many_times_leaves_the_same_files(searches: Searches) -> 
     )
     for path in (Path("best/model.py"), *(path for path in theirs if path.suffix == ".safetensors")):
         assert ours[path] == theirs[path], path
-    assert ours.keys() == theirs.keys() - {Path("study.db")}
+    named = {path for path in theirs if path.parts[0] != "artifacts"}
+    assert {path for path in ours if path.parts[0] != "artifacts"} == named - {Path("study.db")}
+
+
+def test_search_cut_off_many_times_leaves_the_same_artifacts(searches: Searches) -> None:
+    def contents(folder: Path, storage: str | None) -> dict[tuple[int, str], str]:
+        study = finished_study(folder, storage)
+        store = folder / "results" / "digits" / "artifacts"
+        return {
+            (trial.number, artifact.filename): (store / artifact.artifact_id).read_text(encoding="utf-8")
+            for trial in study.trials
+            for artifact in artifacts_of(study, trial)
+        }
+
+    ours = contents(searches.cut_folder, f"sqlite:///{searches.cut_folder}/elsewhere.db")
+    theirs = contents(searches.straight_folder, None)
+    assert sorted(ours) == [(n, name) for n in range(5) for name in ("architecture.json", "curve.csv", "model.py")]
+    assert ours.keys() == theirs.keys()
+    for key, text in ours.items():
+        if key[1] == "curve.csv":
+            without_seconds = [[line.rsplit(",", 1)[0] for line in t.splitlines()] for t in (text, theirs[key])]
+            assert without_seconds[0] == without_seconds[1]
+        else:
+            assert text == theirs[key]
 
 
 def test_search_of_a_space_with_two_networks_trains_both_and_says_why_it_ends(command: Command, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from sqlalchemy import event
 from nas.architecture import Candidate, Conv, digest, notation
 from nas.constraints import Constraints
 from nas.cost import cost
+from nas.details import keep_detail
 from nas.sampling import FeasibleSampler, Ledger, NearestMiss, Proposal, derive_seed
 from nas.space import Feasible, SearchSpace, Trial, load_space
 from nas.storage import StudyLocation, locate, writing
@@ -85,7 +86,7 @@ def test_described_trial_is_read_back(study: optuna.Study) -> None:
     report_epoch(trial, curve[:1])
     report_epoch(trial, curve)
     trial.set_user_attr("seconds", 2.5)
-    trial.set_user_attr("environment", {"precision": "bfloat16"})
+    keep_detail(trial, "environment", {"precision": "bfloat16"})
     study.tell(trial, 0.75)
     (record,) = records(study)
     assert record == TrialRecord(
@@ -121,13 +122,14 @@ def test_ask_writes_a_trial_whole_or_not_at_all(tmp_path: Path) -> None:
 
     def look(*_: object) -> None:
         with closing(sqlite3.connect(path)) as reader:
-            tables = ("trials", "trial_params", "trial_user_attributes")
+            tables = ("trials", "trial_params", "trial_user_attributes", "trial_system_attributes")
             left.append(tuple(reader.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in tables))
 
     event.listen(storage.engine, "commit", look)
     described(study, PARAMS, Ledger(proposals=1))
     look()
-    assert set(left) == {(0, 0, 0), (1, len(PARAMS), len(study.trials[0].user_attrs))}
+    made = study.trials[0]
+    assert set(left) == {(0, 0, 0, 0), (1, len(PARAMS), len(made.user_attrs), len(made.system_attrs))}
 
 
 def test_trial_of_another_program_is_no_record(study: optuna.Study) -> None:

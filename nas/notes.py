@@ -1,0 +1,150 @@
+"""What optuna-dashboard shows beside a trial's numbers: a note, and its files as artifacts.
+
+They are written by those who write the study, so that opening the dashboard changes nothing.
+"""
+
+import csv
+import io
+import json
+import tempfile
+import warnings
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import optuna
+from optuna.artifacts import FileSystemArtifactStore, get_all_artifact_meta, upload_artifact
+
+from nas.architecture import Architecture, to_json
+from nas.cost import cost
+from nas.drawing import names
+from nas.export import MODEL, trial_card
+from nas.findings import Findings, verdict
+from nas.model_source import model_source
+from nas.plots import accuracy_against
+from nas.readers import Dataset
+from nas.runs import RunRecord, final_study, run_records
+from nas.storage import ARTIFACTS, StudyLocation
+from nas.study import Record, TrialRecord
+
+with warnings.catch_warnings():  # the dashboard's own use of experimental parts of Optuna
+    warnings.simplefilter("ignore")
+    from optuna_dashboard import get_note, save_note, save_plotly_graph_object
+
+
+def artifact_store(location: StudyLocation) -> FileSystemArtifactStore:
+    """Where the files of the trials lie; the folder is made if missing."""
+    folder = location.folder / ARTIFACTS
+    folder.mkdir(exist_ok=True)
+    return FileSystemArtifactStore(folder)
+
+
+def _address(study: optuna.Study, trial: int) -> str:
+    """Of a trial in the dashboard."""
+    return f"/dashboard/studies/{study._study_id}/trials?numbers={trial}"
+
+
+def layer_table(architecture: Architecture) -> str:
+    """The layers in Markdown."""
+    price = cost(architecture)
+    lines = ["| layer | output | parameters | MACs | receptive field |", "|---|---|---:|---:|---:|"]
+    for name, row in zip(names(architecture), price.rows, strict=True):
+        shape = "×".join(map(str, row.output_shape))
+        lines.append(f"| {name} | {shape} | {row.params:,} | {row.macs:,} | {row.receptive_field} |")
+    return "\n".join(lines)
+
+
+def _ended(record: Record) -> str:
+    """How far it came, and why it went no further."""
+    epochs = record.candidate.recipe.epochs
+    if record.val_accuracy is None:
+        return record.reason or f"trained for {record.epochs} of {epochs} epochs"
+    said = f"**{100 * record.val_accuracy:.2f} %** of the validation images (loss {record.val_loss:.4f})"
+    said += f" after epoch {record.epochs} of {epochs}"
+    return f"{said}: {record.reason}" if record.reason else said
+
+
+def trial_note(study: optuna.Study, record: TrialRecord) -> str:
+    """A trial in Markdown: the network, how it ended, its layers, and what to do with it."""
+    name = f"'{study.study_name}'" if " " in study.study_name else study.study_name
+    commands = [f"python -m nas.{what} --study-name {name} --trial {record.number}" for what in COMMANDS]
+    table = layer_table(record.candidate.architecture)
+    return (
+        f"`{record.notation}`\n\n{_ended(record)}.\n\n{table}\n\n"
+        f"{record.params:,} parameters, {record.macs:,} MACs; seed {record.seed}. {record.ledger.rejected:,} proposals "
+        f"were rejected before it. [All trials](/dashboard/studies/{study._study_id}/trialTable)\n\n"
+        + "\n".join(f"    {command}" for command in commands)
+    )
+
+
+COMMANDS = ("export", "retrain", "noise", "ablate")
+
+
+def _curve_csv(curve: Iterable[Mapping[str, object]]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    fields = ("epoch", "train_loss", "val_loss", "val_accuracy", "seconds")
+    writer.writerow(fields)
+    writer.writerows([row.get(name) for name in fields] for row in curve)
+    return text.getvalue()
+
+
+def annotate_trial(
+    study: optuna.Study, location: StudyLocation, dataset: Dataset, trial: optuna.Trial, record: TrialRecord
+) -> None:
+    """Give a trial its note and its artifacts; it has ended, and the study is about to be told so.
+
+    Artifacts that it has from a run that was killed then are not written again.
+    """
+    save_note(trial, trial_note(study, record))
+    pretty = json.dumps(json.loads(to_json(record.candidate)), indent=2)
+    files = {"architecture.json": pretty, "curve.csv": _curve_csv(record.curve)}
+    if record.val_accuracy is not None:
+        files[MODEL] = model_source(record.candidate.architecture, trial_card(location, record, dataset, None))
+    known = {artifact.filename for artifact in get_all_artifact_meta(trial)}
+    store = artifact_store(location)
+    with tempfile.TemporaryDirectory() as folder:
+        for file, text in files.items():
+            if file not in known:
+                path = Path(folder) / file
+                path.write_text(text, encoding="utf-8")
+                upload_artifact(study_or_trial=trial, file_path=str(path), artifact_store=store, mimetype="text/plain")
+
+
+def run_note(study: optuna.Study, record: RunRecord) -> str:
+    """A final run in Markdown, with the way to the trial whose network it trains."""
+    said = f"`{record.notation}`\n\n{record.title[0].upper()}{record.title[1:]}: {_ended(record)}."
+    if record.test is not None:
+        said += f" **{100 * record.test.accuracy:.2f} %** of {record.test.n:,} test images."
+    if record.run.trial is not None:
+        said += f"\n\n[Trial {record.run.trial} in the search]({_address(study, record.run.trial)})"
+    return f"{said}\n\n{layer_table(record.candidate.architecture)}"
+
+
+def annotate_runs(study: optuna.Study) -> None:
+    """Give every final run that has ended its note."""
+    ended = [run for run in run_records(study) if run.state.is_finished()]
+    if ended:
+        runs = final_study(study)
+        trials = runs.get_trials(deepcopy=False)
+        for run in ended:
+            trial = optuna.Trial(runs, trials[run.number]._trial_id)
+            if get_note(trial) != (note := run_note(study, run)):
+                save_note(trial, note)
+
+
+def annotate_study(found: Findings, text: str) -> None:
+    """Give a study its summary as the note, and the plot of accuracy against parameters."""
+    study, winner = found.study, found.winner
+    assert winner is not None
+    number = winner.record.number
+    lines = [
+        f"**[Trial {number}]({_address(study, number)}) is the winner**: {winner.test} of the test images, "
+        f"n = {winner.test.n}. {verdict(winner, found.noise, found.task.target)}",
+        "\n".join(f"    {line}" for line in text.splitlines()),
+    ]
+    if found.runs:
+        runs = final_study(study)
+        lines.insert(1, f"[The final runs](/dashboard/studies/{runs._study_id})")
+    if get_note(study) != (note := "\n\n".join(lines)):
+        save_note(study, note)
+    save_plotly_graph_object(study, accuracy_against(found, "params"), graph_object_id="accuracy-against-parameters")
