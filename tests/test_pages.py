@@ -1,7 +1,13 @@
-"""The report of a real small search, in a real browser: what it shows is what the study says."""
+"""The report and the dashboard of a real small search, in a real browser: they show what the study says."""
 
+import os
 import re
+import sqlite3
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,6 +24,7 @@ from nas.answers import answers
 from nas.choice import Effort, Exam
 from nas.data import load_training
 from nas.findings import Findings, findings_of
+from nas.notes import annotate_trial
 from nas.plots import pareto_front
 from nas.progress import Progress
 from nas.pruning import make_pruner
@@ -26,7 +33,7 @@ from nas.results import finish, write_tables
 from nas.runs import train_runs
 from nas.sampling import FeasibleSampler
 from nas.storage import StudyLocation, locate, writing
-from nas.study import digests, make_sampler, records, remember_task, settings
+from nas.study import TrialRecord, digests, make_sampler, records, remember_task, settings
 from nas.trials import Plan, Search
 
 HOSTILE = "<img src=x onerror=alert(1)>"  # a class's folder
@@ -66,10 +73,12 @@ def reported(tmp_path_factory: pytest.TempPathFactory, dataset: Dataset) -> Iter
     with writing(location, settings(space, seed=0, sampler="random", pruner="rungs")) as study:
         remember_task(study, space)
         study.pruner = make_pruner("rungs", 3)
-        events = Search(
-            study, location, plan, FeasibleSampler(make_sampler("random", 0), space, 0, seen=digests(study))
-        )
-        list(events.events())
+        sampler = FeasibleSampler(make_sampler("random", 0), space, 0, seen=digests(study))
+
+        def annotate(trial: optuna.Trial, record: TrialRecord) -> None:
+            annotate_trial(study, location, dataset, trial, record)
+
+        list(Search(study, location, plan, sampler, annotate=annotate).events())
         page = report.write_report(study, location, dataset, Exam(dataset), running=True)
         early = page.read_text(encoding="utf-8")
         effort = Effort(finalists=2, seeds=2, baseline=True)
@@ -262,3 +271,76 @@ def test_reading_the_study_leaves_it_as_it_was(reported: Reported) -> None:
         running=False,
     )
     assert [(t.number, t.state, t.values, t.user_attrs) for t in reported.study.get_trials()] == before
+
+
+# the dashboard
+
+
+@pytest.fixture(scope="module")
+def dashboard(reported: Reported) -> Iterator[str]:
+    """Where it is being served; it is asked to open a browser, and the one it opens is the command `true`."""
+    folder, name = reported.location.folder.parent, reported.location.name
+    command = [sys.executable, "-m", "nas.dashboard", "--study-name", name, "--output-dir", str(folder)]
+    environment = {**os.environ, "BROWSER": f"{sys.executable} {folder / 'opened.py'} %s"}
+    environment.pop("OPTUNA_STORAGE", None)
+    (folder / "opened.py").write_text("import pathlib, sys\npathlib.Path(__file__ + '.txt').write_text(sys.argv[1])\n")
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment
+    ) as server:
+        assert server.stdout is not None
+        address = server.stdout.readline().split()[0]
+        opened = folder / "opened.py.txt"
+        deadline = time.monotonic() + 60
+        while not opened.exists() or opened.read_text() != address:
+            assert time.monotonic() < deadline, "the browser is opened when the server answers"
+            time.sleep(0.1)
+        yield address
+        server.kill()
+
+
+def rows_of_database(location: StudyLocation) -> dict[str, list[tuple[object, ...]]]:
+    with closing(sqlite3.connect(location.folder / "study.db")) as database:
+        names = [name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        return {name: database.execute(f"SELECT * FROM {name} ORDER BY 1").fetchall() for name in names}
+
+
+def test_the_dashboard_tells_of_a_trial(browser: Browser, reported: Reported, dashboard: str) -> None:
+    stopped = next(trial for trial in reported.found.trials if trial.reason)
+    with watched(browser, f"{dashboard}/trials?numbers={stopped.number}") as seen:
+        seen.page.get_by_text("Artifacts").first.wait_for()
+        text = seen.page.locator("body").inner_text()
+        assert stopped.notation in text
+        assert f"{stopped.params:,} parameters, {stopped.macs:,} MACs; seed {stopped.seed}." in text
+        assert f"after epoch {stopped.epochs} of 3: stopped after epoch {stopped.epochs} of 3." in text
+        assert "global pool" in text
+        for name in ("architecture.json", "curve.csv", "model.py"):
+            assert seen.page.get_by_text(name, exact=True).count() >= 1
+        attributes = text[text.index("User Attributes") : text.index("Artifacts")].split("\n")
+        assert max(map(len, attributes)) < 120, "none of the attributes is a long line"
+        assert seen.complaints == []
+
+
+def test_the_dashboard_tells_of_the_study(browser: Browser, reported: Reported, dashboard: str) -> None:
+    winner = reported.found.winner
+    assert winner is not None
+    with watched(browser, f"{dashboard}/note") as seen:
+        seen.page.get_by_text("is the winner").wait_for()
+        text = seen.page.locator("body").inner_text()
+        assert f"Trial {winner.record.number} is the winner: {winner.test} of the test images, n = 2." in text
+        assert (reported.location.folder / "best" / "summary.txt").read_text().splitlines()[0] in text
+        seen.page.get_by_role("link", name="The final runs").click()
+        seen.page.wait_for_url(re.compile(r"/studies/\d+$"))
+        assert seen.complaints == []
+    with watched(browser, dashboard) as seen:
+        plot = seen.page.locator("[id$=accuracy-against-parameters] .point")
+        plot.first.wait_for()
+        assert plot.count() >= TRIALS
+        assert seen.complaints == []
+
+
+def test_opening_the_dashboard_changes_nothing(browser: Browser, reported: Reported, dashboard: str) -> None:
+    before = rows_of_database(reported.location)
+    for page in ("", "/analytics", "/trials?numbers=0", "/trialTable", "/note"):
+        with watched(browser, dashboard + page) as seen:
+            seen.page.wait_for_load_state("networkidle")
+    assert rows_of_database(reported.location) == before
