@@ -7,7 +7,7 @@ VENV := .venv
 READY := $(VENV)/.ready
 BIN := $(VENV)/bin
 
-.PHONY: search test lint bench dashboard clean
+.PHONY: search test lint bench dashboard report pictures clean
 
 search: $(READY)  ## search MNIST: make search TRIALS=5 ARGS="--seed 3"
 	$(BIN)/python -m nas.search --trials $(TRIALS) $(ARGS)
@@ -28,6 +28,12 @@ bench: $(READY)  ## the quick form of every benchmark: less than 10 minutes on 2
 
 dashboard: $(READY)  ## the trial history: make dashboard STUDY=mnist
 	$(BIN)/python -m nas.dashboard --study-name $(STUDY) $(ARGS)
+
+report: $(READY)  ## what the search has found, as a page: make report STUDY=mnist
+	$(BIN)/python -m nas.report --study-name $(STUDY) $(ARGS)
+
+pictures: $(READY)  ## the README's pictures, from a study of this machine, with Chromium
+	$(BIN)/python -m docs.pictures --study-name $(STUDY) $(ARGS)
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)

@@ -1,31 +1,10 @@
-"""A real headless Chromium for pages, and what it is told meanwhile."""
+"""A page in a real browser, and what it complains of meanwhile."""
 
-import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from playwright.sync_api import Browser, Page, sync_playwright
-
-NAMES = ("chromium", "chromium-browser", "google-chrome")
-
-
-def chromium() -> str:
-    """Where it is installed."""
-    found = next((path for name in NAMES if (path := shutil.which(name))), None)
-    assert found, "these tests look at pages in Chromium: install it, such as with apt-get install chromium"
-    return found
-
-
-@contextmanager
-def a_browser() -> Iterator[Browser]:
-    """Without its sandbox only for root, for whom it does not work."""
-    arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium(), args=arguments)
-        yield browser
-        browser.close()
+from playwright.sync_api import Browser, Page
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

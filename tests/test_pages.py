@@ -13,11 +13,12 @@ from pathlib import Path
 
 import optuna
 import pytest
-from browser import Watched, a_browser, watched
+from browser import Watched, watched
 from helpers import small_architecture, small_space, write_mnist_folder
 from playwright.sync_api import Browser
 from rich.console import Console
 
+from docs.browser import a_browser
 from nas import report
 from nas.ablation import ablation, ablation_runs
 from nas.answers import answers

@@ -1,0 +1,137 @@
+"""The README's pictures, made from a study: `make pictures`, or `python -m docs.pictures --study-name mnist`.
+
+It needs the study's database, the report beside it, and Chromium. The live view is drawn as it stood in the middle of
+the search, from what the study remembers of its trials.
+"""
+
+import io
+import re
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from optuna.trial import TrialState
+from playwright.sync_api import Browser, Error
+from rich.console import Console
+
+from docs.browser import a_browser
+from nas.console import view
+from nas.dashboard import choose_port
+from nas.data import load_training
+from nas.findings import Findings, findings_of
+from nas.options import Parser, add_data_dir, add_location, existing_location, run
+from nas.progress import Running, SearchProgress
+from nas.report import REPORT
+from nas.sampling import Ledger
+from nas.storage import StudyLocation, open_study
+from nas.study import TrialRecord, ranked
+from nas.trials import dataset_of
+
+FOLDER = Path(__file__).parent
+WIDTH, HEIGHT = 1200, 860
+COLUMNS = 110
+
+
+def _in_flight(trial: TrialRecord, epochs: int) -> Running:
+    return Running(
+        label=trial.label,
+        notation=trial.notation,
+        params=trial.params,
+        epoch=epochs,
+        epochs=trial.candidate.recipe.epochs,
+        val_accuracy=trial.curve[epochs - 1]["val_accuracy"] if epochs else None,
+    )
+
+
+def half_way(found: Findings) -> SearchProgress:
+    """As the search stood when half of its trials had ended, and the next two were being trained."""
+    trials = [trial for trial in found.trained if trial.seconds]
+    middle = len(trials) // 2
+    done, ahead = trials[:middle], trials[middle:]
+    running = sorted(ahead, key=lambda trial: -trial.epochs)[:2]
+    seconds = sum(trial.seconds or 0 for trial in trials) / len(trials)
+    return SearchProgress(
+        done=len(done),
+        total=len(trials),
+        failed=0,
+        epochs=sum(trial.epochs for trial in done),
+        running=tuple(_in_flight(trial, trial.epochs * 2 // 3) for trial in running),
+        seconds_left=seconds * len(ahead) / 2,
+        news="",
+        milestone=True,
+        stopped_early=sum(trial.state is TrialState.PRUNED for trial in done),
+        ledger=sum((trial.ledger for trial in done), Ledger()),
+        best=tuple(ranked(done)[:5]),
+    )
+
+
+def live_view(browser: Browser, found: Findings, title: str, path: Path) -> None:
+    """A terminal that shows a search, drawn by rich and photographed."""
+    console = Console(record=True, width=COLUMNS, file=io.StringIO(), force_terminal=True, color_system="truecolor")
+    progress = half_way(found)
+    seconds = sum(trial.seconds or 0 for trial in found.trained) / 4  # two workers, half of the way
+    console.print(view(title, progress, seconds))
+    drawing = console.export_svg(title="python -m nas.search --trials 50")
+    page = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT})
+    page.set_content(re.sub(r"@font-face \{.*?\}", "", drawing, flags=re.DOTALL))  # they would be fetched
+    page.locator("svg").first.screenshot(path=path)
+    page.close()
+
+
+def report_views(browser: Browser, report: Path) -> None:
+    """The report's first screen, and its plot of accuracy against parameters."""
+    page = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT})
+    page.goto(report.resolve().as_uri())
+    page.locator("#plot-against-params .point").first.wait_for()
+    page.screenshot(path=FOLDER / "report.png")
+    page.set_viewport_size({"width": 760, "height": HEIGHT})
+    page.wait_for_timeout(1000)  # plots follow the width
+    page.locator("#plot-against-params").screenshot(path=FOLDER / "accuracy.png")
+    page.close()
+
+
+def dashboard_view(browser: Browser, location: StudyLocation) -> None:
+    """The study's page in optuna-dashboard."""
+    port = choose_port(None)
+    command = [sys.executable, "-m", "nas.dashboard", "--no-browser", "--port", str(port)]
+    command += ["--study-name", location.name, "--storage", location.storage]
+    command += ["--output-dir", str(location.folder.parent)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
+        assert server.stdout is not None
+        address = server.stdout.readline().split()[0]
+        page = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT})
+        for _ in range(100):
+            with suppress(Error):  # it is still starting
+                page.goto(address)
+                break
+            time.sleep(0.1)
+        page.locator("#plot-history .point").first.wait_for()
+        page.wait_for_timeout(1000)
+        page.screenshot(path=FOLDER / "dashboard.png")
+        page.close()
+        server.kill()
+
+
+def main() -> int:
+    """The command; its exit status."""
+    options = Parser(prog="python -m docs.pictures", description="Make the README's pictures from a study.")
+    options.add_argument("--study-name", metavar="NAME", default="mnist", help="the study (default: mnist)")
+    add_location(options)
+    add_data_dir(options)
+    location = existing_location(args := options.parse_args())
+    study = open_study(location)
+    found = findings_of(study, location, load_training(dataset_of(study, args.data_dir)))
+    with a_browser() as browser:
+        live_view(browser, found, f"study {location.name} on {found.dataset}", FOLDER / "search.png")
+        report_views(browser, location.folder / REPORT)
+        dashboard_view(browser, location)
+    print(
+        "written: " + ", ".join(str(FOLDER / f"{name}.png") for name in ("search", "report", "accuracy", "dashboard"))
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    run(main)
