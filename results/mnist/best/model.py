@@ -1,11 +1,11 @@
-"""Convolutional network for mnist: 10 classes, 16,758 parameters.
+"""Convolutional network for mnist: 10 classes, 15,222 parameters.
 
-Accuracy: test 99.48 ± 0.05 % (mean ± sd, n = 3 seeds), 10,000 images; these weights
-99.47 %; validation on fresh seeds 99.46 ± 0.03 % (mean ± sd, n = 3 seeds), 10,000
-images; the search score that chose it 99.47 %. After the final epoch, 19 of 19.
+Accuracy: test 99.60 ± 0.02 % (mean ± sd, n = 3 seeds), 10,000 images; these weights
+99.62 %; validation on fresh seeds 99.47 ± 0.02 % (mean ± sd, n = 3 seeds), 10,000
+images; the search score that chose it 99.45 %. After the final epoch, 19 of 19.
 
-Cost of one image: 1,582,728 multiply-accumulates (MACs), 78,400 bytes of activations at
-the peak (float32); fully connected layers: none. Receptive field: 38 pixels.
+Cost of one image: 1,006,128 multiply-accumulates (MACs), 87,808 bytes of activations at
+the peak (float32); fully connected layers: none. Receptive field: 32 pixels.
 
 Input: float32 images (N, 1, 28, 28), pixels scaled to 0..1, then per channel minus MEAN
 and divided by STD; `preprocess` does this to uint8 images.
@@ -16,7 +16,7 @@ then falls linearly to 0; weights averaged with a decay of 0.998 per step; image
 by up to 10 degrees, shifted by up to 2 pixels, scaled by up to 10 % and sheared by up
 to 0.2.
 
-Origin: study 'mnist', trial 37; trained on 60,000 images, seed 3159025843 (the others
+Origin: study 'mnist', trial 23; trained on 60,000 images, seed 3159025843 (the others
 3758514015, 4220955987); nas 0.1.0, torch 2.15.0+cu132, Python 3.11.7.
 
 `python model.py` loads weights.safetensors and checks the network; with --evaluate it
@@ -40,9 +40,9 @@ INPUT_SHAPE = (1, 28, 28)
 CLASSES = ("0", "1", "2", "3", "4", "5", "6", "7", "8", "9")
 MEAN = (0.1306604762738429,)
 STD = (0.3081078038564627,)
-PARAMS = 16_758
+PARAMS = 15_222
 DENSE_LAYERS = 0  # fully connected, or a convolution that covers its whole input
-TEST_CORRECT = 9_947  # test images that weights.safetensors gets right
+TEST_CORRECT = 9_962  # test images that weights.safetensors gets right
 
 # the recipe
 EPOCHS = 19
@@ -64,26 +64,26 @@ class Net(nn.Sequential):
     def __init__(self) -> None:
         super().__init__(
             # output shape · receptive field · parameters
-            nn.Conv2d(1, 20, 3, padding=1, bias=False),  # 20×28×28 · 3 · 180
-            nn.BatchNorm2d(20),  # 20×28×28 · 3 · 40
-            nn.ReLU(),  # 20×28×28 · 3 · 0
-            nn.MaxPool2d(2),  # 20×14×14 · 4 · 0
-            nn.Conv2d(20, 16, 1),  # 16×14×14 · 4 · 336
-            nn.Conv2d(16, 16, 5, padding=2, bias=False),  # 16×14×14 · 12 · 6,400
-            nn.BatchNorm2d(16),  # 16×14×14 · 12 · 32
-            nn.ReLU(),  # 16×14×14 · 12 · 0
-            nn.MaxPool2d(2),  # 16×7×7 · 14 · 0
-            nn.Conv2d(16, 8, 1),  # 8×7×7 · 14 · 136
-            nn.Conv2d(8, 12, 3, padding=1, bias=False),  # 12×7×7 · 22 · 864
-            nn.BatchNorm2d(12),  # 12×7×7 · 22 · 24
-            nn.ReLU(),  # 12×7×7 · 22 · 0
-            nn.Conv2d(12, 28, 5, bias=False),  # 28×3×3 · 38 · 8,400
-            nn.BatchNorm2d(28),  # 28×3×3 · 38 · 56
-            nn.ReLU(),  # 28×3×3 · 38 · 0
-            nn.Dropout2d(0.05),  # 28×3×3 · 38 · 0
-            nn.AdaptiveAvgPool2d(1),  # 28×1×1 · 38 · 0
-            nn.Conv2d(28, 10, 1),  # 10×1×1 · 38 · 290
-            nn.Flatten(),  # 10 · 38 · 0
+            nn.Conv2d(1, 20, 5, padding=2, bias=False),  # 20×28×28 · 5 · 500
+            nn.BatchNorm2d(20),  # 20×28×28 · 5 · 40
+            nn.ReLU(),  # 20×28×28 · 5 · 0
+            nn.Conv2d(20, 8, 1),  # 8×28×28 · 5 · 168
+            nn.MaxPool2d(2),  # 8×14×14 · 6 · 0
+            nn.Conv2d(8, 20, 3, padding=1, bias=False),  # 20×14×14 · 10 · 1,440
+            nn.BatchNorm2d(20),  # 20×14×14 · 10 · 40
+            nn.ReLU(),  # 20×14×14 · 10 · 0
+            nn.MaxPool2d(2),  # 20×7×7 · 12 · 0
+            nn.Conv2d(20, 32, 3, bias=False),  # 32×5×5 · 20 · 5,760
+            nn.BatchNorm2d(32),  # 32×5×5 · 20 · 64
+            nn.ReLU(),  # 32×5×5 · 20 · 0
+            nn.Dropout2d(0.1),  # 32×5×5 · 20 · 0
+            nn.Conv2d(32, 24, 3, bias=False),  # 24×3×3 · 28 · 6,912
+            nn.BatchNorm2d(24),  # 24×3×3 · 28 · 48
+            nn.ReLU(),  # 24×3×3 · 28 · 0
+            nn.MaxPool2d(2),  # 24×1×1 · 32 · 0
+            nn.AdaptiveAvgPool2d(1),  # 24×1×1 · 32 · 0
+            nn.Conv2d(24, 10, 1),  # 10×1×1 · 32 · 250
+            nn.Flatten(),  # 10 · 32 · 0
         )
 
 
