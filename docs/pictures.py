@@ -25,6 +25,8 @@ from nas.options import Parser, add_data_dir, add_location, existing_location, r
 from nas.progress import Running, SearchProgress
 from nas.report import REPORT
 from nas.sampling import Ledger
+from nas.search import headline
+from nas.space import load_space
 from nas.storage import StudyLocation, open_study
 from nas.study import TrialRecord, ranked
 from nas.trials import dataset_of
@@ -87,6 +89,7 @@ def report_views(browser: Browser, report: Path) -> None:
     page.locator("#plot-against-params .point").first.wait_for()
     page.screenshot(path=FOLDER / "report.png")
     page.set_viewport_size({"width": 760, "height": HEIGHT})
+    page.add_style_tag(content=".grid { grid-template-columns: 1fr !important; }")
     page.wait_for_timeout(1000)  # plots follow the width
     page.locator("#plot-against-params").screenshot(path=FOLDER / "accuracy.png")
     page.close()
@@ -118,13 +121,14 @@ def main() -> int:
     """The command; its exit status."""
     options = Parser(prog="python -m docs.pictures", description="Make the README's pictures from a study.")
     options.add_argument("--study-name", metavar="NAME", default="mnist", help="the study (default: mnist)")
+    options.add_argument("--space", metavar="NAME", default="mnist", help="its search space (default: mnist)")
     add_location(options)
     add_data_dir(options)
     location = existing_location(args := options.parse_args())
     study = open_study(location)
     found = findings_of(study, location, load_training(dataset_of(study, args.data_dir)))
     with a_browser() as browser:
-        live_view(browser, found, f"study {location.name} on {found.dataset}", FOLDER / "search.png")
+        live_view(browser, found, headline(load_space(args.space), location), FOLDER / "search.png")
         report_views(browser, location.folder / REPORT)
         dashboard_view(browser, location)
     print(

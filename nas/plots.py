@@ -52,6 +52,14 @@ def _on_accuracies(figure: Figure, least_error: float) -> None:
     figure.update_yaxes(type="log", autorange="reversed", tickvals=ticks, ticktext=labels)
 
 
+def _add_target(figure: Figure, target: float | None) -> None:
+    """A line at an accuracy; on a logarithmic axis Plotly takes annotations, unlike lines, by their logarithm."""
+    if target is not None and target < 1:
+        figure.add_hline(y=1 - target, line={"dash": "dash", "color": RED})
+        y = math.log10(1 - target)
+        figure.add_annotation(text="target", x=0, xref="paper", xanchor="left", y=y, yanchor="bottom", showarrow=False)
+
+
 def _least_error(n: int) -> float:
     return 0.5 / max(1, n)
 
@@ -132,14 +140,13 @@ def accuracy_against(found: Findings, what: str) -> Figure:
         winner = found.winner
         said = f"test, mean of n = {winner.test.n}"
         text = _hover(winner.record, winner.test.mean, said)
-        _add_star(figure, price(winner.record), winner.test.mean, text, "winner on the test images", ORANGE)
+        _add_star(figure, price(winner.record), winner.test.mean, text, "winner (test)", ORANGE)
         if winner.baseline is not None and found.task.baseline is not None:
             at = int(getattr(cost(found.task.baseline), what))
             text = f"<b>network to beat</b> {winner.baseline.mean:.2%}<br>test, mean of n = {winner.baseline.n}"
-            _add_star(figure, at, winner.baseline.mean, text, "network to beat on the test images", GREEN)
+            _add_star(figure, at, winner.baseline.mean, text, "network to beat (test)", GREEN)
     _on_accuracies(figure, least)
-    if found.task.target is not None:
-        figure.add_hline(y=1 - found.task.target, line={"dash": "dash", "color": RED}, annotation_text="target")
+    _add_target(figure, found.task.target)
     limits = found.constraints
     limit = {"params": limits.max_params, "macs": limits.max_macs}.get(what, limits.max_activation_bytes)
     if limit is not None:
@@ -248,8 +255,7 @@ def best_so_far(found: Findings) -> Figure:
         )
     )
     _on_accuracies(figure, least)
-    if found.task.target is not None and x:
-        figure.add_hline(y=1 - found.task.target, line={"dash": "dash", "color": RED}, annotation_text="target")
+    _add_target(figure, found.task.target if x else None)
     return figure
 
 

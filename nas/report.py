@@ -4,6 +4,7 @@ import argparse
 import base64
 import io
 import json
+import re
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 import jinja2
 import optuna
 import plotly.io
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from optuna.distributions import BaseDistribution, json_to_distribution
 from PIL import Image
 from plotly.graph_objects import Figure
@@ -71,10 +72,15 @@ def _points(difference: Difference | None) -> str:
     return "–" if difference is None else f"{100 * difference.mean:+.2f} ± {100 * difference.standard_error:.2f}"
 
 
+def _commands(text: str) -> Markup:
+    """Escaped, and with its commands in one piece."""
+    return Markup(re.sub(r"python -m nas\.\w+", r'<code class="command">\g<0></code>', str(escape(text))))
+
+
 TEMPLATES = jinja2.Environment(
     loader=jinja2.PackageLoader("nas"), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
 )
-TEMPLATES.filters.update(percent=_percent, points=_points)
+TEMPLATES.filters.update(percent=_percent, points=_points, commands=_commands)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -153,7 +153,7 @@ def read_run(trial: FrozenTrial) -> RunRecord:
     )
 
 
-def _begin(runs: optuna.Study, run: Run) -> int:
+def begin_run(runs: optuna.Study, run: Run) -> int:
     """The number of a new trial for a run; its attributes are written with it."""
     price = cost(run.candidate.architecture)
     attributes = {
@@ -228,7 +228,7 @@ class Runs(Scheduler[RunRecord]):
                 continue
             known = self._records.get(key)
             if known is None or known.state.is_finished():  # one that crashed in an earlier command runs anew
-                return self._flight(run, _begin(self._study, run))
+                return self._flight(run, begin_run(self._study, run))
             return self._flight(run, known.number)
         return None
 
