@@ -1,9 +1,13 @@
 """What pytest gives to any test that asks for it."""
 
+import signal
 from collections.abc import Iterator
 
 import pytest
 import torch
+
+# A shell ignores it for what it starts in the background, and so would every program that the tests interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="module")

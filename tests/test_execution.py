@@ -100,7 +100,7 @@ def test_training_form_in_bfloat16_gives_float32_scores_gradients_and_statistics
         true_scores, *true_gradients = scores_and_gradients(twin, twin, images)
         assert {tensor.dtype for tensor in (scores, *gradients)} == {torch.float32}
         assert alike([scores], [true_scores]) > 0.999
-        assert alike(gradients, true_gradients) > 0.97
+        assert alike(gradients, true_gradients) > 0.95
         torch.testing.assert_close(network.state_dict(), twin.state_dict(), rtol=0.05, atol=0.02)  # dtypes, too
     assert seen == {torch.bfloat16}
 
