@@ -102,19 +102,21 @@ def dashboard_view(browser: Browser, location: StudyLocation) -> None:
     command += ["--study-name", location.name, "--storage", location.storage]
     command += ["--output-dir", str(location.folder.parent)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
-        assert server.stdout is not None
-        address = server.stdout.readline().split()[0]
-        page = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT})
-        for _ in range(100):
-            with suppress(Error):  # it is still starting
-                page.goto(address)
-                break
-            time.sleep(0.1)
-        page.locator("#plot-history .point").first.wait_for()
-        page.wait_for_timeout(1000)
-        page.screenshot(path=FOLDER / "dashboard.png")
-        page.close()
-        server.kill()
+        try:
+            assert server.stdout is not None
+            address = server.stdout.readline().split()[0]
+            page = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT})
+            for _ in range(100):
+                with suppress(Error):  # it is still starting
+                    page.goto(address)
+                    break
+                time.sleep(0.1)
+            page.locator("#plot-history .point").first.wait_for()
+            page.wait_for_timeout(1000)
+            page.screenshot(path=FOLDER / "dashboard.png")
+            page.close()
+        finally:
+            server.kill()
 
 
 def main() -> int:

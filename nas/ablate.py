@@ -25,7 +25,7 @@ DESCRIPTION = """\
 Change one design choice of a network at a time (a pool or transition removed or moved, dropout, kernel sizes, batch
 normalization, depth, batch size, augmentation, …), train every variant on the same fresh seeds, and say what each
 change does to the validation accuracy, worst first. Variants that break a limit of the study are listed, not trained.
-The runs are kept in the study, an interrupted ablation goes on, and the report shows the table.
+The runs are kept in the study, an interrupted ablation goes on, and the report that nas.report writes shows the table.
 
 exit status: 0 done, 1 the network unchanged did not come to its end, 2 bad input, 130 interrupted
 """

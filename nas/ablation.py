@@ -18,8 +18,9 @@ from nas.variants import Variant, forbidden_by, variants
 
 METHOD = (
     "Points of accuracy: changed minus unchanged ± standard error; loss: 100 times the logarithm of the ratio of the "
-    "validation losses. The deviation from seed to seed is pooled over all networks. An effect is visible when chance "
-    "alone would show any such one among all of these in less than 5 % of ablations (Holm)."
+    "validation losses. The deviation from seed to seed is pooled over the networks, but for those that spread more "
+    "than three times as much as the median one, which have their own. An effect is visible when chance alone would "
+    "show any such one among all of these in less than 5 % of ablations (Holm)."
 )
 
 
@@ -43,7 +44,7 @@ class Effect:
     def verdict(self) -> str:
         """In words, whether the change is seen."""
         if self.accuracy is None:
-            return "diverged"
+            return "diverged" if self.failed else "not finished"
         if self.points is None:
             return "one seed says nothing"
         return ("better" if self.points.mean > 0 else "worse") if self.visible else "not visible"
@@ -73,16 +74,16 @@ def ablation_runs(trial: TrialRecord, choices: Iterable[str], limits: Constraint
 
 def ablation(trial: TrialRecord, runs: Iterable[RunRecord], limits: Constraints) -> Ablation | None:
     """What the runs say so far of changing this trial's network; None before the network unchanged has been trained."""
-    trained: dict[Candidate, list[RunRecord]] = {}
+    every = variants(trial.candidate)
+    asked, trained = {trial.candidate, *(variant.candidate for variant in every)}, dict[Candidate, list[RunRecord]]()
     for run in runs:
-        if run.run.stage == "ablation" and run.run.trial == trial.number:
+        if run.run.stage == "ablation" and run.candidate in asked:  # it may be a variant of another trial's, too
             trained.setdefault(run.candidate, []).append(run)
     accuracies = _spreads(trained, lambda run: run.val_accuracy)
     points = differences(accuracies, trial.candidate)
     log_losses = differences(_spreads(trained, lambda run: math.log(run.val_loss or math.nan)), trial.candidate)
     if trial.candidate not in accuracies:
         return None
-    every = variants(trial.candidate)
     tried = [variant for variant in every if variant.candidate in trained]
     visible = dict(zip(points, holm([points[candidate].p for candidate in points]), strict=True))
     effects = [

@@ -2,10 +2,9 @@
 
 Each question is a number that a candidate has, such as how many cells come after its last pool. The logarithm of the
 validation loss is regressed on that number and on the logarithm of the parameters, so that a choice is not credited
-with the size that it happens to come with. A trial that was stopped is compared at the epochs that it reached: it
-gives a row for each epoch at which any trial has ended, and each such epoch has a level of its own. Rows of one trial
-belong together, so standard errors are clustered by trial (Liang and Zeger, Biometrika, 1986). An effect is visible
-when chance alone would show any such one among all the questions in less than 5 % of searches (Holm).
+with the size that it happens to come with. Trials are compared after the first epoch at which any of them ended: all
+have reached it, while those that went further did so for their low losses. An effect is visible when chance alone
+would show any such one among all the questions in less than 5 % of searches (Holm).
 
 These are observations of candidates that a sampler liked, not experiments; `nas.ablation` has those.
 """
@@ -25,7 +24,9 @@ from nas.study import TrialRecord
 
 Vector = NDArray[np.float64]
 
-MIN_TRIALS = 10  # trials that a regression of one choice takes
+MIN_TRIALS = 10  # that a regression takes
+ROUNDING = 1e-12  # of a sum of squares
+MOST_EXPLAINED = 0.99  # of a number's variance by the parameters: beyond it the two cannot be told apart
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +52,12 @@ class Question:
 
 def _cells(candidate: Candidate) -> list[Conv]:
     return [layer for layer in candidate.architecture.layers if isinstance(layer, Conv)]
+
+
+def _kernels(candidate: Candidate, place: int) -> float:
+    """Their logarithm; 0 without any cell."""
+    cells = _cells(candidate)
+    return math.log2(cells[place].out_channels) if cells else 0.0
 
 
 def _count(kind: type[MaxPool] | type[Transition]) -> Callable[[Candidate], float]:
@@ -136,19 +143,19 @@ QUESTIONS: tuple[Question, ...] = (
     ),
     Question(
         text="How many kernels in the first cell?",
-        number=lambda c: math.log2(_cells(c)[0].out_channels),
+        number=lambda c: _kernels(c, 0),
         step="twice as many kernels",
         axis="kernels of the first cell",
         doubling=True,
-        choices=("kernel counts",),
+        choices=("kernels of the first cell",),
     ),
     Question(
         text="How many kernels in the last cell?",
-        number=lambda c: math.log2(_cells(c)[-1].out_channels),
+        number=lambda c: _kernels(c, -1),
         step="twice as many kernels",
         axis="kernels of the last cell",
         doubling=True,
-        choices=("kernel counts",),
+        choices=("kernels of the last cell",),
     ),
     Question(
         text="Padding in the last cells?",
@@ -235,7 +242,7 @@ class Seen:
     p: float
     trials: int
     visible: bool
-    points: tuple[tuple[float, float, int, int], ...]  # number, loss relative to what its size predicts, epoch, trial
+    points: tuple[tuple[float, float, int], ...]  # number, loss relative to what its size predicts, trial
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -243,6 +250,7 @@ class Answer:
     """To a question: `seen` in the trials, None where they do not differ; and what the ablation tried."""
 
     question: Question
+    trials: int  # that can be compared
     values: tuple[float, ...]  # of the number, among the trials, in order
     seen: Seen | None
     tried: tuple[tuple[Effect, float], ...]  # each with how many steps it goes
@@ -250,6 +258,8 @@ class Answer:
     @property
     def words(self) -> str:
         """What the trials say, in plain words."""
+        if self.trials < MIN_TRIALS:
+            return f"too few trials to say: {self.trials} of {MIN_TRIALS}"
         if self.seen is None:
             only = f" (always {self.question.shown(self.values[0]):g})" if len(self.values) == 1 else ""
             return f"the trials do not say: it does not vary enough among them{only}"
@@ -270,10 +280,12 @@ class Answer:
             return f"{said}: the experiment does not confirm it" if self.seen and self.seen.visible else said
         worse = {steps > 0 for effect, steps in clear if effect.points and effect.points.mean < 0}
         better = {steps > 0 for effect, steps in clear if effect.points and effect.points.mean > 0}
-        more_is_worse, less_is_worse = True in worse or False in better, False in worse or True in better
         said = f"{len(clear)} of {len(known)} changes have a visible effect; "
-        if more_is_worse and less_is_worse:
+        if worse == {True, False} and not better:
             return said + "both more and less of it is worse: this network stands at the best place"
+        if len(worse) == 2 or len(better) == 2 or worse & better:
+            return said + "whether more of it is better depends on where"
+        more_is_worse = True in worse or False in better
         side = "more of it is worse" if more_is_worse else "less of it is worse"
         if self.seen is None or not self.seen.visible:
             return f"{said}{side}, which the trials could not show"
@@ -283,13 +295,15 @@ class Answer:
 
 def answers(trials: Sequence[TrialRecord], found: Ablation | None, base: Candidate | None) -> list[Answer]:
     """One answer a question; `found` is an ablation of `base`."""
-    measured = [_measured(question, trials) for question in QUESTIONS]
+    _, rows = compared(trials)
+    measured = [_measured(question, rows) for question in QUESTIONS]
     asked = [effect for effect in measured if effect is not None]
     visible = iter(holm([effect.p for effect in asked]))
     return [
         Answer(
             question=question,
-            values=tuple(sorted({question.number(trial.candidate) for trial in trials if trial.curve})),
+            trials=len(rows),
+            values=tuple(sorted({question.number(trial.candidate) for trial, _ in rows})),
             seen=None if effect is None else replace(effect, visible=next(visible)),
             tried=_tried(question, found, base),
         )
@@ -305,64 +319,62 @@ def _tried(question: Question, found: Ablation | None, base: Candidate | None) -
     return tuple((e, step) for e, step in steps if e.variant.choice in question.choices and step)
 
 
-def rows_of(trials: Sequence[TrialRecord]) -> list[tuple[TrialRecord, int, float]]:
-    """A row for each trial and each epoch at which any trial has ended, with the logarithm of its loss there."""
-    trained = [trial for trial in trials if trial.curve and not trial.diverged]
-    ends = sorted({trial.epochs for trial in trained})
-    return [
-        (trial, epoch, math.log(trial.curve[epoch - 1]["val_loss"]))
-        for trial in trained
-        for epoch in ends
-        if epoch <= trial.epochs and trial.curve[epoch - 1]["val_loss"]
-    ]
+def compared(trials: Sequence[TrialRecord]) -> tuple[int, list[tuple[TrialRecord, float]]]:
+    """The first epoch at which any trial has ended, and each with the logarithm of its validation loss there."""
+    ended = [trial for trial in trials if trial.curve and trial.state.is_finished() and not trial.diverged]
+    epoch = min((trial.epochs for trial in ended), default=0)
+    reached = [trial for trial in trials if trial.epochs >= epoch > 0 and not trial.diverged]
+    losses = [(trial, trial.curve[epoch - 1]["val_loss"]) for trial in reached]
+    return epoch, [(trial, math.log(loss)) for trial, loss in losses if loss]
 
 
-def _measured(question: Question, trials: Sequence[TrialRecord]) -> Seen | None:
-    """None when the trials are too few, or do not differ in what is asked beyond their size."""
-    rows = rows_of(trials)
-    clusters = np.array([trial.number for trial, _, _ in rows])
-    if len(set(clusters.tolist())) < MIN_TRIALS:
+def _measured(question: Question, rows: Sequence[tuple[TrialRecord, float]]) -> Seen | None:
+    """None when the trials are too few, or do not differ enough in what is asked beyond their size."""
+    if len(rows) < MIN_TRIALS:
         return None
-    x = np.array([question.number(trial.candidate) for trial, _, _ in rows])
-    loss = np.array([value for _, _, value in rows])
-    epochs = np.array([epoch for _, epoch, _ in rows])
-    known = [np.array(epochs == epoch, dtype=np.float64) for epoch in sorted(set(epochs.tolist()))]
+    x = np.array([question.number(trial.candidate) for trial, _ in rows])
+    others = [np.ones(len(rows))]
     if question.adjusted:
-        known.append(np.log([trial.params for trial, _, _ in rows]))
-    fitted = regressed(loss, x, np.stack(known, axis=1), clusters)
+        others.append(np.log([trial.params for trial, _ in rows]))
+    fitted = regressed(np.array([loss for _, loss in rows]), x, np.stack(others, axis=1))
     if fitted is None:
         return None
     slope, error, residuals = fitted
-    trained = len(set(clusters.tolist()))
-    reach = t_quantile(trained - 1) * error
+    freedom = len(rows) - 1 - len(others)
+    reach = t_quantile(freedom) * error
     relative = np.exp(residuals + slope * (x - x.mean()))
-    points = zip(x.tolist(), relative.tolist(), epochs.tolist(), clusters.tolist(), strict=True)
+    numbers = (trial.number for trial, _ in rows)
     return Seen(
         ratio=math.exp(slope),
         low=math.exp(slope - reach),
         high=math.exp(slope + reach),
-        p=two_sided(slope, error, trained - 1),
-        trials=trained,
+        p=two_sided(slope, error, freedom),
+        trials=len(rows),
         visible=False,
-        points=tuple(points),
+        points=tuple(zip(x.tolist(), relative.tolist(), numbers, strict=True)),
     )
 
 
-def regressed(y: Vector, x: Vector, others: Vector, clusters: Vector) -> tuple[float, float, Vector] | None:
-    """Least squares of y (N,) on x (N,) and others (N, K): the slope of x, its clustered standard error, the residuals.
+def regressed(y: Vector, x: Vector, others: Vector) -> tuple[float, float, Vector] | None:
+    """Least squares of y (N,) on x (N,) and others (N, K): the slope of x, its standard error, the residuals.
 
-    The errors' small-sample factor is that of Cameron and Miller (J. Human Resources, 2015, equation 12). None when x
-    is a combination of the others.
+    The error is the larger of the usual one, which holds when few rows differ in x, and the robust one (HC3), which
+    holds when some rows scatter more (Angrist and Pischke, Mostly Harmless Econometrics, 2009, 8.1). None when x is
+    nearly a combination of the others, or when a single row decides the slope.
     """
     design = np.column_stack([x, others])
-    n, k = design.shape
-    if n <= k or np.linalg.matrix_rank(design) < k:
+    if len(y) <= design.shape[1]:
+        return None
+    unexplained = x - others @ np.linalg.lstsq(others, x, rcond=None)[0]
+    if np.sum(unexplained**2) <= (1 - MOST_EXPLAINED) * np.sum((x - x.mean()) ** 2) + ROUNDING * np.sum(x**2):
         return None
     bread = np.linalg.inv(design.T @ design)
     slopes = bread @ design.T @ y
     residuals = y - design @ slopes
-    names = np.unique(clusters)
-    scores = np.array([design[clusters == name].T @ residuals[clusters == name] for name in names])
-    factor = len(names) / (len(names) - 1) * (n - 1) / (n - k)
-    covariance = factor * bread @ (scores.T @ scores) @ bread
-    return float(slopes[0]), math.sqrt(covariance[0, 0]), residuals
+    leverages = np.sum(design @ bread * design, axis=1)
+    if leverages.max() > MOST_EXPLAINED:
+        return None
+    scores = design * (residuals / (1 - leverages))[:, None]
+    robust = (bread @ (scores.T @ scores) @ bread)[0, 0]
+    usual = bread[0, 0] * np.sum(residuals**2) / (len(y) - design.shape[1])
+    return float(slopes[0]), math.sqrt(max(usual, robust)), residuals

@@ -126,7 +126,7 @@ def rival_of(study: optuna.Study, winner: TrialRecord) -> Candidate | None:
 
 
 def winner_of(study: optuna.Study) -> Winner | None:
-    """The network chosen last, as far as the study tells; None before the test images were read for it."""
+    """The network chosen last; None before its last final model was judged on the test images."""
     choice = choice_of(study)
     if choice is None:
         return None
@@ -137,10 +137,11 @@ def winner_of(study: optuna.Study) -> Winner | None:
         return None if score is None else Winner(record=record, test=spread([score.accuracy]), judged=score)
     reruns = _among(runs, "finalist", fresh_seeds("finalist", choice.seeds, seed))
     finals = _among(runs, "final", fresh_seeds("final", choice.seeds, seed))
-    models = [run for run in finals if run.candidate == record.candidate and run.test is not None]
+    own = [run for run in finals if run.candidate == record.candidate and run.settled]
+    models = [run for run in own if run.accuracy is not None]
     rival = rival_of(study, record)
     rivals = accuracies(finals, rival) if rival else []
-    if not models or models[0].test is None:
+    if len({run.seed for run in own}) < choice.seeds or not models or models[0].test is None:
         return None
     return Winner(
         record=record,

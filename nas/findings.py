@@ -18,7 +18,18 @@ from nas.runs import RunRecord, name_of, run_records
 from nas.sampling import Ledger
 from nas.spread import Spread, binomial_sd, chance_of_reaching, least_difference, pooled_sd
 from nas.storage import StudyLocation
-from nas.study import Task, TrialRecord, constraints_of, ranked, records, scores_on_test, settings_of, task_of
+from nas.study import (
+    Choice,
+    Task,
+    TrialRecord,
+    choice_of,
+    constraints_of,
+    ranked,
+    records,
+    scores_on_test,
+    settings_of,
+    task_of,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,12 +45,15 @@ class Findings:
     constraints: Constraints
     trials: Sequence[TrialRecord]
     runs: Sequence[RunRecord]
-    winner: Winner | None
+    choice: Choice | None
+    winner: Winner | None  # None as well while the final models of the trial chosen are being trained
 
     @property
     def leader(self) -> TrialRecord | None:
-        """The winner, or before there is one the best trial so far."""
-        return self.winner.record if self.winner else next(iter(ranked(self.trials)), None)
+        """The trial chosen, or before the first choice the best so far."""
+        if self.choice is not None:
+            return next(trial for trial in self.trials if trial.number == self.choice.winner)
+        return next(iter(ranked(self.trials)), None)
 
     @property
     def noise(self) -> Noise | None:
@@ -64,6 +78,7 @@ def findings_of(study: optuna.Study, location: StudyLocation, data: TrainingData
         constraints=constraints_of(study),
         trials=records(study),
         runs=run_records(study),
+        choice=choice_of(study),
         winner=winner_of(study),
     )
 

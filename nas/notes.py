@@ -6,6 +6,7 @@ They are written by those who write the study, so that opening the dashboard cha
 import csv
 import io
 import json
+import shlex
 import tempfile
 import warnings
 from collections.abc import Iterable, Mapping
@@ -23,7 +24,7 @@ from nas.model_source import model_source
 from nas.plots import accuracy_against
 from nas.readers import Dataset
 from nas.runs import RunRecord, final_study, run_records
-from nas.storage import ARTIFACTS, StudyLocation
+from nas.storage import ARTIFACTS, StudyLocation, location_options
 from nas.study import Record, TrialRecord
 
 with warnings.catch_warnings():  # the dashboard's own use of experimental parts of Optuna
@@ -63,10 +64,10 @@ def _ended(record: Record) -> str:
     return f"{said}: {record.reason}" if record.reason else said
 
 
-def trial_note(study: optuna.Study, record: TrialRecord) -> str:
+def trial_note(study: optuna.Study, location: StudyLocation, record: TrialRecord) -> str:
     """A trial in Markdown: the network, how it ended, its layers, and what to do with it."""
-    name = f"'{study.study_name}'" if " " in study.study_name else study.study_name
-    commands = [f"python -m nas.{what} --study-name {name} --trial {record.number}" for what in COMMANDS]
+    options = ["--study-name", location.name, "--trial", str(record.number), *location_options(location)]
+    commands = [shlex.join(["python", "-m", f"nas.{what}", *options]) for what in COMMANDS]
     table = layer_table(record.candidate.architecture)
     return (
         f"`{record.notation}`\n\n{_ended(record)}.\n\n{table}\n\n"
@@ -95,7 +96,7 @@ def annotate_trial(
 
     Artifacts that it has from a run that was killed then are not written again.
     """
-    save_note(trial, trial_note(study, record))
+    save_note(trial, trial_note(study, location, record))
     pretty = json.dumps(json.loads(to_json(record.candidate)), indent=2)
     files = {"architecture.json": pretty, "curve.csv": _curve_csv(record.curve)}
     if record.val_accuracy is not None:

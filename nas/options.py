@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NoReturn, TypeAlias, TypeVar
 
 from nas.errors import UserError
-from nas.storage import StudyLocation, command_line, locate
+from nas.storage import DEFAULT_OUTPUT, StudyLocation, command_line, locate
 
 DONE, NOTHING_FEASIBLE, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
@@ -80,7 +80,7 @@ def add_location(parser: Options) -> None:
         "--output-dir",
         metavar="DIR",
         type=Path,
-        default=Path("results"),
+        default=DEFAULT_OUTPUT,
         help="folder of all results (default: results)",
     )
 

@@ -16,7 +16,7 @@ from optuna.trial import TrialState, create_trial
 from plotly.graph_objects import Figure
 
 from nas.ablation import Ablation
-from nas.answers import Answer, rows_of
+from nas.answers import Answer, compared
 from nas.cost import cost
 from nas.findings import Findings
 from nas.runs import RunRecord
@@ -122,7 +122,8 @@ def accuracy_against(found: Findings, what: str) -> Figure:
             )
 
     complete = [trial for trial in found.trials if trial.state is TrialState.COMPLETE]
-    add((t for t in found.trained if t.state is not TrialState.COMPLETE), "stopped early", GREY, opacity=0.45)
+    add((t for t in found.trained if t.state is TrialState.PRUNED), "stopped early", GREY, opacity=0.45)
+    add((t for t in found.trained if t.diverged), "diverged", RED, opacity=0.45)
     front = pareto_front([(price(t), t.val_accuracy or 0) for t in complete])
     if front:
         figure.add_trace(
@@ -155,7 +156,8 @@ def accuracy_against(found: Findings, what: str) -> Figure:
 
 
 def _add_star(figure: Figure, x: int, accuracy: float, text: str, name: str, color: str) -> None:
-    _scatter(figure, [x], [1 - accuracy], [text], name=name, color=color, symbol="star", line={"width": 1})
+    error = max(1 - accuracy, ERROR_TICKS[0] / 10)
+    _scatter(figure, [x], [error], [text], name=name, color=color, symbol="star", line={"width": 1})
 
 
 def pareto_front(points: Iterable[tuple[int, float]]) -> list[tuple[int, float]]:
@@ -299,28 +301,29 @@ def confusion(score: Score, class_sizes: Sequence[int], classes: Sequence[str]) 
     for mistake in score.mistakes:
         counts[mistake.label][mistake.predicted] += 1
     shown = [[counts[i][j] if i != j else class_sizes[i] - sum(counts[i]) for j in range(n)] for i in range(n)]
-    names = [html.escape(name[:40]) for name in classes]
+    names, places = [html.escape(name[:40]) for name in classes], list(range(n))
     figure = _figure("predicted", "true class", height=max(380, 24 * n + 120))
     figure.add_trace(
         go.Heatmap(
-            x=names,
-            y=names,
+            x=places,
+            y=places,
+            customdata=[[f"{names[i]} taken for {names[j]}" for j in places] for i in places],
             z=[[None if i == j else math.sqrt(counts[i][j]) for j in range(n)] for i in range(n)],
             text=[[f"{count:,}" if count else "" for count in row] for row in shown],
             texttemplate="%{text}" if n <= 20 else None,
-            hovertemplate="%{y} taken for %{x}: %{text}<extra></extra>",
+            hovertemplate="%{customdata}: %{text}<extra></extra>",
             colorscale=[[0, "rgba(239,68,68,0)"], [1, "rgba(239,68,68,0.85)"]],
             showscale=False,
             hoverongaps=False,
         )
     )
-    figure.update_xaxes(type="category")
-    figure.update_yaxes(type="category", autorange="reversed")
+    figure.update_xaxes(tickvals=places, ticktext=names)
+    figure.update_yaxes(tickvals=places, ticktext=names, autorange="reversed")
     return figure
 
 
 def answer_plot(answer: Answer) -> Figure | None:
-    """The trials' losses, their size and epoch taken out, against the number asked about, with the line fitted."""
+    """The trials' losses, their size taken out, against the number asked about, with the line fitted."""
     if answer.seen is None:
         return None
     question, seen = answer.question, answer.seen
@@ -328,17 +331,14 @@ def answer_plot(answer: Answer) -> Figure | None:
     figure.update_layout(margin={"l": 48, "r": 8, "t": 8, "b": 44}, showlegend=False, font={"size": 11})
     _scatter(
         figure,
-        [question.shown(x) for x, _, _, _ in seen.points],
-        [y for _, y, _, _ in seen.points],
-        [
-            f"trial {trial}, epoch {epoch}<br>{question.shown(x):,.4g}: loss × {y:.2f}"
-            for x, y, epoch, trial in seen.points
-        ],
+        [question.shown(x) for x, _, _ in seen.points],
+        [y for _, y, _ in seen.points],
+        [f"trial {trial}<br>{question.shown(x):,.4g}: loss × {y:.2f}" for x, y, trial in seen.points],
         name="",
         color=BLUE,
         opacity=0.5,
     )
-    numbers = [x for x, _, _, _ in seen.points]
+    numbers = [x for x, _, _ in seen.points]
     mean, ends = sum(numbers) / len(numbers), (min(numbers), max(numbers))
     figure.add_trace(
         go.Scatter(
@@ -365,21 +365,17 @@ def importances(
 
     None for fewer than two trials that differ.
     """
-    rows = rows_of(trials)
-    if not rows:
-        return None
-    first = min(epoch for _, epoch, _ in rows)
-    compared = optuna.create_study(direction="minimize")
-    for trial, epoch, loss in rows:
-        if epoch == first:
-            told = create_trial(params=trial.suggestions, distributions=dict(distributions), value=loss)
-            compared.add_trial(told)
-    if len({trial.value for trial in compared.get_trials(deepcopy=False)}) < 2:
+    epoch, rows = compared(trials)
+    made_up = optuna.create_study(direction="minimize")
+    for trial, loss in rows:
+        told = create_trial(params=trial.suggestions, distributions=dict(distributions), value=loss)
+        made_up.add_trial(told)
+    if len({trial.value for trial in made_up.get_trials(deepcopy=False)}) < 2:
         return None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
-        figure = optuna.visualization.plot_param_importances(compared, evaluator=PedAnovaImportanceEvaluator())
-    ours = _figure(f"importance for the loss after epoch {first}", "", height=max(300, 16 * len(distributions) + 100))
+        figure = optuna.visualization.plot_param_importances(made_up, evaluator=PedAnovaImportanceEvaluator())
+    ours = _figure(f"importance for the loss after epoch {epoch}", "", height=max(300, 16 * len(distributions) + 100))
     figure.update_layout(ours.layout, title_text="", showlegend=False)
     return figure
 

@@ -5,8 +5,9 @@ import base64
 import io
 import json
 import re
+import shlex
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from plotly.offline import get_plotlyjs
 import nas
 from nas import plots
 from nas.ablation import METHOD, Ablation, ablation
-from nas.answers import Answer, answers, rows_of
+from nas.answers import Answer, answers, compared
 from nas.choice import Exam
 from nas.commands import commands
 from nas.console import duration
@@ -49,7 +50,7 @@ from nas.model_source import model_source
 from nas.options import DONE, Parser, add_data_dir, add_location, existing_location, run
 from nas.readers import Dataset
 from nas.spread import Difference
-from nas.storage import StudyLocation, is_being_worked_on, open_study
+from nas.storage import StudyLocation, is_being_worked_on, location_options, open_study
 from nas.study import settings_of, total_ledger
 from nas.trials import dataset_of
 
@@ -147,7 +148,9 @@ def _answer_row(place: int, answer: Answer) -> dict[str, Any]:
 def _how_run(found: Findings) -> list[tuple[str, str]]:
     """What one needs to run it again, name by name."""
     stored = settings_of(found.study)
-    recipe, environments = stored["recipe"], {versions(t.environment) for t in found.trials if t.environment}
+    leader = found.leader
+    recipe = asdict(leader.candidate.recipe) if leader else stored["recipe"]
+    environments = {versions(t.environment) for t in found.trials if t.environment}
     processors = sorted({t.environment.get("device", "cpu") for t in found.trials if t.environment})
     machines = sorted({t.environment.get("processor", "not told") for t in found.trials if t.environment})
     limits = [
@@ -203,6 +206,11 @@ def _verdict(found: Findings) -> dict[str, Any]:
     return {"story": story(found, winner), "sentences": sentences, "more": more, "judged": how_judged(found, winner)}
 
 
+def _command(location: StudyLocation) -> str:
+    """The options that lead to this study, for a shell."""
+    return shlex.join(["--study-name", location.name, *location_options(location)])
+
+
 def _distributions(found: Findings) -> dict[str, BaseDistribution]:
     stored = settings_of(found.study)["parameters"]
     return {name: json_to_distribution(json.dumps(value)) for name, value in stored.items()}
@@ -217,8 +225,7 @@ def page(found: Findings, location: StudyLocation, dataset: Dataset, exam: Exam,
     """The whole page."""
     changed, ledger = _ablation(found), total_ledger(found.study)
     base = found.leader.candidate if found.leader else None
-    rows = rows_of(found.trials)
-    ends = Counter(epoch for _, epoch, _ in rows)
+    epoch, rows = compared(found.trials)
     context = {
         "version": nas.__version__,
         "found": found,
@@ -234,7 +241,8 @@ def page(found: Findings, location: StudyLocation, dataset: Dataset, exam: Exam,
         "rejections": _plot(plots.rejections(ledger), "rejections"),
         "times": _plot(plots.times(found), "times"),
         "answers": [_answer_row(i, answer) for i, answer in enumerate(answers(found.trials, changed, base))],
-        "ends": sorted(ends.items()),
+        "compared": {"epoch": epoch, "trials": len(rows)},
+        "command": _command(location),
         "importances": _plot(plots.importances(found.trials, _distributions(found)), "importances"),
         "ablation": changed,
         "ablation_plot": changed and _plot(plots.ablation_plot(changed), "ablation"),

@@ -48,11 +48,11 @@ def _runs_csv(runs: list[RunRecord]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     names = ["number", "stage", "trial", "state", "epochs", "val_accuracy", "val_loss", "test_accuracy", "test_loss"]
-    writer.writerow([*names, "params", "macs", "seed", "precision", "seconds", "reason", "notation"])
+    writer.writerow([*names, "params", "macs", "seed", "precision", "seconds", "reason", "notation", "change"])
     for r in runs:
         test = (r.test.accuracy, r.test.loss) if r.test else (None, None)
         values = [r.number, r.run.stage, r.run.trial, r.state.name, r.epochs, r.val_accuracy, r.val_loss, *test]
-        writer.writerow([*values, r.params, r.macs, r.seed, r.precision, r.seconds, r.reason, r.notation])
+        writer.writerow([*values, r.params, r.macs, r.seed, r.precision, r.seconds, r.reason, r.notation, r.run.change])
     return text.getvalue()
 
 

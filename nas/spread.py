@@ -6,12 +6,13 @@ Accuracies of few seeds are taken as normally distributed with an unknown deviat
 import math
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean, stdev
+from statistics import fmean, median, stdev
 from typing import TypeVar
 
 from scipy.special import stdtr, stdtrit
 
 CONFIDENCE = 0.95
+UNSTEADY = 3
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -85,18 +86,27 @@ class Difference:
 
 
 def differences(groups: Mapping[Key, Spread], base: Key) -> dict[Key, Difference]:
-    """Of every other group's mean from that of `base`; their common deviation is pooled over all groups (Student's t).
+    """Of every other group's mean from that of `base`, with Student's t.
 
-    Empty without the base, or when no group has two members.
+    Their common deviation is pooled over the steady groups; one that spreads more than UNSTEADY times as much as the
+    median group has its own. Empty without the base, or when no group has two members.
     """
-    sd, freedom = pooled_sd(groups.values()), sum(group.n - 1 for group in groups.values())
-    if base not in groups or sd is None:
+    known = [group.sd for group in groups.values() if group.sd is not None]
+    if base not in groups or not known:
         return {}
+    most = UNSTEADY * median(known)
+    steady = [group for group in groups.values() if group.sd is not None and group.sd <= most]
+    pooled, freedom = pooled_sd(steady) or 0.0, sum(group.n - 1 for group in steady)
     found: dict[Key, Difference] = {}
     for key, group in groups.items():
-        if key != base:
-            mean, error = group.mean - groups[base].mean, sd * math.sqrt(1 / group.n + 1 / groups[base].n)
-            found[key] = Difference(mean=mean, standard_error=error, p=two_sided(mean, error, freedom))
+        if key == base:
+            continue
+        of_its_own = [one for one in (group, groups[base]) if one.sd is not None and one.sd > most]
+        sds = [one.sd if one in of_its_own and one.sd is not None else pooled for one in (group, groups[base])]
+        error = math.hypot(sds[0] / math.sqrt(group.n), sds[1] / math.sqrt(groups[base].n))
+        free = min((one.n - 1 for one in of_its_own), default=freedom)
+        mean = group.mean - groups[base].mean
+        found[key] = Difference(mean=mean, standard_error=error, p=two_sided(mean, error, free))
     return found
 
 

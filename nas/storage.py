@@ -28,6 +28,7 @@ if TYPE_CHECKING:  # SQLAlchemy takes half the time of --help, which needs none 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 ARTIFACTS = "artifacts"  # the folder, beside the other files of a study
+DEFAULT_OUTPUT = Path("results")
 FINAL_RUNS = " (final runs)"  # after its name: the study that holds the runs of a search; see nas.runs
 PROBE_SECONDS = 1.0  # that a run waits for a lock: `is_being_worked_on` holds it for much less
 
@@ -71,6 +72,16 @@ def locate(name: str, output_dir: Path, storage: str | None) -> StudyLocation:
         )
     folder = output_dir / name
     return StudyLocation(name=name, storage=storage or _sqlite(folder / "study.db"), folder=folder)
+
+
+def location_options(location: StudyLocation) -> list[str]:
+    """The options that say where a study lives, where that is not the default; a password is left out."""
+    options: list[str] = []
+    if location.folder.parent != DEFAULT_OUTPUT:
+        options += ["--output-dir", str(location.folder.parent)]
+    if location.storage != _sqlite(location.folder / "study.db"):
+        options += ["--storage", location.public_storage]
+    return options
 
 
 def read_weights(path: Path, title: str) -> bytes:

@@ -20,7 +20,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from nas.architecture import Architecture, Candidate, digest, from_json, notation, to_json
 from nas.constraints import Constraints
 from nas.cost import cost
-from nas.details import as_system_attributes, details, keep_detail
+from nas.details import as_system_attributes, details, keep_detail, keep_study_detail, study_detail
 from nas.errors import UserError
 from nas.pruning import PrunerName
 from nas.sampling import FeasibleSampler, Ledger, NearestMiss, RepeatedTPESampler, derive_seed
@@ -32,12 +32,15 @@ SAMPLERS: tuple[SamplerName, ...] = get_args(SamplerName)
 
 DIVERGED = "diverged"
 DIGESTED_DRAWS = 100
+TEST_SCORES = "test_scores"
+FORMAT = 2  # of what a study holds: a program reads only what it could have written
 
 
 def settings(space: SearchSpace, *, seed: int, sampler: SamplerName, pruner: PrunerName) -> dict[str, Any]:
     """What makes two searches the same search, as plain JSON values."""
     distributions = {name: json.loads(distribution_to_json(d)) for name, d in space.distributions.items()}
     plain = {
+        "format": FORMAT,
         "dataset": space.dataset,
         "input_shape": space.input_shape,
         "num_classes": space.num_classes,
@@ -69,6 +72,8 @@ def settings_of(study: optuna.Study) -> dict[str, Any]:
     stored: dict[str, Any] | None = study.user_attrs.get("settings")
     if stored is None:
         raise UserError(f"study {study.study_name!r} was made by another program; give another --study-name")
+    if stored.get("format") != FORMAT:
+        raise UserError(f"study {study.study_name!r} was made by another version of nas; give another --study-name")
     return stored
 
 
@@ -308,9 +313,9 @@ def _read_ledger(stored: dict[str, Any]) -> Ledger:
 
 def scores_on_test(study: optuna.Study) -> dict[int, Score]:
     """What the test images said of the weights of trials, by trial, in the order in which they were read."""
-    return {trial: read_score(score) for trial, score in study.user_attrs.get("test_scores", [])}
+    return {trial: read_score(score) for trial, score in study_detail(study, TEST_SCORES, [])}
 
 
 def add_test_score(study: optuna.Study, trial: int, score: Score) -> None:
     """Remember that the test images were read, for which trial, and what they said."""
-    study.set_user_attr("test_scores", [*study.user_attrs.get("test_scores", []), (trial, asdict(score))])
+    keep_study_detail(study, TEST_SCORES, [*study_detail(study, TEST_SCORES, []), (trial, asdict(score))])

@@ -109,7 +109,8 @@ def _kernel_sizes(candidate: Candidate) -> Changes:
         cell = layers[i]
         assert isinstance(cell, Conv)
         size = 5 if cell.kernel_size == 3 else 3
-        padding = min(cell.padding, size // 2) if cell.padding == 0 else size // 2
+        same = cell.padding == cell.kernel_size // 2
+        padding = size // 2 if same else min(cell.padding, size // 2)
         changed = replace(cell, kernel_size=size, padding=padding)
         said = f"cell {place}: {size}×{size} kernels instead of {cell.kernel_size}×{cell.kernel_size}"
         yield said, _with_layers(candidate, (*layers[:i], changed, *layers[i + 1 :]))
@@ -154,6 +155,8 @@ def _same_size(candidate: Candidate, other: Candidate, *, fixed: int = 0) -> Can
 
 def _depth(candidate: Candidate) -> Changes:
     layers, cells = candidate.architecture.layers, _cells(candidate)
+    if not cells:
+        return
     middle = len(cells) // 2
     i = cells[middle]
     cell = layers[i]
@@ -166,15 +169,19 @@ def _depth(candidate: Candidate) -> Changes:
     yield f"cell {middle + 1} twice, all narrowed to as many parameters", _same_size(candidate, more)
 
 
-def _widths(candidate: Candidate) -> Changes:
-    def halved(place: int) -> Candidate:
-        def change(at: int, cell: Conv) -> Conv:
-            return replace(cell, out_channels=max(1, cell.out_channels // 2)) if at == place else cell
+def _halved(candidate: Candidate, place: int) -> Candidate:
+    def change(at: int, cell: Conv) -> Conv:
+        return replace(cell, out_channels=max(1, cell.out_channels // 2)) if at == place else cell
 
-        return _same_size(candidate, _with_cells(candidate, change), fixed=place)
+    return _same_size(candidate, _with_cells(candidate, change), fixed=place)
 
-    yield "half the kernels in the first cell, more in the others", halved(1)
-    yield "half the kernels in the last cell, more in the others", halved(len(_cells(candidate)))
+
+def _first_width(candidate: Candidate) -> Changes:
+    yield "half the kernels in the first cell, more in the others", _halved(candidate, 1)
+
+
+def _last_width(candidate: Candidate) -> Changes:
+    yield "half the kernels in the last cell, more in the others", _halved(candidate, len(_cells(candidate)))
 
 
 def _padding(candidate: Candidate) -> Changes:
@@ -210,7 +217,8 @@ CHOICES: dict[str, Callable[[Candidate], Changes]] = {
     "kernel sizes": _kernel_sizes,
     "batch normalization": _batch_norm,
     "depth": _depth,
-    "kernel counts": _widths,
+    "kernels of the first cell": _first_width,
+    "kernels of the last cell": _last_width,
     "padding": _padding,
     "head": _head,
     "batch size": _batch_size,

@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+from dataclasses import replace
 from statistics import fmean, stdev
 
 import pytest
@@ -105,6 +106,35 @@ def test_an_effect_is_a_difference_of_means_with_a_pooled_deviation() -> None:
     assert augmentation.log_loss is not None
     losses = [fmean(math.log(2 * (1 - score)) for score in SCORES[name]) for name in ("no augmentation", "")]
     assert augmentation.log_loss.mean == pytest.approx(losses[0] - losses[1])
+
+
+def test_one_unsteady_variant_hides_no_other() -> None:
+    scores = {**SCORES, "batches of 32": (0.98, 0.98, 0.11)}
+    runs = [a_run(change, seed, score) for change, values in scores.items() for seed, score in enumerate(values)]
+    told = ablation(a_trial(), runs, LIMITS)
+    assert told is not None
+    effects = {effect.variant.change: effect for effect in told.effects}
+    alone = {effect.variant.change: effect for effect in found().effects}
+    assert effects["no augmentation"].points == alone["no augmentation"].points
+    assert effects["no augmentation"].visible
+    assert not effects["batches of 32"].visible
+
+
+def test_a_variant_of_two_trials_serves_both() -> None:
+    other = next(variant for variant in variants(CANDIDATE) if variant.change == "no dropout")
+    trial = replace(a_trial(), number=5, candidate=other.candidate)
+    runs = [a_run(change, seed, score) for change, values in SCORES.items() for seed, score in enumerate(values)]
+    told = ablation(trial, runs, LIMITS)
+    assert told is not None
+    assert told.accuracy.mean == pytest.approx(fmean(SCORES["no dropout"]))
+    assert told.effects == (), "the others have dropout as it was"
+
+
+def test_a_run_that_has_not_ended_is_not_called_diverged() -> None:
+    running = replace(a_run("no dropout", 0, 0.9), state=TrialState.RUNNING)
+    told = ablation(a_trial(), [a_run("", 0, 0.9), running], LIMITS)
+    assert told is not None
+    assert [effect.verdict for effect in told.effects] == ["not finished"]
 
 
 def test_without_the_network_unchanged_there_is_no_effect() -> None:

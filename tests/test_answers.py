@@ -2,20 +2,23 @@
 
 import math
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from optuna.trial import TrialState
+from scipy import stats
 
-from nas.ablation import Effect
-from nas.answers import MIN_TRIALS, QUESTIONS, Answer, Question, Seen, answers, regressed, rows_of
+from nas.ablation import Ablation, Effect
+from nas.answers import MIN_TRIALS, QUESTIONS, Answer, Seen, answers, compared, regressed
 from nas.architecture import Architecture, Candidate, Conv, Head, MaxPool, Transition
+from nas.constraints import Constraints
 from nas.cost import cost
 from nas.recipe import Recipe
 from nas.sampling import Ledger
-from nas.spread import Difference, spread
+from nas.spread import Difference, spread, two_sided
 from nas.study import TrialRecord
-from nas.variants import variants
+from nas.variants import CHOICES, forbidden_by, variants
 
 NUMBERS = {question.text: question.number for question in QUESTIONS}
 NETWORK = Architecture(
@@ -83,63 +86,65 @@ def test_the_numbers_of_a_network_are_those_that_the_questions_ask_for() -> None
     )
 
 
-def test_a_regression_without_clusters_is_least_squares_with_robust_errors() -> None:
-    """Each row its own cluster: the sandwich of White (Econometrica, 1980), written out here row by row."""
+def test_a_regression_has_the_robust_error_where_rows_scatter_unequally() -> None:
+    """HC3 written out row by row, from the regressions that leave one out (MacKinnon and White, 1985)."""
     rng = np.random.default_rng(0)
     x, z = rng.normal(size=40), rng.normal(size=40)
-    y = 2 * x - z + rng.normal(size=40) * (1 + np.abs(x))
-    others = np.column_stack([np.ones(40), z])
-    fitted = regressed(y, x, others, np.arange(40.0))
+    y = 2 * x - z + rng.normal(size=40) * x**2
+    design = np.column_stack([x, np.ones(40), z])
+    fitted = regressed(y, x, design[:, 1:])
     assert fitted is not None
     slope, error, residuals = fitted
-    design = np.column_stack([x, others])
     expected = np.linalg.lstsq(design, y, rcond=None)[0]
     assert slope == pytest.approx(expected[0])
     assert residuals == pytest.approx(y - design @ expected)
+    left_out = [np.linalg.lstsq(np.delete(design, i, 0), np.delete(y, i), rcond=None)[0] for i in range(40)]
+    outside = [y[i] - design[i] @ left_out[i] for i in range(40)]
     bread = np.linalg.inv(design.T @ design)
-    meat = sum(residuals[i] ** 2 * np.outer(design[i], design[i]) for i in range(40))
-    factor = 40 / 39 * 39 / 37
-    assert error == pytest.approx(math.sqrt((factor * bread @ meat @ bread)[0, 0]))
+    meat = sum(outside[i] ** 2 * np.outer(design[i], design[i]) for i in range(40))
+    assert error == pytest.approx(math.sqrt((bread @ meat @ bread)[0, 0]))
 
 
-def test_rows_written_twice_add_no_certainty() -> None:
-    rng = np.random.default_rng(1)
-    x, y, names = rng.normal(size=30), rng.normal(size=30), np.arange(30.0)
-    once = regressed(y, x, np.ones((30, 1)), names)
-    twice = regressed(np.tile(y, 2), np.tile(x, 2), np.ones((60, 1)), np.tile(names, 2))
-    assert once is not None
-    assert twice is not None
-    assert twice[0] == pytest.approx(once[0])
-    assert twice[1] == pytest.approx(once[1], rel=0.02), "but for the small-sample factor"
+def test_a_regression_has_the_usual_error_where_few_rows_differ() -> None:
+    x = np.array([1.0] * 3 + [0.0] * 47)
+    y = np.random.default_rng(4).normal(size=50)
+    y[:3] = (0.1, 0.11, 0.12)  # alike by luck
+    fitted = regressed(y, x, np.ones((50, 1)))
+    assert fitted is not None
+    told = stats.ttest_ind(y[:3], y[3:])
+    assert fitted[0] / fitted[1] == pytest.approx(told.statistic)
 
 
-def test_an_interval_holds_the_truth_as_often_as_it_says() -> None:
-    """500 made-up searches of 50 trials, of which a third have a second, correlated row."""
-    rng = np.random.default_rng(2)
-    held = 0
-    for _ in range(500):
-        x, own = rng.normal(size=50), rng.normal(size=50)
-        rows = np.concatenate([np.arange(50), np.arange(17)])
-        level = np.concatenate([np.zeros(50), np.ones(17)])
-        y = 0.3 * x[rows] + own[rows] + 0.5 * rng.normal(size=67) + level
-        fitted = regressed(y, x[rows], np.column_stack([1 - level, level]), rows.astype(np.float64))
-        assert fitted is not None
-        held += abs(fitted[0] - 0.3) <= 2.0096 * fitted[1]
-    assert 0.91 <= held / 500 <= 0.97
+@pytest.mark.parametrize("rare", [2, 3, 25])
+def test_noise_is_seldom_taken_for_an_effect_however_rare_a_choice_is(rare: int) -> None:
+    """1,000 made-up searches of 50 trials; a choice that two of them made must not look certain."""
+    rng, x = np.random.default_rng(rare), np.array([1.0] * rare + [0.0] * (50 - rare))
+    found = [regressed(rng.normal(size=50), x, np.ones((50, 1))) for _ in range(1_000)]
+    p = [two_sided(fitted[0], fitted[1], 48) for fitted in found if fitted is not None]
+    assert len(p) == 1_000
+    assert np.mean(np.array(p) < 0.05) < 0.07
 
 
-def test_what_does_not_vary_has_no_slope() -> None:
-    assert regressed(np.ones(5), np.ones(5), np.ones((5, 1)), np.arange(5.0)) is None
+def test_what_does_not_vary_or_stands_alone_has_no_slope() -> None:
+    ones = np.ones((5, 1))
+    assert regressed(np.ones(5), np.ones(5), ones) is None
+    alone = np.array([1.0, 0, 0, 0, 0])
+    assert regressed(np.arange(5.0), alone, ones) is None, "one row decides it"
+    size = np.array([1.0, 2, 3, 4, 5])
+    assert regressed(np.arange(5.0), size + 1e-3 * alone, np.column_stack([ones, size])) is None
 
 
-def test_a_stopped_trial_is_compared_at_the_epochs_that_it_reached() -> None:
+def test_trials_are_compared_after_the_first_epoch_at_which_any_has_ended() -> None:
     trials = [
         a_trial(0, a_network(4, 0), [0.5, 0.4, 0.3]),
-        a_trial(1, a_network(5, 0), [0.6], stopped=True),
+        a_trial(1, a_network(5, 0), [0.6, 0.5], stopped=True),
         a_trial(2, a_network(6, 0), []),
+        replace(a_trial(3, a_network(6, 0), [0.7]), state=TrialState.RUNNING),
     ]
-    rows = [(trial.number, epoch, round(math.exp(loss), 9)) for trial, epoch, loss in rows_of(trials)]
-    assert rows == [(0, 1, 0.5), (0, 3, 0.3), (1, 1, 0.6)]
+    epoch, rows = compared(trials)
+    assert epoch == 2
+    assert [(trial.number, round(math.exp(loss), 9)) for trial, loss in rows] == [(0, 0.4), (1, 0.5)]
+    assert compared([]) == (0, [])
 
 
 def searched(effect: float, trials: int = 40) -> list[TrialRecord]:
@@ -170,7 +175,7 @@ def test_an_effect_is_found_with_its_size_whatever_the_parameters() -> None:
     assert told.seen.high / told.seen.low < 1.15
     assert told.seen.visible
     assert told.seen.trials == 40
-    assert len(told.seen.points) == 40 + 10
+    assert len(told.seen.points) == 40
     assert told.words == f"5 points more, mean of the cells: {100 * (told.seen.ratio - 1):.0f} % higher validation loss"
     params = answer(searched(1.2), "How many parameters?")
     assert params.seen is not None
@@ -190,6 +195,7 @@ def test_what_the_trials_cannot_say_is_said() -> None:
     assert told.words == "the trials do not say: it does not vary enough among them (always 64)"
     few = answer(searched(1.2, MIN_TRIALS - 1), "How much dropout?")
     assert few.seen is None
+    assert few.words == "too few trials to say: 9 of 10"
     assert [found.seen for found in answers([], None, None)] == [None] * len(QUESTIONS)
 
 
@@ -209,6 +215,7 @@ MORE, LESS = ("dropout 20 % in every cell", 3.5), ("no dropout", -0.5)
 DROPOUT = next(question for question in QUESTIONS if question.text == "How much dropout?")
 NONE = "none of 1 changes has a visible effect"
 ONE = "1 of 1 changes have a visible effect; "
+WHERE = "2 of 2 changes have a visible effect; whether more of it is better depends on where"
 BEST = "2 of 2 changes have a visible effect; both more and less of it is worse: this network stands at the best place"
 
 
@@ -237,12 +244,31 @@ def test_the_experiment_has_the_last_word(
     trials: Seen | None, tried: list[tuple[tuple[str, float], float, bool]], said: str
 ) -> None:
     known = tuple((effect(change, points, visible=visible), steps) for (change, steps), points, visible in tried)
-    told = Answer(question=DROPOUT, values=(0.0, 1.0), seen=trials, tried=known)
+    told = Answer(question=DROPOUT, trials=40, values=(0.0, 1.0), seen=trials, tried=known)
     assert told.experiment == said
 
 
 def test_an_answer_knows_the_variants_that_try_it() -> None:
-    (transition,) = (v for v in variants(CANDIDATE) if v.change == "transition after cell 1 removed")
-    question = next(q for q in QUESTIONS if q.text == "How many transition (1×1) layers?")
-    assert isinstance(question, Question)
-    assert question.number(transition.candidate) - question.number(CANDIDATE) == -1
+    """Every choice of an ablation is an answer to some question, but for what no question is about."""
+    allowed = [variant for variant in variants(CANDIDATE) if not forbidden_by(variant.candidate, Constraints())]
+    effects = tuple(effect(variant.change, 0.0, visible=False) for variant in allowed)
+    found = Ablation(trial=0, accuracy=spread([0.9]), effects=effects, forbidden=())
+    tried = {
+        told.question.text: {(one.variant.change, round(steps, 9)) for one, steps in told.tried}
+        for told in answers([], found, CANDIDATE)
+    }
+    assert tried["How many transition (1×1) layers?"] == {("transition after cell 1 removed", -1)}
+    assert tried["Padding in the last cells?"] == {("padding in every cell", -2)}
+    assert tried["How many kernels in the last cell?"] == {
+        ("half the kernels in the last cell, more in the others", -1)
+    }
+    assert {steps for _, steps in tried["How large a batch?"]} == {-1, 1, 2}
+    asked = {choice for question in QUESTIONS for choice in question.choices}
+    assert asked == set(CHOICES) - {"augmentation"}
+
+
+def test_a_network_without_cells_has_numbers_too() -> None:
+    bare = replace(NETWORK, layers=(Transition(out_channels=4), MaxPool()))
+    candidate = replace(CANDIDATE, architecture=bare)
+    assert NUMBERS["How many kernels in the first cell?"](candidate) == 0
+    assert {variant.choice for variant in variants(candidate)} >= {"pools", "transitions", "head"}

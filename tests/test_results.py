@@ -145,7 +145,7 @@ def test_winner_is_the_best_final_epoch_then_the_lower_loss(finished: Finished) 
 
 def test_test_images_are_opened_once_by_a_command_and_judged_once_in_a_studys_life(finished: Finished) -> None:
     assert [len(opened) for opened in finished.opened] == [2, 2]  # images and labels; again to show the mistakes
-    assert len(finished.study.user_attrs["test_scores"]) == 1
+    assert len(scores_on_test(finished.study)) == 1
 
 
 def test_finish_writes_the_promised_files_and_says_where(finished: Finished) -> None:

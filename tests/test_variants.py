@@ -70,6 +70,12 @@ def test_kernel_sizes_change_in_one_cell_and_keep_its_kind_of_padding() -> None:
     }
 
 
+def test_a_cell_that_keeps_its_maps_size_keeps_it_with_other_kernels() -> None:
+    small = replace(CANDIDATE, architecture=replace(NETWORK, layers=(Conv(out_channels=4, kernel_size=1, padding=0),)))
+    (change,) = (v for v in variants(small) if v.choice == "kernel sizes")
+    assert notation(change.candidate.architecture) == "c4 | gap 1×1"
+
+
 def test_batch_normalization_goes_from_the_end_and_leaves_a_bias() -> None:
     assert told("batch normalization") == {
         "no batch normalization": "c20n p2 t16 c16k5n p2 t8 c12n c28k5vnd5 | gap 1×1",
@@ -82,7 +88,11 @@ def test_batch_normalization_goes_from_the_end_and_leaves_a_bias() -> None:
 
 def test_depth_and_kernel_counts_keep_the_number_of_parameters() -> None:
     wanted = cost(NETWORK).params
-    found = [variant for variant in variants(CANDIDATE) if variant.choice in ("depth", "kernel counts")]
+    found = [
+        variant
+        for variant in variants(CANDIDATE)
+        if variant.choice in ("depth", "kernels of the first cell", "kernels of the last cell")
+    ]
     assert len(found) == 4
     for variant in found:
         params = cost(variant.candidate.architecture).params
