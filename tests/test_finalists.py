@@ -36,6 +36,7 @@ from nas.network import build
 from nas.progress import Progress
 from nas.readers import Dataset
 from nas.recipe import Recipe
+from nas.report import write_report
 from nas.results import RUNS, TRIALS, finish
 from nas.runs import Run, RunRecord, run_records
 from nas.sampling import FeasibleSampler, Ledger, derive_seed
@@ -43,7 +44,7 @@ from nas.score import Score
 from nas.space import SearchSpace
 from nas.spread import Spread, binomial_sd, least_difference, spread
 from nas.storage import StudyLocation, locate, open_study, writing
-from nas.study import TrialRecord, digests, make_sampler, records, remember_task, settings
+from nas.study import TrialRecord, choice_of, digests, make_sampler, records, remember_task, settings
 from nas.training import evaluate
 from nas.trials import Plan, Search
 
@@ -410,3 +411,41 @@ def test_two_workers_give_the_results_of_one(
     assert two.files == search.files
     assert two.winner.record.number == search.winner.record.number
     assert (two.winner.test, two.winner.baseline) == (search.winner.test, search.winner.baseline)
+
+
+def to_the_end(events: Iterator[Progress], title: str) -> None:
+    list(events)
+
+
+class CutOffError(Exception):
+    """What ends a command in the middle."""
+
+
+def test_no_winner_is_named_before_its_last_final_model_is_judged(dataset: Dataset, tmp_path: Path) -> None:
+    space = replace(small_space(dataset, epochs=1), target=0.1)
+    plan = Plan(trials=2, devices=("cpu",), dataset=dataset, constraints=space.constraints, seed=SEED)
+    location = locate("study", tmp_path, None)
+
+    def until_the_first_model(events: Iterator[Progress], title: str) -> None:
+        for event in events:
+            if "is the winner" in title and event.done == 1:
+                events.close()  # type: ignore[attr-defined]  # a generator
+                raise CutOffError
+
+    with writing(location, settings(space, seed=SEED, sampler="random", pruner="none")) as study:
+        remember_task(study, space)
+        sampler = FeasibleSampler(make_sampler("random", SEED), space, SEED, seen=digests(study))
+        list(Search(study, location, plan, sampler).events())
+        effort = Effort(finalists=1, seeds=2, baseline=False)
+        with pytest.raises(CutOffError):
+            finish(study, location, plan, effort, Console(quiet=True), until_the_first_model)
+        choice = choice_of(study)
+        assert choice is not None
+        assert winner_of(study) is None
+        path = write_report(study, location, dataset, Exam(dataset), running=False)
+        said = f"study: trial {choice.winner} was chosen; its final models are not all judged yet"
+        assert said in path.read_text(encoding="utf-8")
+        finish(study, location, plan, effort, Console(quiet=True), to_the_end)
+        winner = winner_of(study)
+        assert winner is not None
+        assert (len(winner.models), winner.diverged, winner.test.n) == (2, 0, 2)

@@ -1,5 +1,7 @@
 """Notes and artifacts for the dashboard: what they say, and that they are written once."""
 
+import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import optuna
@@ -13,7 +15,7 @@ from nas.details import keep_detail
 from nas.notes import annotate_runs, annotate_trial, artifact_store, layer_table
 from nas.runs import Run, begin_run, final_study, run_records
 from nas.sampling import FeasibleSampler
-from nas.storage import FINAL_RUNS
+from nas.storage import FINAL_RUNS, locate
 from nas.study import TrialRecord, ask, in_flight, make_sampler, records, report_epoch, settings
 
 ROWS = [{"epoch": n, "train_loss": 0.5, "val_loss": 0.25, "val_accuracy": 0.9 + n / 100, "seconds": 1} for n in (1, 2)]
@@ -21,7 +23,7 @@ ROWS = [{"epoch": n, "train_loss": 0.5, "val_loss": 0.25, "val_accuracy": 0.9 + 
 
 @pytest.fixture
 def desk(tmp_path: Path) -> Desk:
-    found = a_desk(tmp_path)
+    found = replace(a_desk(tmp_path), location=locate("study", tmp_path, None))
     found.location.folder.mkdir()
     return found
 
@@ -59,7 +61,8 @@ def test_a_stopped_trials_note_says_how_it_ended_and_what_to_do(desk: Desk) -> N
     assert note.startswith(f"`{record.notation}`\n\n{said}")
     assert ": stopped after epoch 2 of 3." in note
     assert layer_table(record.candidate.architecture) in note
-    assert "    python -m nas.export --study-name study --trial 0\n" in note
+    folder = shlex.quote(str(desk.location.folder.parent))
+    assert f"    python -m nas.export --study-name study --trial 0 --output-dir {folder}\n" in note
 
 
 def test_artifacts_are_written_once(desk: Desk) -> None:

@@ -1,6 +1,7 @@
 """The study: what it tells of its trials, its settings, samplers and pruners."""
 
 import json
+import re
 import sqlite3
 from contextlib import closing
 from dataclasses import replace
@@ -16,6 +17,7 @@ from nas.architecture import Candidate, Conv, digest, notation
 from nas.constraints import Constraints
 from nas.cost import cost
 from nas.details import keep_detail
+from nas.errors import UserError
 from nas.sampling import FeasibleSampler, Ledger, NearestMiss, Proposal, derive_seed
 from nas.space import Feasible, SearchSpace, Trial, load_space
 from nas.storage import StudyLocation, locate, writing
@@ -30,6 +32,7 @@ from nas.study import (
     records,
     report_epoch,
     settings,
+    settings_of,
     total_ledger,
 )
 
@@ -189,11 +192,18 @@ def test_settings_are_stable_json_that_constraints_are_read_from(location: Study
     assert json.loads(json.dumps(plain)) == plain
     assert set(plain) == {
         *("dataset", "input_shape", "num_classes", "constraints", "recipe", "parameters", "candidates"),
-        *("seed", "sampler", "pruner"),
+        *("seed", "sampler", "pruner", "format"),
     }
     assert plain["parameters"]["head"]["attributes"]["choices"] == ["pool_conv", "conv_pool", "linear"]
     with writing(location, plain) as study:
         assert constraints_of(study) == Constraints(max_params=1_500, max_epochs=4, forbid=("linear",))
+
+
+def test_a_study_of_another_format_is_refused_in_one_sentence(study: optuna.Study) -> None:
+    study.set_user_attr("settings", {**wanted(), "format": 1})
+    message = f"study {study.study_name!r} was made by another version of nas; give another --study-name"
+    with pytest.raises(UserError, match=f"^{re.escape(message)}$"):
+        settings_of(study)
 
 
 def test_settings_tell_spaces_apart_that_have_the_same_parameters() -> None:
