@@ -24,12 +24,13 @@ from rich.table import Table
 from benchmarks.networks import MNIST
 from nas.errors import UserError
 from nas.network import build
+from nas.notes import annotate_trial
 from nas.options import positive, run
 from nas.pruning import DEFAULT_PRUNER, make_pruner
 from nas.sampling import FeasibleSampler, Proposal
 from nas.space import SearchSpace, load_space
 from nas.storage import StudyLocation, locate, writing
-from nas.study import SamplerName, ask, digests, make_sampler, report_epoch, settings
+from nas.study import SamplerName, TrialRecord, ask, digests, make_sampler, report_epoch, settings
 from nas.training import EpochReport, TrainingJob, weights_of
 from nas.trials import Plan, Search
 from nas.workers import LocalWorker, devices
@@ -119,8 +120,12 @@ def measure(location: StudyLocation, space: SearchSpace, trials: int, measured: 
             constraints=space.constraints,
             seed=SEED,
         )
+
+        def annotate(trial: optuna.Trial, record: TrialRecord) -> None:
+            annotate_trial(study, location, plan.dataset, trial, record)
+
         ends: list[float] = []
-        for progress in Search(study, location, plan, sampler, make_worker).events():
+        for progress in Search(study, location, plan, sampler, make_worker, annotate).events():
             if progress.done > trials + len(ends):
                 ends.append(time.perf_counter())
     first = len(plan.devices)  # they wait for the start of the workers

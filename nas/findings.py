@@ -16,7 +16,7 @@ from nas.environment import versions
 from nas.finalists import Noise, Winner, measured_noise, winner_of
 from nas.runs import RunRecord, name_of, run_records
 from nas.sampling import Ledger
-from nas.spread import Spread, binomial_sd, chance_of_reaching, least_difference, pooled_sd
+from nas.spread import Spread, binomial_sd, chance_of_reaching, least_difference, pooled_sd, t_quantile
 from nas.storage import StudyLocation
 from nas.study import (
     Choice,
@@ -158,8 +158,10 @@ def curse(found: Findings, winner: Winner) -> str:
     if rerun is None:
         return f"The search score is the best of {trained}, so it flatters; --finalists trains it on fresh seeds."
     drop = score - rerun.mean
-    sd = pooled_sd(finalist.rerun for finalist in winner.finalists) or binomial_sd(score, found.n_val)
-    if drop <= sd * math.sqrt(1 + 1 / rerun.n):
+    groups = [finalist.rerun for finalist in winner.finalists]
+    measured, freedom = pooled_sd(groups), float(sum(group.n - 1 for group in groups))
+    sd, freedom = (measured, freedom) if measured else (binomial_sd(score, found.n_val), math.inf)
+    if drop <= t_quantile(freedom) * sd * math.sqrt(1 + 1 / rerun.n):
         return (
             "On fresh seeds the winner keeps its score in the search, as far as one seed differs from another "
             f"({100 * -drop:+.2f} points)."
