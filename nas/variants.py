@@ -14,6 +14,7 @@ from nas.recipe import Augmentation
 
 DROPOUT_RATES = (0.0, 0.05, 0.1, 0.2)
 BATCH_SIZES = (32, 64, 128, 256)
+ORDINALS = ("first", "second", "third", "later")  # of several after one cell
 MOST_WIDENING = 4.0
 STEPS = 400  # of a factor of widening up to that
 
@@ -76,7 +77,9 @@ def _removed_or_moved(candidate: Candidate, kind: type[MaxPool] | type[Transitio
             continue
         before = [cell for cell in cells if cell < i]
         after = [cell for cell in cells if cell > i]
-        what = f"{name} after cell {len(before)}" if before else f"{name} before cell 1"
+        place = f"after cell {len(before)}" if before else "before cell 1"
+        others = sum(isinstance(other, kind) for other in layers[max(before, default=0) : i])
+        what = f"{name} {place}" if not others else f"{ORDINALS[min(others, 3)]} {name} {place}"
         rest = layers[:i] + layers[i + 1 :]
         yield f"{what} removed", _with_layers(candidate, rest)
         if before and (kind is MaxPool or len(before) > 1):

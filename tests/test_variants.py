@@ -52,6 +52,13 @@ def test_transitions_are_removed_and_moved_but_never_before_the_first_cell() -> 
     }
 
 
+def test_pools_after_the_same_cell_have_names_of_their_own() -> None:
+    layers = (Conv(out_channels=4), MaxPool(), Transition(out_channels=8), MaxPool(), Conv(out_channels=4))
+    two = replace(CANDIDATE, architecture=replace(NETWORK, layers=layers))
+    removed = [v.change for v in variants(two) if v.choice == "pools" and v.change.endswith("removed")]
+    assert removed == ["pool after cell 1 removed", "second pool after cell 1 removed"]
+
+
 def test_dropout_takes_one_rate_in_every_cell() -> None:
     assert told("dropout") == {
         "no dropout": "c20 p2 t16 c16k5 p2 t8 c12 c28k5v | gap 1×1",
