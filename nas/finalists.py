@@ -137,7 +137,7 @@ def winner_of(study: optuna.Study) -> Winner | None:
         return None if score is None else Winner(record=record, test=spread([score.accuracy]), judged=score)
     reruns = _among(runs, "finalist", fresh_seeds("finalist", choice.seeds, seed))
     finals = _among(runs, "final", fresh_seeds("final", choice.seeds, seed))
-    own = [run for run in finals if run.candidate == record.candidate and run.settled]
+    own = [run for run in finals if run.candidate == record.candidate and run.state.is_finished()]
     models = [run for run in own if run.accuracy is not None]
     rival = rival_of(study, record)
     rivals = accuracies(finals, rival) if rival else []

@@ -169,12 +169,24 @@ def pareto_front(points: Iterable[tuple[int, float]]) -> list[tuple[int, float]]
     return front
 
 
-def _curve(record: Record, least: float) -> tuple[list[int], list[float], list[str]]:
-    rows = [row for row in record.curve if row["val_accuracy"] is not None]
-    accuracies = [row["val_accuracy"] for row in rows]
-    epochs = [row["epoch"] for row in rows]
-    text = [_hover(record, a, f"epoch {epoch}") for a, epoch in zip(accuracies, epochs, strict=True)]
-    return epochs, [max(1 - accuracy, least) for accuracy in accuracies], text
+def _add_curve(
+    figure: Figure, record: Record, least: float, *, name: str, color: str, width: float, **more: object
+) -> None:
+    """Validation accuracy after each epoch."""
+    rows = [(row["epoch"], row["val_accuracy"]) for row in record.curve if row["val_accuracy"] is not None]
+    figure.add_trace(
+        go.Scatter(
+            x=[epoch for epoch, _ in rows],
+            y=[max(1 - accuracy, least) for _, accuracy in rows],
+            text=[_hover(record, accuracy, f"epoch {epoch}") for epoch, accuracy in rows],
+            name=name,
+            mode="lines+markers",
+            hovertemplate="%{text}<extra></extra>",
+            line={"color": color, "width": width},
+            marker={"size": 4},
+            **more,
+        )
+    )
 
 
 def learning_curves(found: Findings) -> Figure:
@@ -185,21 +197,9 @@ def learning_curves(found: Findings) -> Figure:
     for trial in shown:
         complete = trial.state is TrialState.COMPLETE
         first = leader is not None and trial.number == leader.number
-        epochs, errors, text = _curve(trial, least)
-        figure.add_trace(
-            go.Scatter(
-                x=epochs,
-                y=errors,
-                text=text,
-                name=f"trial {trial.number}",
-                mode="lines+markers",
-                hovertemplate="%{text}<extra></extra>",
-                line={"color": ORANGE if first else BLUE if complete else GREY, "width": 2.5 if first else 1.5},
-                marker={"size": 4},
-                opacity=1 if complete else 0.35,
-                showlegend=False,
-            )
-        )
+        color, width = (ORANGE, 2.5) if first else (BLUE if complete else GREY, 1.5)
+        opacity = 1 if complete else 0.35
+        _add_curve(figure, trial, least, name=trial.title, color=color, width=width, opacity=opacity, showlegend=False)
     _on_accuracies(figure, least)
     return figure
 
@@ -209,20 +209,8 @@ def learning_curve(leader: TrialRecord, runs: Iterable[RunRecord], n_val: int) -
     figure, least = _figure("epoch", "validation accuracy", height=340), _least_error(n_val)
     fresh = [run for run in runs if run.candidate == leader.candidate and run.run.stage in ("finalist", "noise")]
     for record, name in [(leader, "in the search"), *((run, f"fresh seed {run.seed}") for run in fresh)]:
-        epochs, errors, text = _curve(record, least)
         color, width = (ORANGE, 2.5) if record is leader else (BLUE, 1.2)
-        figure.add_trace(
-            go.Scatter(
-                x=epochs,
-                y=errors,
-                text=text,
-                name=name,
-                mode="lines+markers",
-                hovertemplate="%{text}<extra></extra>",
-                line={"color": color, "width": width},
-                marker={"size": 4},
-            )
-        )
+        _add_curve(figure, record, least, name=name, color=color, width=width)
     _on_accuracies(figure, least)
     return figure
 

@@ -28,7 +28,7 @@ from nas.choice import Exam
 from nas.commands import commands
 from nas.console import duration
 from nas.data import load_training
-from nas.drawing import columns
+from nas.drawing import COLUMN, columns
 from nas.environment import versions
 from nas.errors import UserError
 from nas.export import trial_card, winner_card
@@ -185,13 +185,14 @@ def _leader(found: Findings, location: StudyLocation, dataset: Dataset) -> dict[
     leader = found.leader
     if leader is None:
         return {"leader": None, "noise_floor": ""}
-    winner = found.winner
+    winner, architecture = found.winner, leader.candidate.architecture
+    picture = TEMPLATES.get_template("network.svg").render(columns=columns(architecture), column_width=COLUMN)
     card = winner_card(location, winner, dataset) if winner else trial_card(location, leader, dataset, None)
     return {
         "leader": leader,
         "costs": costs(found, leader),
-        "drawing": Markup(TEMPLATES.get_template("network.svg").render(columns=columns(leader.candidate.architecture))),
-        "source": model_source(leader.candidate.architecture, card),
+        "drawing": Markup(picture),
+        "source": model_source(architecture, card),
         "learning_curve": _plot(plots.learning_curve(leader, found.runs, found.n_val), "learning-curve"),
         "noise_floor": noise_floor(found, leader),
     }

@@ -157,7 +157,9 @@ def test_the_table_and_the_file_say_the_same() -> None:
     assert found().forbidden == ()
     rows = list(csv.DictReader(io.StringIO(ablation_csv([told]))))
     assert [row["change"] for row in rows[:4]] == ["unchanged", "batches of 256", "no augmentation", "no dropout"]
-    assert float(rows[2]["difference"]) == told.effects[1].points.mean  # type: ignore[union-attr]
+    points = told.effects[1].points
+    assert points is not None
+    assert float(rows[2]["difference"]) == points.mean
     assert [row["visible"] for row in rows[:4]] == ["", "", "True", "False"]
 
 
