@@ -30,6 +30,7 @@ from nas.architecture import Architecture, Shape
 from nas.constraints import Constraints
 from nas.data import load_training, normalize
 from nas.errors import UserError
+from nas.files import writable
 from nas.finalists import Winner
 from nas.model_source import ModelCard, model_source
 from nas.network import build, check_built
@@ -212,11 +213,9 @@ def main() -> int:
         raise UserError(f"--trial {args.trial}: study {location.name!r} has no such trained trial; it has {held}")
     dataset = dataset_of(study, args.data_dir)
     folder = args.folder or location.folder / "trials" / str(trial.number)
-    try:
+    with writable(f"folder {folder}", "give another --folder"):
         folder.mkdir(parents=True, exist_ok=True)
         export_trial(study, location, trial, dataset, folder)
-    except OSError as error:
-        raise UserError(f"folder {folder} cannot be written ({error.strerror}); give another --folder") from error
     print(f"written: {folder / MODEL}, {folder / WEIGHTS}")
     return DONE
 

@@ -1,8 +1,14 @@
-"""Writing files whole or not at all."""
+"""Writing files whole or not at all, and saying so where that cannot be."""
 
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from nas.errors import UserError
+
+PARTIAL = ".partial"
 
 
 def write_whole(path: Path, content: bytes | str) -> None:
@@ -13,7 +19,7 @@ def write_whole(path: Path, content: bytes | str) -> None:
     """
     data = content.encode() if isinstance(content, str) else content
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", suffix=PARTIAL, delete=False) as file:
         temporary = Path(file.name)
         try:
             file.write(data)
@@ -24,3 +30,28 @@ def write_whole(path: Path, content: bytes | str) -> None:
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
+
+
+def remove_partial(folder: Path) -> None:
+    """Clean up after programs that were killed while they wrote below a folder."""
+    for path in folder.rglob(f".*{PARTIAL}"):
+        path.unlink(missing_ok=True)
+
+
+def reason_of(error: BaseException) -> str:
+    """What went wrong, in a few words of one line."""
+    cause = error
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+    return cause.strerror if isinstance(cause, OSError) and cause.strerror else " ".join(str(cause).split())
+
+
+@contextmanager
+def writable(what: str, way_out: str) -> Iterator[None]:
+    """Turns a file or folder that cannot be written into a UserError."""
+    try:
+        yield
+    except BrokenPipeError:  # that is whoever reads the output
+        raise
+    except OSError as error:
+        raise UserError(f"{what} cannot be written ({reason_of(error)}); {way_out}") from error

@@ -76,6 +76,7 @@ def work_of(args: argparse.Namespace) -> Work:
         dataset=dataset_of(study, args.data_dir),
         constraints=constraints_of(study),
         seed=settings_of(study)["seed"],
+        epoch_timeout=args.epoch_timeout,
     )
     trial = chosen(study, location, args.trial)
     return Work(study=study, location=location, trial=trial, plan=plan, console=Console(highlight=False))

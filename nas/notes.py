@@ -11,6 +11,7 @@ import tempfile
 import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import BinaryIO
 
 import optuna
 from optuna.artifacts import FileSystemArtifactStore, get_all_artifact_meta, upload_artifact
@@ -19,6 +20,7 @@ from nas.architecture import Architecture, to_json
 from nas.cost import cost
 from nas.drawing import names
 from nas.export import MODEL, trial_card
+from nas.files import write_whole
 from nas.findings import Findings, verdict
 from nas.model_source import model_source
 from nas.plots import accuracy_against
@@ -32,11 +34,22 @@ with warnings.catch_warnings():  # the dashboard's own use of experimental parts
     from optuna_dashboard import get_note, save_note, save_plotly_graph_object
 
 
-def artifact_store(location: StudyLocation) -> FileSystemArtifactStore:
+class WholeArtifactStore(FileSystemArtifactStore):
+    """A folder whose files are written whole or not at all."""
+
+    def write(self, artifact_id: str, content_body: BinaryIO) -> None:
+        write_whole(self._get_filepath(artifact_id), content_body.read())
+
+    def holds(self, artifact_id: str) -> bool:
+        """Whether there is such a file."""
+        return self._get_filepath(artifact_id).exists()
+
+
+def artifact_store(location: StudyLocation) -> WholeArtifactStore:
     """Where the files of the trials lie; the folder is made if missing."""
     folder = location.folder / ARTIFACTS
     folder.mkdir(exist_ok=True)
-    return FileSystemArtifactStore(folder)
+    return WholeArtifactStore(folder)
 
 
 def _address(study: optuna.Study, trial: int) -> str:
@@ -101,8 +114,8 @@ def annotate_trial(
     files = {"architecture.json": pretty, "curve.csv": _curve_csv(record.curve)}
     if record.val_accuracy is not None:
         files[MODEL] = model_source(record.candidate.architecture, trial_card(location, record, dataset, None))
-    known = {artifact.filename for artifact in get_all_artifact_meta(trial)}
     store = artifact_store(location)
+    known = {a.filename for a in get_all_artifact_meta(trial) if store.holds(a.artifact_id)}
     with tempfile.TemporaryDirectory() as folder:
         for file, text in files.items():
             if file not in known:

@@ -5,7 +5,8 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from multiprocessing import active_children
 from pathlib import Path
 from typing import NoReturn, TypeAlias, TypeVar
 
@@ -13,6 +14,7 @@ from nas.errors import UserError
 from nas.storage import DEFAULT_OUTPUT, StudyLocation, command_line, locate
 
 DONE, NOTHING_FEASIBLE, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+SHOW_CURSOR = b"\x1b[?25h"  # which the live view hides
 
 Event = TypeVar("Event")
 Options: TypeAlias = argparse.ArgumentParser | argparse._ArgumentGroup
@@ -94,6 +96,12 @@ def add_workers(parser: Options) -> None:
     """The options that say what trains."""
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
     parser.add_argument("--jobs", metavar="N", type=positive, help="workers (default: one per core, or one per GPU)")
+    parser.add_argument(
+        "--epoch-timeout",
+        metavar="SECONDS",
+        type=positive_seconds,
+        help="replace a worker that takes longer for an epoch (default: 20 times what is expected, at least 300)",
+    )
 
 
 def add_loudness(parser: Options) -> None:
@@ -114,7 +122,8 @@ class Interruption:
     """Whether Ctrl+C or SIGTERM has come.
 
     It is raised as KeyboardInterrupt at once, which Python drops where it happens to be collecting garbage; so that it
-    is never lost, `heeding` asks again at every event.
+    is never lost, `heeding` asks again at every event. A second one ends the program on the spot: whatever it is doing,
+    the database stays whole, and its workers end with it.
     """
 
     def __init__(self) -> None:
@@ -124,6 +133,10 @@ class Interruption:
                 signal.signal(number, self._ask)
 
     def _ask(self, signum: int, frame: object) -> None:
+        if self._asked:
+            with suppress(OSError):
+                os.write(sys.stdout.fileno(), SHOW_CURSOR if sys.stdout.isatty() else b"")
+            os._exit(INTERRUPTED)
         self._asked = True
         raise KeyboardInterrupt
 
@@ -141,6 +154,8 @@ def resumable(module: str, location: StudyLocation) -> Iterator[Interruption]:
     try:
         yield Interruption()
     except KeyboardInterrupt:
+        for process in active_children():  # Ctrl+C may have come where the workers were being stopped
+            process.kill()
         print(f"Interrupted; nothing finished is lost. Go on with: {command_line(module, location)}", file=sys.stderr)
         raise SystemExit(INTERRUPTED) from None
 
@@ -151,6 +166,9 @@ def run(command: Callable[[], int]) -> NoReturn:
         status = command()
     except UserError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)  # one line, whatever was quoted in it
+        status = BAD_INPUT
+    except BrokenPipeError:  # whoever read the output, such as `head`, has closed it; Python would complain at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = BAD_INPUT
     except KeyboardInterrupt:
         status = INTERRUPTED

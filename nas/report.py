@@ -30,9 +30,8 @@ from nas.console import duration
 from nas.data import load_training
 from nas.drawing import COLUMN, columns
 from nas.environment import versions
-from nas.errors import UserError
 from nas.export import trial_card, winner_card
-from nas.files import write_whole
+from nas.files import writable, write_whole
 from nas.findings import (
     Findings,
     costs,
@@ -279,10 +278,8 @@ def main() -> int:
     location = existing_location(args)
     study = open_study(location)
     dataset = dataset_of(study, args.data_dir)
-    try:
+    with writable(str(location.folder), "give another --output-dir"):
         path = write_report(study, location, dataset, Exam(dataset), running=is_being_worked_on(location))
-    except OSError as error:
-        raise UserError(f"{location.folder} cannot be written ({error.strerror}); give another --output-dir") from error
     print(f"written: {path}")
     return DONE
 

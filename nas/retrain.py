@@ -94,11 +94,12 @@ def main() -> int:
         job = record.run.job(limits, dataset)
     else:
         job = TrainingJob(candidate=record.candidate, constraints=limits, dataset=dataset, seed=record.seed)
+    job = replace(job, device=device, micro_batches=record.micro_batches)
     what = f"trial {number}, seed {record.seed}" if is_trial else f"final run {number} ({record.title})"
     print(f"{what}, {record.epochs} epochs again: {record.notation}", flush=True)
     equal, now = 0, record.environment
     try:
-        for before, report in zip(record.curve, retrained(replace(job, device=device), record.epochs), strict=True):
+        for before, report in zip(record.curve, retrained(job, record.epochs), strict=True):
             print(_line(before, report), flush=True)
             equal += not changed_numbers(before, report)
             now = report.environment

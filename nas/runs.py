@@ -147,6 +147,7 @@ def read_run(trial: FrozenTrial) -> RunRecord:
         curve=kept.get("curve", ()),
         seconds=attributes.get("seconds"),
         environment=kept.get("environment", {}),
+        micro_batches=attributes.get("micro_batches", 1),
         reason=attributes.get("reason", ""),
         run=run,
         test=read_score(kept["test"]) if "test" in kept else None,
@@ -193,7 +194,7 @@ class Runs(Scheduler[RunRecord]):
         paces: Mapping[Candidate, float],
         make_worker: Callable[[], Worker] = LocalWorker,
     ) -> None:
-        super().__init__(plan.devices, make_worker)
+        super().__init__(plan.devices, make_worker, plan.epoch_timeout)
         self._study = final_study(study)
         self._location = location
         self._wanted = {run.key: run for run in wanted}

@@ -5,10 +5,12 @@ again under their own numbers, with their own parameters and seeds.
 """
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from time import monotonic, sleep
 from typing import Any, Generic, TypeVar
 
 import optuna
@@ -16,14 +18,19 @@ from optuna.trial import TrialState
 
 from nas.details import keep_detail
 from nas.errors import UserError
-from nas.files import write_whole
+from nas.files import reason_of, write_whole
 from nas.progress import Progress, Running
 from nas.study import DIVERGED, Record, report_epoch
-from nas.training import DivergedError, EpochReport, TrainingJob
+from nas.training import DivergedError, EpochReport, OutOfMemoryError, TrainingJob
 from nas.workers import Worker
 
-MAX_RERUNS = 2  # of a training whose worker died
-MAX_CRASHES = 3  # trainings in a row given up because their workers died: then it is not the training
+MAX_RERUNS = 2  # of a training whose worker was lost
+MAX_ALIKE = 3  # trainings that failed for the same reason, with none that ended well between them: then it is a bug
+PATIENCE = 20  # times as long as the slowest network known would take for an epoch, at equal seconds per MAC ...
+LEAST_PATIENCE = 300.0  # ... but at least so many seconds ...
+FIRST_PATIENCE = 3600.0  # ... and so many before the first epoch
+BEGINNING = 60.0  # seconds more for the first epoch of a worker, which has to start and to load the images
+TICK = 1.0  # seconds
 
 AnyRecord = TypeVar("AnyRecord", bound=Record)
 
@@ -37,7 +44,7 @@ class Flight(Generic[AnyRecord]):
     job: TrainingJob
     reported: int  # epochs that the study knows of, from an earlier run or a worker that died
     reports: list[EpochReport] = field(default_factory=list)
-    reruns: int = 0
+    lost: Counter[str] = field(default_factory=Counter)  # workers, by how: "died", "hung"
 
     @property
     def seconds(self) -> float:
@@ -52,16 +59,25 @@ class _Slot(Generic[AnyRecord]):
     device: str
     worker: Worker
     flight: Flight[AnyRecord] | None = None
+    silent: float = -BEGINNING  # seconds since it was given something to do
 
 
 class Scheduler(ABC, Generic[AnyRecord]):
-    """Workers, one on each of `devices`, and the loop over their answers; what they train is up to the subclass."""
+    """Workers, one on each of `devices`, and the loop over their answers; what they train is up to the subclass.
 
-    def __init__(self, devices: Sequence[str], make_worker: Callable[[], Worker]) -> None:
+    A worker that takes longer than `epoch_timeout` seconds for an epoch is given up; by default, much longer than
+    expected.
+    """
+
+    def __init__(
+        self, devices: Sequence[str], make_worker: Callable[[], Worker], epoch_timeout: float | None = None
+    ) -> None:
         self._devices = devices
         self._make_worker = make_worker
+        self._epoch_timeout = epoch_timeout
         self._slots: list[_Slot[AnyRecord]] = []
-        self._crashes = 0
+        self._slowest: float | None = None  # seconds per MAC of an epoch
+        self._failures: Counter[str] = Counter()  # by reason, since a training ended well
 
     @abstractmethod
     def _fulfilled(self) -> bool:
@@ -96,19 +112,18 @@ class Scheduler(ABC, Generic[AnyRecord]):
             return
         try:
             for device in self._devices:
-                self._slots.append(_Slot(device, self._make_worker()))
+                self._slots.append(_Slot(device, self._new_worker()))
             yield self._progress("workers are starting")
             while True:
                 for slot in self._slots:
                     if slot.flight is None and (flight := self._next_flight()) is not None:
                         slot.flight = flight
-                        pending[slot.worker.start(self._job(slot))] = slot
+                        pending[self._start(slot)] = slot
                         yield self._progress(_begins(flight))
                 if not pending:
                     yield from self._leave()
                     return
-                done, _ = wait(pending, return_when=FIRST_COMPLETED)
-                for future in done:
+                for future in self._answered(pending):
                     slot = pending.pop(future)
                     progress, following = self._advance(slot, future)
                     if following is not None:
@@ -126,9 +141,42 @@ class Scheduler(ABC, Generic[AnyRecord]):
     def _running(self) -> tuple[Running, ...]:
         return tuple(_running(flight) for flight in self._flights)
 
-    def _job(self, slot: _Slot[AnyRecord]) -> TrainingJob:
+    def _new_worker(self, tries: int = 1 + MAX_RERUNS) -> Worker:
+        try:
+            return self._make_worker()
+        except OSError as error:  # such as no process or memory left, which may pass
+            if tries == 1:
+                reason = reason_of(error)
+                raise UserError(
+                    f"no worker can be started ({reason}); close other programs, or give fewer --jobs"
+                ) from error
+        sleep(TICK)
+        return self._new_worker(tries - 1)
+
+    def _start(self, slot: _Slot[AnyRecord]) -> Future[EpochReport]:
         assert slot.flight is not None
-        return replace(slot.flight.job, device=slot.device)
+        return slot.worker.start(replace(slot.flight.job, device=slot.device))
+
+    def _answered(self, pending: dict[Future[EpochReport], _Slot[AnyRecord]]) -> list[Future[EpochReport]]:
+        """Those that are done, and those of workers that have been silent for too long; waits for one."""
+        while True:
+            began = monotonic()
+            done, silent = wait(pending, TICK, FIRST_COMPLETED)
+            waited = min(monotonic() - began, TICK)  # a machine that slept meanwhile says nothing about its workers
+            for future in silent:
+                pending[future].silent += waited
+            hung = [future for future in silent if pending[future].silent > self._patience(pending[future])]
+            if done or hung:
+                return [*done, *hung]
+
+    def _patience(self, slot: _Slot[AnyRecord]) -> float:
+        """Seconds that a worker may take for an epoch."""
+        assert slot.flight is not None
+        if self._epoch_timeout is not None:
+            return self._epoch_timeout
+        if self._slowest is None:
+            return FIRST_PATIENCE
+        return max(LEAST_PATIENCE, PATIENCE * self._slowest * slot.flight.record.macs)
 
     def _advance(
         self, slot: _Slot[AnyRecord], future: Future[EpochReport]
@@ -136,19 +184,25 @@ class Scheduler(ABC, Generic[AnyRecord]):
         """Take in what a worker answered: where that leads, and the future of its next epoch when it goes on."""
         flight = slot.flight
         assert flight is not None
+        if not future.done():
+            return self._without_worker(slot, "hung")
+        slot.silent = 0.0
         try:
             report = future.result()
         except DivergedError as error:
-            self._crashes = 0
             return self._finish(slot, TrialState.FAIL, f"{DIVERGED}: {error}"), None
         except BrokenExecutor:
-            return self._replace_worker(slot)
+            return self._without_worker(slot, "died")
         except UserError:  # once it is mended, the same command trains it
             raise
-        except Exception as error:  # left to run again, the training would end every later run, too
-            self._tell(flight, TrialState.FAIL, f"{type(error).__name__}: {' '.join(str(error).split())}")
-            raise
-        self._crashes = 0
+        except OutOfMemoryError as error:
+            if flight.job.micro_batches > 1:
+                return self._failed(slot, error), None
+            flight.job = replace(flight.job, micro_batches=2)
+            return self._again(slot, "out of memory; it is trained again with half a batch at a time")
+        except Exception as error:
+            return self._failed(slot, error), None
+        self._slowest = max(self._slowest or 0.0, report.seconds / flight.record.macs)
         flight.reports.append(report)
         epochs = flight.record.candidate.recipe.epochs
         if report.epoch > flight.reported:
@@ -162,26 +216,52 @@ class Scheduler(ABC, Generic[AnyRecord]):
         news = f"{flight.record.title}: epoch {report.epoch} of {epochs}{accuracy}"
         return self._progress(news, milestone=False), slot.worker.next()
 
-    def _replace_worker(self, slot: _Slot[AnyRecord]) -> tuple[Progress, Future[EpochReport] | None]:
+    def _again(self, slot: _Slot[AnyRecord], news: str) -> tuple[Progress, Future[EpochReport]]:
+        """Train in a new worker, from the start."""
         flight = slot.flight
         assert flight is not None
+        self._replace_worker(slot)
+        return self._progress(f"{flight.record.title}: {news}"), self._start(slot)
+
+    def _replace_worker(self, slot: _Slot[AnyRecord]) -> None:
+        assert slot.flight is not None
         slot.worker.stop()
-        slot.worker = self._make_worker()
-        flight.reports.clear()
-        flight.reruns += 1
-        if flight.reruns <= MAX_RERUNS:
-            news = f"{flight.record.title}: its worker died; it is trained again"
-            return self._progress(news), slot.worker.start(self._job(slot))
-        self._crashes += 1
-        if self._crashes == MAX_CRASHES:
-            raise RuntimeError(f"the workers of {MAX_CRASHES} trials in a row died {MAX_RERUNS + 1} times each")
-        return self._finish(slot, TrialState.FAIL, f"its worker died {flight.reruns} times"), None
+        slot.worker, slot.silent = self._new_worker(), -BEGINNING
+        slot.flight.reports.clear()
+
+    def _without_worker(self, slot: _Slot[AnyRecord], how: str) -> tuple[Progress, Future[EpochReport] | None]:
+        """Go on after a worker was lost."""
+        flight = slot.flight
+        assert flight is not None
+        flight.lost[how] += 1
+        if flight.lost.total() <= MAX_RERUNS:
+            return self._again(slot, f"its worker {how}; it is trained again")
+        self._replace_worker(slot)
+        reason = "its worker " + ", ".join(f"{how} {_times(count)}" for how, count in flight.lost.items())
+        progress = self._finish(slot, TrialState.FAIL, reason)
+        self._failures["its worker was lost"] += 1
+        if self._failures["its worker was lost"] == MAX_ALIKE:
+            raise UserError(
+                f"the workers of {MAX_ALIKE} trainings in a row were lost {MAX_RERUNS + 1} times each "
+                f"({reason.removeprefix('its worker ')}); if memory ran out, give fewer --jobs or lower limits"
+            )
+        return progress, None
+
+    def _failed(self, slot: _Slot[AnyRecord], error: Exception) -> Progress:
+        """Go on after an exception of a training, unless it comes again and again."""
+        progress = self._finish(slot, TrialState.FAIL, f"{type(error).__name__}: {' '.join(str(error).split())}")
+        self._failures[type(error).__name__] += 1
+        if self._failures[type(error).__name__] == MAX_ALIKE:
+            raise error
+        return progress
 
     def _finish(self, slot: _Slot[AnyRecord], state: TrialState, reason: str) -> Progress:
         flight = slot.flight
         assert flight is not None
         news = self._tell(flight, state, reason)
         slot.flight = None
+        if state is not TrialState.FAIL or reason.startswith(DIVERGED):
+            self._failures.clear()
         return self._progress(news)
 
 
@@ -192,6 +272,8 @@ def keep(flight: Flight[Any], weights: Path, reason: str) -> None:
         trial.set_user_attr("reason", reason)
     if reports:
         keep_detail(trial, "environment", dict(reports[-1].environment))
+        if flight.job.micro_batches > 1 or "micro_batches" in trial.user_attrs:
+            trial.set_user_attr("micro_batches", flight.job.micro_batches)
         trial.set_user_attr("seconds", round(flight.seconds, 2))
         if reports[-1].val_loss is not None:
             trial.set_user_attr("val_loss", reports[-1].val_loss)
@@ -200,6 +282,10 @@ def keep(flight: Flight[Any], weights: Path, reason: str) -> None:
 
 def _numbers(report: EpochReport) -> dict[str, Any]:
     return {name: value for name, value in asdict(report).items() if name not in ("environment", "weights")}
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"
 
 
 def _begins(flight: Flight[Any]) -> str:

@@ -174,6 +174,7 @@ def plan_of(args: argparse.Namespace, space: SearchSpace) -> "Plan":
         constraints=space.constraints,
         seed=args.seed,
         timeout=args.timeout,
+        epoch_timeout=args.epoch_timeout,
         later_epochs=later_epochs(args, space),
     )
 

@@ -7,10 +7,11 @@ import json
 import re
 import shlex
 import shutil
+import sqlite3
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ from optuna.exceptions import ExperimentalWarning, StorageInternalError
 
 from nas.commands import Command, commands, remember
 from nas.errors import UserError
+from nas.files import reason_of, remove_partial, writable
 
 if TYPE_CHECKING:  # SQLAlchemy takes half the time of --help, which needs none of it
     from sqlalchemy.engine import URL
@@ -139,16 +141,36 @@ def _told_of_storage_errors(location: StudyLocation) -> Iterator[None]:
             "install one, or give a URL such as sqlite:///study.db to --storage"
         ) from error
     except (SQLAlchemyError, StorageInternalError, OSError, RuntimeError) as error:
-        reason = " ".join(str(error.__cause__ or error).split())
         raise UserError(
-            f"storage {shown} cannot be used ({reason}); give a URL such as sqlite:///study.db to --storage"
+            f"storage {shown} cannot be used ({reason_of(error)}); give a URL such as sqlite:///study.db to --storage"
         ) from error
+
+
+def _require_whole(file: Path, location: StudyLocation) -> None:
+    """Raise UserError if a database is damaged, before anything is written into it."""
+    found = "it is empty, but beside it lie the weights of a study"
+    if file.stat().st_size or not (location.folder / "weights").exists():
+        try:
+            with closing(sqlite3.connect(file)) as database:
+                (found,) = database.execute("PRAGMA quick_check(1)").fetchone()
+        except sqlite3.OperationalError:  # it cannot be opened: SQLAlchemy will say so
+            return
+        except sqlite3.DatabaseError as error:
+            found = str(error)
+    if found != "ok":
+        raise UserError(
+            f"storage {location.public_storage} is damaged ({' '.join(found.split())}) and left as it is; "
+            "put a copy in its place, or begin anew with another --study-name"
+        )
 
 
 def _storage(location: StudyLocation) -> optuna.storages.RDBStorage:
     sqlite = _parse(location.storage).get_backend_name() == "sqlite"
-    if sqlite and _sqlite_file(location) is None:
+    file = _sqlite_file(location)
+    if sqlite and file is None:
         raise UserError(f"storage {location.storage} is kept in memory and would be lost; give one with a file's path")
+    if file is not None and file.exists():
+        _require_whole(file, location)
     # A dashboard that reads makes a writer wait; it gives up after a minute, not after SQLite's five seconds.
     options = {"connect_args": {"timeout": 60}} if sqlite else {}
     return optuna.storages.RDBStorage(location.storage, engine_kwargs=options)
@@ -224,13 +246,17 @@ def _remove_if_empty(folder: Path) -> None:
 
 
 @contextmanager
-def _told_of_folder_errors(location: StudyLocation) -> Iterator[None]:
+def _told_of_losses(location: StudyLocation) -> Iterator[None]:
+    """Turns a disk or a database that fails a command at work into a UserError."""
+    from sqlalchemy.exc import SQLAlchemyError
+
+    way_out = "what is finished is safe; mend that and give the same command again"
     try:
-        yield
-    except OSError as error:
+        with writable(str(location.folder), way_out):
+            yield
+    except (SQLAlchemyError, StorageInternalError) as error:
         raise UserError(
-            f"--output-dir {location.folder.parent}: {location.folder} cannot be written ({error.strerror}); "
-            "give a folder that can"
+            f"storage {location.public_storage} cannot be written ({reason_of(error)}); {way_out}"
         ) from error
 
 
@@ -291,7 +317,7 @@ def writing(
         open_study(location)
     with ExitStack() as held:
         with ExitStack() as undo:
-            with _told_of_folder_errors(location):
+            with writable(f"--output-dir {location.folder.parent}: {location.folder}", "give a folder that can"):
                 created = [folder for folder in (location.folder, *location.folder.parents) if not folder.exists()]
                 for folder in reversed(created):
                     undo.callback(_remove_if_empty, folder)
@@ -308,4 +334,6 @@ def writing(
                 if command is not None:
                     remember(study, command)
             undo.pop_all()
-        yield study
+        with _told_of_losses(location):
+            remove_partial(location.folder)
+            yield study

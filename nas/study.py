@@ -203,6 +203,7 @@ class Record:
     seconds: float | None
     environment: Mapping[str, str]  # see nas.environment; empty before its end
     reason: str
+    micro_batches: int = 1  # see nas.training.TrainingJob
 
     @property
     def notation(self) -> str:
@@ -278,6 +279,7 @@ def read_trial(trial: FrozenTrial) -> TrialRecord | None:
         curve=kept.get("curve", ()),
         seconds=trial.user_attrs.get("seconds"),
         environment=kept.get("environment", {}),
+        micro_batches=trial.user_attrs.get("micro_batches", 1),
         reason=trial.user_attrs.get("reason", ""),
         suggestions=trial.params,
     )

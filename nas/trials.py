@@ -31,6 +31,7 @@ class Plan:
     constraints: Constraints
     seed: int
     timeout: float | None = None  # seconds, after which no further trial begins
+    epoch_timeout: float | None = None  # seconds, after which a worker is taken for hung; None: a generous guess
     later_epochs: float = 0  # of typical trials, which the final runs will take; for the time left
 
 
@@ -57,7 +58,7 @@ class Search(Scheduler[TrialRecord]):
         make_worker: Callable[[], Worker] = LocalWorker,
         annotate: Callable[[optuna.Trial, TrialRecord], None] = lambda *_: None,
     ) -> None:
-        super().__init__(plan.devices, make_worker)
+        super().__init__(plan.devices, make_worker, plan.epoch_timeout)
         self._study = study
         self._annotate = annotate
         self._location = location

@@ -1,9 +1,13 @@
 """What several tests share: real images in folders, a small space over them, architectures, made-up workers."""
 
+import os
 import random
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 
 import optuna
@@ -13,7 +17,7 @@ from nas.architecture import Architecture, Candidate, Conv, Head, MaxPool
 from nas.constraints import Constraints
 from nas.cost import Cost, MapTooSmallError, cost
 from nas.data import load_test, load_training
-from nas.readers import Dataset, Images
+from nas.readers import Dataset, Images, load_mnist
 from nas.recipe import Recipe
 from nas.space import SearchSpace, Trial, load_space
 from nas.storage import StudyLocation
@@ -145,3 +149,49 @@ def a_desk(folder: Path, name: str = "study") -> Desk:
     """With a study in memory, which is fifty times as fast as in a file."""
     study = optuna.create_study(study_name=name, direction="maximize")
     return Desk(study=study, location=StudyLocation(name=name, storage="", folder=folder / name))
+
+
+# searches in processes of their own
+
+DIGITS = (Path(__file__).parent / "data" / "digits.py").read_text(encoding="utf-8")
+ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "OPTUNA_STORAGE"}
+
+
+def make_task(folder: Path, images: int = 400) -> Path:
+    """A working directory with the space digits.py, and real images of MNIST where it looks for them."""
+    (folder / "digits.py").write_text(DIGITS, encoding="utf-8")
+    mnist = load_mnist(files("nas.datasets.mnist"), "train")
+    for i, (pixels, label) in enumerate(zip(mnist.images[:images], mnist.labels[:images].tolist(), strict=True)):
+        path = folder / "digits" / str(label) / f"{i:04d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels[0].numpy()).save(path)
+    return folder
+
+
+def started(folder: Path, *arguments: str, storage: str | None = None) -> "subprocess.Popen[str]":
+    """A search of the made-up task with one worker, the leader of its own process group."""
+    environment = ENVIRONMENT if storage is None else {**ENVIRONMENT, "OPTUNA_STORAGE": storage}
+    return subprocess.Popen(
+        [sys.executable, "-m", "nas.search", "--space", "digits.py", "--jobs", "1", "--device", "cpu", *arguments],
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """What a command printed and how it ended."""
+
+    status: int
+    out: str
+    err: str
+
+
+def ended(process: "subprocess.Popen[str]") -> Ended:
+    """Waits for its end."""
+    out, err = process.communicate(timeout=120)
+    return Ended(status=process.returncode, out=out, err=err)

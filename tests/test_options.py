@@ -3,7 +3,9 @@
 import argparse
 import re
 import signal
+import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -116,8 +118,6 @@ def test_run_lets_a_bug_keep_its_traceback() -> None:
 
 
 def test_options_import_nothing_heavy() -> None:
-    import subprocess
-
     code = "import sys, nas.options; sys.exit(' '.join({'torch', 'sqlalchemy', 'alembic'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False).stderr == "\n"
 
@@ -145,3 +145,47 @@ def test_an_interrupt_that_the_shell_ignores_stays_ignored(handlers: None) -> No
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     Interruption()
     assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+
+
+STUBBORN = """
+import sys, time
+from pathlib import Path
+from nas.options import resumable, run
+from nas.storage import locate
+
+def command():
+    with resumable("nas.search", locate("x", Path("results"), None)):
+        try:
+            print("begun", flush=True)
+            time.sleep(60)
+        finally:
+            print("ending", flush=True)
+            time.sleep(60)
+    return 0
+
+run(command)
+"""
+
+
+def test_a_second_interrupt_ends_the_program_on_the_spot() -> None:
+    with subprocess.Popen([sys.executable, "-c", STUBBORN], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "begun\n"
+        process.send_signal(signal.SIGINT)
+        assert process.stdout.readline() == "ending\n"
+        process.send_signal(signal.SIGTERM)
+        began = time.monotonic()
+        assert process.wait(timeout=30) == 130
+        assert time.monotonic() - began < 1
+
+
+def test_a_reader_that_closes_the_output_ends_the_program_quietly() -> None:
+    code = "from nas.options import run; run(lambda: [print('x' * 1000, flush=True) for _ in range(1000)] and 0)"
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr is not None
+        assert (process.stderr.read(), process.wait(timeout=30)) == ("", 2)

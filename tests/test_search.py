@@ -10,39 +10,23 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
 import torch
+from helpers import DIGITS, Ended, ended, make_task, started
 from optuna.artifacts import ArtifactMeta, get_all_artifact_meta
 from optuna.trial import FrozenTrial, TrialState
-from PIL import Image
 
 from nas.commands import commands
 from nas.details import details
 from nas.options import run
-from nas.readers import load_mnist
 from nas.runs import final_study, run_records
 from nas.search import main, parser
 from nas.storage import locate, open_study
 from nas.study import ranked, records
-
-DIGITS = (Path(__file__).parent / "data" / "digits.py").read_text(encoding="utf-8")
-ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "OPTUNA_STORAGE"}
-
-
-def make_task(folder: Path, images: int = 400) -> Path:
-    """A working directory with the space digits.py, and real images of MNIST where it looks for them."""
-    (folder / "digits.py").write_text(DIGITS, encoding="utf-8")
-    mnist = load_mnist(files("nas.datasets.mnist"), "train")
-    for i, (pixels, label) in enumerate(zip(mnist.images[:images], mnist.labels[:images].tolist(), strict=True)):
-        path = folder / "digits" / str(label) / f"{i:04d}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(pixels[0].numpy()).save(path)
-    return folder
 
 
 def tree(folder: Path) -> list[Path]:
@@ -50,15 +34,6 @@ def tree(folder: Path) -> list[Path]:
 
 
 # bad input, within this process
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ended:
-    """What a command printed and how it ended."""
-
-    status: int
-    out: str
-    err: str
 
 
 Command = Callable[..., Ended]
@@ -259,25 +234,6 @@ def test_search_says_why_nothing_is_feasible(
 
 
 # the command as a person starts it
-
-
-def started(folder: Path, *arguments: str, storage: str | None = None) -> "subprocess.Popen[str]":
-    """A search of the made-up task with one worker, the leader of its own process group."""
-    environment = ENVIRONMENT if storage is None else {**ENVIRONMENT, "OPTUNA_STORAGE": storage}
-    return subprocess.Popen(
-        [sys.executable, "-m", "nas.search", "--space", "digits.py", "--jobs", "1", "--device", "cpu", *arguments],
-        cwd=folder,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-
-
-def ended(process: "subprocess.Popen[str]") -> Ended:
-    out, err = process.communicate(timeout=120)
-    return Ended(status=process.returncode, out=out, err=err)
 
 
 def test_search_help_names_every_option_quickly_and_without_torch(capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,6 +4,7 @@ import re
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,12 @@ from typing import Any
 import optuna
 import pytest
 from filelock import FileLock
+from sqlalchemy import event
 from sqlalchemy.engine import make_url
 
 from nas.commands import commands
 from nas.errors import UserError
+from nas.files import write_whole
 from nas.space import SearchSpace, load_space
 from nas.storage import StudyLocation, is_being_worked_on, locate, open_study, writing
 from nas.study import (
@@ -81,7 +84,11 @@ NOT_A_URL = "--storage (or $OPTUNA_STORAGE) is no database URL; give one such as
             "sqlite:////nowhere/at/all/x.db",
             f"storage sqlite:////nowhere/at/all/x.db cannot be used (unable to open database file); {URL}",
         ),
-        ("sqlite:///garbage.db", f"storage sqlite:///garbage.db cannot be used (file is not a database); {URL}"),
+        (
+            "sqlite:///garbage.db",
+            "storage sqlite:///garbage.db is damaged (file is not a database) and left as it is; "
+            "put a copy in its place, or begin anew with another --study-name",
+        ),
         (
             "nodialect://user:secret@host/x",
             "storage nodialect://user:***@host/x: no driver for it is installed "
@@ -122,6 +129,85 @@ def test_open_study_lists_what_there_is_and_makes_no_file(tmp_path: Path) -> Non
             pass
     with pytest.raises(UserError, match=says(f"there is no study 'three' in {shown}; known are one, two; {FIRST}")):
         open_study(replace(location, name="three"))
+
+
+# what happens to it
+
+
+def overwritten(whole: bytes) -> bytes:
+    """With one page of 4 KiB zeroed."""
+    return whole[:8192] + bytes(4096) + whole[12288:]
+
+
+@pytest.mark.parametrize(
+    "damage", [overwritten, lambda whole: whole[: len(whole) // 2], lambda _: b"", lambda _: b"not a database" * 99]
+)
+def test_damaged_database_is_named_and_left_as_it_is(damage: Callable[[bytes], bytes], location: StudyLocation) -> None:
+    with writing(location, wanted()) as study:
+        study.set_user_attr("note", "n" * 50_000)
+        write_whole(location.weights_path(0), b"weights")
+    database = location.folder / "study.db"
+    database.write_bytes(damage(database.read_bytes()))
+    before = database.read_bytes()
+    shown = re.escape(location.public_storage)
+    message = rf"^storage {shown} is damaged \(.+\) and left as it is; put a copy "
+    with pytest.raises(UserError, match=message), writing(location, wanted()):
+        pass
+    with pytest.raises(UserError, match=message):
+        open_study(location)
+    assert database.read_bytes() == before
+
+
+def test_database_that_is_empty_because_the_program_was_killed_at_its_first_step_is_made(
+    location: StudyLocation,
+) -> None:
+    location.folder.mkdir(parents=True)
+    (location.folder / "study.db").touch()
+    with writing(location, wanted()):
+        pass
+    assert open_study(location).study_name == location.name
+
+
+def fill(location: StudyLocation) -> None:
+    """Write more than there is room for."""
+    with writing(location, wanted()) as study:
+        storage = study._storage
+        assert isinstance(storage, optuna.storages._CachedStorage)
+        engine = storage._backend.engine
+        engine.dispose()
+        # SQLite takes the present size, if that is larger
+        event.listen(engine, "connect", lambda connection, _: connection.execute("PRAGMA max_page_count = 1"))
+        study.set_user_attr("note", "after" * 20_000)
+
+
+def test_full_database_is_a_sentence_and_keeps_what_it_had(location: StudyLocation) -> None:
+    with writing(location, wanted()) as study:
+        study.set_user_attr("note", "before")
+    message = (
+        f"storage {location.public_storage} cannot be written (database or disk is full); "
+        "what is finished is safe; mend that and give the same command again"
+    )
+    with pytest.raises(UserError, match=says(message)):
+        fill(location)
+    with writing(location, wanted()) as study:
+        assert study.user_attrs["note"] == "before"
+
+
+def test_folder_that_takes_no_file_any_more_is_a_sentence(location: StudyLocation) -> None:
+    message = (
+        f"{location.folder} cannot be written (Is a directory); "
+        "what is finished is safe; mend that and give the same command again"
+    )
+    (location.folder / "trials.csv").mkdir(parents=True)
+    with pytest.raises(UserError, match=says(message)), writing(location, wanted()):
+        write_whole(location.folder / "trials.csv", "text")
+
+
+def test_files_that_a_killed_program_began_are_removed(location: StudyLocation) -> None:
+    with writing(location, wanted()):
+        (location.folder / ".trials.csv.abc123.partial").touch()
+    with writing(location, wanted()):
+        assert sorted(path.name for path in location.folder.iterdir()) == ["lock", "study.db"]
 
 
 # who may write it

@@ -1,0 +1,499 @@
+"""Real searches hit by faults, and what must hold after each: python tests/chaos.py --faults 200 --seed 0
+
+A search of tiny trainings runs undisturbed first. The same search is then begun again and again in an empty folder on a
+small disk of its own, hit by faults drawn from a seeded list, and continued by the same command until it is done.
+After every fault the database must open and hold every trial that had finished, unchanged; no process of a killed
+program may live on; an error must be one sentence. In the end the study must equal the undisturbed one.
+"""
+
+import argparse
+import os
+import random
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.request
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from helpers import ENVIRONMENT, make_task
+from optuna.trial import TrialState
+from rich.console import Console
+from rich.table import Table
+
+from nas.runs import run_records
+from nas.storage import locate, open_study
+from nas.study import choice_of, records
+
+TRIALS = 6
+NAME = "digits"
+COMMAND = ("--space", "digits.py", "--device", "cpu", "--trials", str(TRIALS), "--finalists", "2", "--final-seeds", "2")
+SEARCHES = (  # in both, what is found does not depend on who finishes first
+    ("--jobs", "2", "--sampler", "random", "--pruner", "none"),
+    ("--jobs", "1"),
+)
+EPOCH_TIMEOUT = 2.0  # seconds; an epoch takes a hundredth of that
+DISK = 48 << 20  # bytes
+ORPHAN_SECONDS = 5.0  # that a process may outlive the program that started it
+INTERRUPT_SECONDS = 5.0  # that the program may take to end in order
+PATIENCE = 180.0  # seconds without a word, after which the program is taken for hung
+WORKER_FAULTS = 2  # in one life of the program: more would fail a trial, as they should
+
+
+class ViolationError(AssertionError):
+    """Something that must hold does not."""
+
+
+def require(condition: bool, what: str) -> None:
+    """Raise ViolationError unless the condition holds."""
+    if not condition:
+        raise ViolationError(what)
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A training that has ended, as the study tells it, without times."""
+
+    key: tuple[object, ...]
+    state: TrialState
+    values: tuple[object, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a study holds."""
+
+    trials: tuple[Ended, ...]
+    runs: tuple[Ended, ...]
+    running: int
+    winner: int | None
+
+    @property
+    def ended(self) -> dict[tuple[object, ...], Ended]:
+        """By what makes them the same training."""
+        return {ended.key: ended for ended in (*self.trials, *self.runs)}
+
+
+def found_in(folder: Path) -> Found | None:
+    """What the study in this folder holds; None before it was made."""
+    if not (folder / NAME / "study.db").exists():
+        return None
+    location = locate(NAME, folder, None)
+    try:
+        study = open_study(location)
+    except ValueError as error:
+        if "there is no study" in str(error):
+            return None
+        raise
+    trials, runs = records(study), run_records(study)
+    choice = choice_of(study)
+
+    def values(record: object, *names: str) -> tuple[object, ...]:
+        return tuple(getattr(record, name) for name in names)
+
+    def curve(epochs: "list[dict[str, object]]") -> tuple[object, ...]:
+        return tuple(tuple(v for k, v in sorted(epoch.items()) if k != "seconds") for epoch in epochs)
+
+    return Found(
+        trials=tuple(
+            Ended(("trial", t.number), t.state, (t.notation, t.seed, t.val_accuracy, curve([dict(e) for e in t.curve])))
+            for t in trials
+            if t.state.is_finished()
+        ),
+        runs=tuple(
+            Ended(
+                ("run", r.run.stage, r.notation, r.seed),
+                r.state,
+                (*values(r, "accuracy"), curve([dict(e) for e in r.curve])),
+            )
+            for r in runs
+            if r.state.is_finished()
+        ),
+        running=sum(not record.state.is_finished() for record in (*trials, *runs)),
+        winner=choice.winner if choice else None,
+    )
+
+
+def children(pid: int) -> list[int]:
+    """Of a process: the workers among them, which multiprocessing has spawned to work."""
+    found = []
+    with suppress(FileNotFoundError, ProcessLookupError):
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            found += [int(child) for child in (task / "children").read_text().split()]
+    return [child for child in found if "spawn_main" in command_of(child)]
+
+
+def command_of(pid: int) -> str:
+    """How a process was started; nothing when it has ended."""
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
+    return ""
+
+
+@dataclass
+class Life:
+    """One process of the program, from its start to its end."""
+
+    folder: Path
+    search: tuple[str, ...]
+    process: "subprocess.Popen[str]" = field(init=False)
+    lines: list[str] = field(default_factory=list)
+    workers: set[int] = field(default_factory=set)
+    outcome: tuple[int, str] | None = None
+
+    def __post_init__(self) -> None:
+        command = [sys.executable, "-m", "nas.search", *COMMAND, *self.search, "-v", "--output-dir", "disk/results"]
+        self.process = subprocess.Popen(
+            [*command, "--epoch-timeout", str(EPOCH_TIMEOUT)],
+            cwd=self.folder,
+            env=ENVIRONMENT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def listen(self, lines: int) -> bool:
+        """Read so many lines of what it prints; whether it still runs."""
+        assert self.process.stdout is not None
+        for _ in range(0 if self.outcome else lines):
+            timer = threading.Timer(PATIENCE, self.process.kill)
+            timer.start()
+            line = self.process.stdout.readline()
+            timer.cancel()
+            if not line:
+                return False
+            self.lines.append(line)
+            self.workers |= set(children(self.process.pid))
+        return self.outcome is None
+
+    def end(self) -> tuple[int, str]:
+        """Wait for its end, and for that of its workers: its status, and what it said last."""
+        if self.outcome is not None:
+            return self.outcome
+        begun = time.monotonic()
+        _, errors = self.process.communicate(timeout=PATIENCE)
+        self.seconds = time.monotonic() - begun
+        deadline = time.monotonic() + ORPHAN_SECONDS
+        while (alive := [pid for pid in self.workers if command_of(pid)]) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        require(not alive, f"workers {alive} outlived the program by {ORPHAN_SECONDS:g} s")
+        self.outcome = self.process.returncode, errors
+        return self.outcome
+
+
+Fault = Callable[[Life, random.Random], None]
+
+
+def kill_worker(life: Life, rng: random.Random) -> None:
+    """As out of memory does."""
+    _signal_worker(life, rng, signal.SIGKILL)
+
+
+def crash_worker(life: Life, rng: random.Random) -> None:
+    """A segmentation fault."""
+    _signal_worker(life, rng, signal.SIGSEGV)
+
+
+def pause_worker(life: Life, rng: random.Random) -> None:
+    """It hangs for good."""
+    _signal_worker(life, rng, signal.SIGSTOP)
+
+
+def _signal_worker(life: Life, rng: random.Random, number: signal.Signals) -> None:
+    workers = children(life.process.pid)
+    if workers:
+        with suppress(ProcessLookupError):
+            os.kill(rng.choice(sorted(workers)), number)
+
+
+def kill_scheduler(life: Life, rng: random.Random) -> None:
+    """At any moment."""
+    time.sleep(rng.random() * 0.3)
+    life.process.kill()
+    status, _ = life.end()
+    require(status in (-signal.SIGKILL, 0), f"a killed program ended with status {status}")
+
+
+def interrupt(life: Life, rng: random.Random) -> None:
+    """Ctrl+C, which reaches the whole group, or SIGTERM."""
+    time.sleep(rng.random() * 0.3)
+    with suppress(ProcessLookupError):
+        if rng.random() < 0.5:
+            os.killpg(life.process.pid, signal.SIGINT)
+        else:
+            life.process.terminate()
+    status, errors = life.end()
+    require(status in (130, 0), f"an interrupted program ended with status {status}: {errors}")
+    require(life.seconds < INTERRUPT_SECONDS, f"an interrupted program took {life.seconds:.1f} s to end")
+    require("Traceback" not in errors, f"an interrupted program said {errors}")
+
+
+def fill_disk(life: Life, rng: random.Random) -> None:
+    """No byte is left on it; later there is room again."""
+    filler = life.folder / "disk" / "filler"
+    try:
+        with filler.open("wb", buffering=0) as file:
+            for size in (1 << 20, 1 << 12, 1):
+                with suppress(OSError):
+                    while file.write(bytes(size)):
+                        pass
+        _must_say(life, "No space left on device|database or disk is full|disk I/O error")
+    finally:
+        filler.unlink()
+
+
+def replace_file(life: Life, rng: random.Random) -> None:
+    """A folder stands where a table is to be written."""
+    table = life.folder / "disk" / "results" / NAME / "trials.csv"
+    table.unlink(missing_ok=True)
+    table.mkdir()
+    try:
+        _must_say(life, "Is a directory")
+    finally:
+        table.rmdir()
+
+
+def _must_say(life: Life, reason: str) -> None:
+    while life.listen(1):
+        pass
+    status, errors = life.end()
+    require(
+        status == 2 and re.fullmatch(rf"error: .* cannot be written \(.*({reason}).*\); .*\n", errors) is not None,
+        f"status {status}, not 2, or not one sentence: {errors}",
+    )
+
+
+def second_scheduler(life: Life, rng: random.Random) -> None:
+    """The same command while the first is at work."""
+    other = Life(life.folder, life.search)
+    while other.listen(1):
+        pass
+    status, errors = other.end()
+    if life.process.poll() is None:
+        require(status == 2 and "is being worked on by" in errors, f"a second program: status {status}, {errors}")
+
+
+FAULTS: dict[str, Fault] = {
+    "worker killed": kill_worker,
+    "worker crashed": crash_worker,
+    "worker hung": pause_worker,
+    "program killed": kill_scheduler,
+    "program interrupted": interrupt,
+    "disk full": fill_disk,
+    "file replaced by a folder": replace_file,
+    "second program": second_scheduler,
+}
+OF_WORKERS = ("worker killed", "worker crashed", "worker hung")
+
+
+@contextmanager
+def small_disk(folder: Path) -> Iterator[bool]:
+    """A file system of its own below the folder, where the user may mount one."""
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={DISK}", "tmpfs", str(folder)]
+    mounted = shutil.which("mount") is not None and subprocess.run(mount, capture_output=True).returncode == 0
+    try:
+        yield mounted
+    finally:
+        if mounted:
+            subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+class Poller:
+    """A dashboard on the database, and someone who keeps looking at it."""
+
+    def __init__(self, folder: Path) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.answers = self.errors = 0
+        self._folder = folder
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._look)
+
+    def __enter__(self) -> "Poller":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopped.set()
+        self._thread.join()
+
+    def _look(self) -> None:
+        database = self._folder / "disk" / "results" / NAME / "study.db"
+        process = None
+        while not self._stopped.wait(0.2):
+            if process is None or process.poll() is not None:
+                if not database.exists() or found_in(database.parent.parent) is None:
+                    continue
+                command = ["-m", "nas.dashboard", "--study-name", NAME, "--output-dir", "disk/results", "--no-browser"]
+                process = subprocess.Popen(
+                    [sys.executable, *command, "--port", str(self.port)],
+                    cwd=self._folder,
+                    env=ENVIRONMENT,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                )
+            with suppress(OSError):
+                for path in ("/api/studies", "/api/studies/1?after=0"):
+                    try:
+                        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=30) as answer:
+                            self.answers += answer.status == 200
+                    except urllib.error.HTTPError:
+                        self.errors += 1
+        if process is not None:
+            process.terminate()
+            process.wait()
+
+
+@dataclass
+class Tally:
+    """What has been survived."""
+
+    faults: Counter[str] = field(default_factory=Counter)
+    searches: int = 0
+    lives: int = 0
+    answers: int = 0
+    refusals: int = 0
+    ended: int = 0
+    lost: int = 0
+    twice: int = 0
+
+
+def undisturbed(folder: Path, search: tuple[str, ...]) -> Found:
+    """What a search finds that nothing happens to."""
+    (folder / "disk").mkdir()
+    life = Life(folder, search)
+    while life.listen(1):
+        pass
+    status, errors = life.end()
+    require((status, errors) == (0, ""), f"the undisturbed search: status {status}, {errors}")
+    found = found_in(folder / "disk" / "results")
+    assert found is not None
+    require(len(found.trials) == TRIALS, f"the undisturbed search has {len(found.trials)} trials")
+    return found
+
+
+def stormy(
+    folder: Path, search: tuple[str, ...], expected: Found, left: list[str], rng: random.Random, tally: Tally
+) -> None:
+    """One search until it is done, hit by faults of the list until that is empty."""
+    known: dict[tuple[object, ...], Ended] = {}
+    results = folder / "disk" / "results"
+    while True:
+        life, of_workers = Life(folder, search), 0
+        tally.lives += 1
+        while life.listen(rng.randint(1, 12)):
+            if not left:
+                continue
+            fault = left[-1]
+            if fault in OF_WORKERS and of_workers == WORKER_FAULTS:
+                fault = left[-1] = rng.choice(("program killed", "program interrupted"))
+            if fault == "file replaced by a folder" and not (results / NAME).exists():
+                continue
+            left.pop()
+            of_workers += fault in OF_WORKERS
+            FAULTS[fault](life, rng)
+            tally.faults[fault] += 1
+            now = found_in(results)
+            if now is not None:
+                known = still_there(known, now, tally)
+        status, errors = life.end()
+        if status == 0:
+            break
+        require("Traceback" not in errors, f"status {status}: {errors}")
+    last = found_in(results)
+    assert last is not None
+    still_there(known, last, tally)
+    tally.searches += 1
+    tally.ended += len(last.trials) + len(last.runs)
+    require(last.running == 0, f"{last.running} trainings are still RUNNING")
+    require(len(last.ended) == len(last.trials) + len(last.runs), "a training is there twice")
+    require(last == expected, f"the study is not what it would have been:\n{last}\n{expected}")
+
+
+def still_there(before: dict[tuple[object, ...], Ended], now: Found, tally: Tally) -> dict[tuple[object, ...], Ended]:
+    """What has ended now, of which all that had ended before must be as it was."""
+    tally.lost += sum(key not in now.ended for key in before)
+    tally.twice += len(now.trials) + len(now.runs) - len(now.ended)
+    for key, ended in before.items():
+        require(now.ended.get(key) == ended, f"{ended} has become {now.ended.get(key)}")
+    return now.ended
+
+
+def storm(faults: int, seed: int, show: Callable[[str], None]) -> Tally:
+    """So many faults, spread over as many searches as that takes.
+
+    Raises:
+        ViolationError: something did not hold; the message says what, and after which fault.
+    """
+    rng, tally = random.Random(seed), Tally()
+    with ExitStack() as stack:
+        root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="nas-chaos-")))
+        expected = []
+        for index, search in enumerate(SEARCHES):
+            task = root / f"calm{index}"
+            task.mkdir()
+            expected.append(undisturbed(make_task(task), search))
+        while tally.faults.total() < faults:
+            index = tally.searches % len(SEARCHES)
+            task = root / f"stormy{tally.searches}"
+            task.mkdir()
+            make_task(task)
+            with small_disk(task / "disk") as mounted, Poller(task) as poller:
+                kinds = [kind for kind in FAULTS if mounted or kind != "disk full"]
+                left = rng.choices(kinds, k=min(10, faults - tally.faults.total()))
+                stormy(task, SEARCHES[index], expected[index], left, rng, tally)
+            tally.answers += poller.answers
+            tally.refusals += poller.errors
+            shutil.rmtree(task)
+            show(f"{tally.faults.total()} of {faults} faults survived, {tally.searches} searches")
+    return tally
+
+
+def table(tally: Tally) -> Table:
+    """For a person to read."""
+    shown = Table("fault", "survived")
+    for kind in FAULTS:
+        shown.add_row(kind, str(tally.faults[kind]) if tally.faults[kind] else "0 (not tried)")
+    shown.add_section()
+    shown.add_row("all faults", str(tally.faults.total()))
+    shown.add_row("searches, each equal to the undisturbed one", str(tally.searches))
+    shown.add_row("programs started", str(tally.lives))
+    shown.add_row("trainings ended", str(tally.ended))
+    shown.add_row("of these lost", str(tally.lost))
+    shown.add_row("of these twice", str(tally.twice))
+    shown.add_row("answers of the dashboard meanwhile", f"{tally.answers:,}")
+    shown.add_row("its errors", str(tally.refusals))
+    return shown
+
+
+def main() -> int:
+    """The command; its exit status: 1 when something did not hold."""
+    options = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0] if __doc__ else None)
+    options.add_argument("--faults", type=int, default=200, help="how many (default: 200)")
+    options.add_argument("--seed", type=int, default=0, help="of the list of faults (default: 0)")
+    args = options.parse_args()
+    began = time.monotonic()
+    try:
+        tally = storm(args.faults, args.seed, lambda line: print(line, flush=True))
+    except ViolationError as error:
+        print(f"violated: {error}", file=sys.stderr)
+        return 1
+    Console().print(table(tally))
+    print(f"{time.monotonic() - began:.0f} s, seed {args.seed}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,68 @@
+"""Files are written whole or not at all, whatever happens meanwhile."""
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+from nas.errors import UserError
+from nas.files import reason_of, remove_partial, writable, write_whole
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_write_whole_replaces_what_was_there_and_leaves_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "file.txt"
+    write_whole(path, "one")
+    write_whole(path, b"two")
+    assert path.read_text() == "two"
+    assert names(path.parent) == ["file.txt"]
+
+
+@pytest.mark.parametrize("failing", ["fsync", "replace"])
+def test_file_that_cannot_be_written_is_as_it_was(
+    failing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "file.txt"
+    write_whole(path, "before")
+
+    def fails(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, failing, fails)
+    monkeypatch.setattr(Path, "replace", fails)
+    with pytest.raises(OSError, match="No space left on device"):
+        write_whole(path, "after")
+    assert path.read_text() == "before"
+    assert names(tmp_path) == ["file.txt"]
+
+
+def test_folder_in_the_place_of_a_file_is_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file.txt").mkdir()
+    message = "the table cannot be written (Is a directory); remove it"
+    with pytest.raises(UserError, match=f"^{re.escape(message)}$"), writable("the table", "remove it"):
+        write_whole(tmp_path / "file.txt", "text")
+    assert names(tmp_path) == ["file.txt"]
+
+
+def test_closed_output_is_no_file_that_cannot_be_written() -> None:
+    with pytest.raises(BrokenPipeError), writable("the table", "remove it"):
+        raise BrokenPipeError(32, "Broken pipe")
+
+
+def test_remove_partial_takes_what_a_killed_program_left_and_nothing_else(tmp_path: Path) -> None:
+    write_whole(tmp_path / "weights" / "00001.safetensors", b"weights")
+    (tmp_path / "weights" / ".00002.safetensors.abc123.partial").write_bytes(b"wei")
+    (tmp_path / "mine.partial").write_text("a file of the user's")
+    remove_partial(tmp_path)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["00001.safetensors", "mine.partial", "weights"]
+
+
+def test_reason_is_the_first_cause_in_one_line() -> None:
+    error = RuntimeError("it\nfailed")
+    assert reason_of(error) == "it failed"
+    error.__cause__ = OSError(28, "No space left on device")
+    assert reason_of(error) == "No space left on device"
