@@ -4,6 +4,7 @@ import argparse
 import io
 import sys
 import textwrap
+from collections.abc import Sequence
 
 from rich import box
 from rich.console import Console
@@ -14,7 +15,7 @@ from nas.data import load_training
 from nas.further import add_options, train, work_of
 from nas.options import DONE, Parser, positive, run
 from nas.runs import run_records
-from nas.spread import Difference
+from nas.spread import Difference, per_cent
 from nas.study import TrialRecord
 from nas.variants import CHOICES
 
@@ -60,21 +61,25 @@ def _points(difference: Difference | None) -> str:
     return f"{100 * difference.mean:+.2f} ± {100 * difference.standard_error:.2f}"
 
 
+def _per_cent(log_ratio: Difference | None) -> str:
+    return "–" if log_ratio is None else "{:+.1f} ± {:.1f} %".format(*per_cent(log_ratio))
+
+
 def table(found: Ablation) -> Table:
     """One row a variant, worst first."""
     shown = Table(box=box.SIMPLE_HEAD)
     shown.add_column("change")
-    for column in ("params", "accuracy", "n", "points", "loss %", "effect"):
+    for column in ("params", "accuracy", "n", "points", "loss", "effect"):
         shown.add_column(column, justify="right")
     for effect in found.effects:
         accuracy, n = (str(effect.accuracy), effect.accuracy.n) if effect.accuracy else ("–", 0)
-        cells = [accuracy, str(n), _points(effect.points), _points(effect.log_loss), effect.verdict]
+        cells = [accuracy, str(n), _points(effect.points), _per_cent(effect.log_loss), effect.verdict]
         shown.add_row(effect.variant.change, f"{effect.params:,}", *cells)
     return shown
 
 
-def report(trial: TrialRecord, found: Ablation, n_val: int) -> str:
-    """What was found, in plain text."""
+def report(trial: TrialRecord, found: Ablation, n_val: int, choices: Sequence[str]) -> str:
+    """What was found, in plain text, and what of these choices a limit rules out."""
     console = Console(file=io.StringIO(), width=WIDTH, color_system=None)
     with console.capture() as capture:
         console.print(table(found))
@@ -83,7 +88,7 @@ def report(trial: TrialRecord, found: Ablation, n_val: int) -> str:
         f"n = {found.accuracy.n}",
         "\n".join(line.rstrip() for line in capture.get().splitlines()),
         textwrap.fill(METHOD, WIDTH),
-        *(f"not trained: {variant.change}: {why}" for variant, why in found.forbidden),
+        *(f"not trained: {variant.change}: {why}" for variant, why in found.forbidden if variant.choice in choices),
     ]
     return "\n".join(lines)
 
@@ -102,7 +107,7 @@ def main() -> int:
     if found is None:
         print(f"trial {trial.number}, unchanged, did not come to its end on any seed", file=sys.stderr)
         return UNMEASURED
-    print(report(trial, found, n_val))
+    print(report(trial, found, n_val, args.choices))
     return DONE
 
 

@@ -17,8 +17,8 @@ from nas.study import TrialRecord, constraints_of, records
 from nas.variants import Variant, forbidden_by, variants
 
 METHOD = (
-    "Points of accuracy: changed minus unchanged ± standard error; loss: 100 times the logarithm of the ratio of the "
-    "validation losses. The deviation from seed to seed is pooled over the networks, but for those that spread more "
+    "Points of accuracy: changed minus unchanged ± standard error; loss: by how many per cent the validation loss is "
+    "higher or lower. The deviation from seed to seed is pooled over the networks, but for those that spread more "
     "than three times as much as the median one, which have their own. An effect is visible when chance alone would "
     "show any such one among all of these in less than 5 % of ablations (Holm)."
 )

@@ -33,8 +33,9 @@ MOST_EXPLAINED = 0.99  # of a number's variance by the parameters: beyond it the
 class Question:
     """A design question, and the number of a candidate that it is about.
 
-    `step` is the difference that the effect is told for, in words; the number counts such steps. Where a step is twice
-    as much, it is a logarithm to the base 2. `choices` are the names of the variants of an ablation that try it.
+    `step` is the difference that the effect is told for, in words; the number counts such steps, each `scale` of what
+    `axis` names. Where a step is twice as much, the number is a logarithm to the base 2; where it stands for words,
+    they are `values`. `choices` are the names of the variants of an ablation that try it.
     """
 
     text: str
@@ -42,12 +43,21 @@ class Question:
     step: str
     axis: str
     choices: tuple[str, ...] = ()
+    scale: float = 1
     doubling: bool = False
+    values: tuple[str, ...] = ()
     adjusted: bool = True  # for the parameters
 
     def shown(self, number: float) -> float:
-        """As a person reads it."""
-        return 2**number if self.doubling else number
+        """In what the axis names."""
+        return 2**number if self.doubling else self.scale * number
+
+    def said(self, number: float) -> str:
+        """The same as text."""
+        if self.values:
+            return self.values[round(number)]
+        shown = self.shown(number)
+        return f"{shown:,.0f}" if shown >= 1000 else f"{shown:.3g}"
 
 
 def _cells(candidate: Candidate) -> list[Conv]:
@@ -168,21 +178,24 @@ QUESTIONS: tuple[Question, ...] = (
         text="How large a receptive field?",
         number=lambda c: cost(c.architecture).receptive_field / 10,
         step="10 pixels more",
-        axis="receptive field in tens of pixels",
+        axis="receptive field in pixels",
+        scale=10,
         choices=("kernel sizes", "pools"),
     ),
     Question(
         text="How much dropout?",
         number=_mean_of_cells(lambda cell: 20 * cell.dropout),
         step="5 points more, mean of the cells",
-        axis="mean dropout rate in units of 5 %",
+        axis="mean dropout rate in %",
+        scale=5,
         choices=("dropout",),
     ),
     Question(
         text="Batch normalization?",
         number=_mean_of_cells(lambda cell: float(cell.batch_norm)),
         step="in every cell instead of none",
-        axis="share of the cells with it",
+        axis="% of the cells with it",
+        scale=100,
         choices=("batch normalization",),
     ),
     Question(
@@ -196,7 +209,8 @@ QUESTIONS: tuple[Question, ...] = (
         text="Global pooling before or after the 1×1 convolution of the head?",
         number=lambda c: float(c.architecture.head.kind == "conv_pool"),
         step="pooling after instead of before",
-        axis="0: before, 1: after",
+        axis="global pooling",
+        values=("before", "after"),
         choices=("head",),
     ),
     Question(
@@ -254,6 +268,7 @@ class Answer:
     values: tuple[float, ...]  # of the number, among the trials, in order
     seen: Seen | None
     tried: tuple[tuple[Effect, float], ...]  # each with how many steps it goes
+    barred: bool  # whether a limit rules out all that the ablation could have tried
 
     @property
     def words(self) -> str:
@@ -261,7 +276,8 @@ class Answer:
         if self.trials < MIN_TRIALS:
             return f"too few trials to say: {self.trials} of {MIN_TRIALS}"
         if self.seen is None:
-            only = f" (always {self.question.shown(self.values[0]):g})" if len(self.values) == 1 else ""
+            value = self.question.said(self.values[0])
+            only = f" ({self.question.axis}: always {value})" if len(self.values) == 1 else ""
             return f"the trials do not say: it does not vary enough among them{only}"
         if not self.seen.visible:
             return "no visible effect above the noise"
@@ -273,14 +289,16 @@ class Answer:
         """What the ablation says of it, and whether the two agree; "" when it tried nothing of the kind."""
         known = [(effect, steps) for effect, steps in self.tried if effect.points is not None]
         if not known:
-            return ""
+            return "every such change breaks a limit" if self.barred else ""
         clear = [(effect, steps) for effect, steps in known if effect.visible and effect.points is not None]
         if not clear:
             said = f"none of {len(known)} changes has a visible effect"
+            if len(known) == 1:
+                said = "the one change tried has no visible effect"
             return f"{said}: the experiment does not confirm it" if self.seen and self.seen.visible else said
         worse = {steps > 0 for effect, steps in clear if effect.points and effect.points.mean < 0}
         better = {steps > 0 for effect, steps in clear if effect.points and effect.points.mean > 0}
-        said = f"{len(clear)} of {len(known)} changes have a visible effect; "
+        said = f"{len(clear)} of {len(known)} changes {'have' if len(clear) > 1 else 'has'} a visible effect; "
         if worse == {True, False} and not better:
             return said + "both more and less of it is worse: this network stands at the best place"
         if len(worse) == 2 or len(better) == 2 or worse & better:
@@ -306,6 +324,7 @@ def answers(trials: Sequence[TrialRecord], found: Ablation | None, base: Candida
             values=tuple(sorted({question.number(trial.candidate) for trial, _ in rows})),
             seen=None if effect is None else replace(effect, visible=next(visible)),
             tried=_tried(question, found, base),
+            barred=_barred(question, found, base),
         )
         for question, effect in zip(QUESTIONS, measured, strict=True)
     ]
@@ -317,6 +336,13 @@ def _tried(question: Question, found: Ablation | None, base: Candidate | None) -
     here = question.number(base)
     steps = [(effect, question.number(effect.variant.candidate) - here) for effect in found.effects]
     return tuple((e, step) for e, step in steps if e.variant.choice in question.choices and step)
+
+
+def _barred(question: Question, found: Ablation | None, base: Candidate | None) -> bool:
+    if found is None or base is None:
+        return False
+    ruled_out = [variant for variant, _ in found.forbidden if variant.choice in question.choices]
+    return any(question.number(variant.candidate) != question.number(base) for variant in ruled_out)
 
 
 def compared(trials: Sequence[TrialRecord]) -> tuple[int, list[tuple[TrialRecord, float]]]:

@@ -54,7 +54,7 @@ def choose_port(wanted: int | None) -> int:
     port = next(filter(_free, candidates), None)
     if port is None:
         asked = f"--port {wanted}" if wanted is not None else f"every port from {FIRST_PORT} to {LAST_PORT}"
-        raise UserError(f"{asked} cannot be listened on; give --port another number, from 1024 to 65535")
+        raise UserError(f"{asked} is taken, or may not be used; give --port another number, from 1024 to 65535")
     return port
 
 

@@ -19,7 +19,7 @@ from nas.study import TrialRecord, choice_of, ranked, records, scores_on_test, s
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Noise:
-    """How far one network's validation accuracy moves from seed to seed, as `python -m nas.noise` measured it."""
+    """How far one network's validation accuracy moves from seed to seed."""
 
     sd: float
     n: int  # accuracies; of several networks, as many as one network would need for the same degrees of freedom
@@ -31,8 +31,11 @@ class Noise:
 
 
 def measured_noise(runs: Sequence[RunRecord]) -> Noise | None:
-    """Of all noise runs, each network's about its own mean; None without at least two of one network."""
-    measured = [run for run in runs if run.run.stage == "noise"]
+    """Of all runs on fresh seeds, each network's about its own mean; None without at least two of one network.
+
+    Those of an ablation are left out: some of its variants train less steadily than what a search would choose.
+    """
+    measured = [run for run in runs if run.run.stage in ("noise", "finalist")]
     known = [accuracies(measured, candidate) for candidate in dict.fromkeys(run.candidate for run in measured)]
     groups = [spread(scores) for scores in known if scores]
     sd = pooled_sd(groups)

@@ -172,6 +172,11 @@ def curse(found: Findings, winner: Winner) -> str:
     )
 
 
+def reached(winner: Winner, target: float | None) -> bool | None:
+    """None without a target."""
+    return None if target is None else winner.test.mean >= target
+
+
 def verdict(winner: Winner, noise: Noise | None, target: float | None) -> str:
     """Whether the target is reached, by how many standard errors, and whether a fresh seed would reach it.
 
@@ -183,15 +188,19 @@ def verdict(winner: Winner, noise: Noise | None, target: float | None) -> str:
     error = test.standard_error
     if error is None:
         error = binomial_sd(test.mean, winner.judged.n) if noise is None else noise.sd
-    reached = test.mean >= target
-    runs = "in this one run (n = 1)" if test.n == 1 else f"by the mean of n = {test.n} seeds"
-    said = f"Target {target:.2%}: {'reached' if reached else 'missed'} {runs}"
+    distance = abs(test.mean - target)
+    how = ["one run, n = 1" if test.n == 1 else f"mean of n = {test.n} seeds"]
     if error:
-        said += f", {abs(test.mean - target) / error:.1f} standard errors {'above' if reached else 'below'} it"
+        how.append(f"{distance / error:.1f} standard errors")
+    images = binomial_sd(test.mean, winner.judged.n)
+    if test.n > 1 and distance < 2 * images:
+        how.append(f"which other test images may undo: their choice alone moves it by ± {100 * images:.2f}")
+    said = f"Target {100 * target:.2f} %: {'reached' if reached(winner, target) else 'missed'}"
+    said += f" by {100 * distance:.2f} points ({', '.join(how)})."
     chance = chance_of_reaching(target, test)
     if chance is None or winner.diverged:
-        return f"{said}."
-    return f"{said}. A fresh seed reaches it with a chance of {_percent(chance)}."
+        return said
+    return f"{said} A fresh seed reaches it with a chance of {_percent(chance)}."
 
 
 def _percent(chance: float) -> str:
@@ -266,7 +275,7 @@ def noise_floor(found: Findings, leader: TrialRecord) -> str:
     noise, accuracy = found.noise, leader.val_accuracy
     assert accuracy is not None
     if noise is not None:
-        least, source = noise.least_difference, f"measured by nas.noise, n = {noise.n}"
+        least, source = noise.least_difference, f"measured from seed to seed, n = {noise.n}"
     else:
         least = least_difference(binomial_sd(accuracy, found.n_val))
         source = "from the choice of images alone; python -m nas.noise measures what seeds do"

@@ -13,7 +13,7 @@ from nas.errors import UserError
 from nas.notes import annotate_runs
 from nas.options import add_data_dir, add_location, add_loudness, add_workers, existing_location, natural, resumable
 from nas.progress import Progress
-from nas.results import write_tables
+from nas.results import write_anew
 from nas.runs import Run, train_runs
 from nas.storage import StudyLocation, command_line, open_study, writing
 from nas.study import TrialRecord, choice_of, constraints_of, ranked, records, settings_of
@@ -83,7 +83,7 @@ def work_of(args: argparse.Namespace) -> Work:
 
 
 def train(module: str, work: Work, wanted: Sequence[Run], title: str, verbosity: int) -> None:
-    """Train what is missing of the runs, and write the tables; an interrupted command goes on later."""
+    """Train what is missing of the runs, and write the results anew; an interrupted command goes on later."""
     location = work.location
     command = this_command(command_line(module, location), work.plan.devices, {})
     with resumable(module, location) as interruption, writing(location, None, command) as study:
@@ -93,4 +93,4 @@ def train(module: str, work: Work, wanted: Sequence[Run], title: str, verbosity:
 
         train_runs(study, location, wanted, work.plan, show, title)
         annotate_runs(study)
-        write_tables(study, location)
+        write_anew(study, location, work.plan.dataset)

@@ -146,10 +146,25 @@ def annotate_runs(study: optuna.Study) -> None:
                 save_note(trial, note)
 
 
-def annotate_study(found: Findings, text: str) -> None:
-    """Give a study its summary as the note, and the plot of accuracy against parameters."""
+def annotate_study(found: Findings, location: StudyLocation, text: str) -> None:
+    """Give a study its summary as the note, and the plot of accuracy against parameters; and the finalists their part.
+
+    The dashboard calls the trial of the best score the best one; its note says what became of it.
+    """
     study, winner = found.study, found.winner
     assert winner is not None
+    trials = study.get_trials(deepcopy=False)
+    chosen = {run.run.trial for run in found.runs if run.run.stage == "final"}
+    fates = dict.fromkeys(chosen, "Chosen before; a longer search has found a better one.")
+    for finalist in winner.finalists:
+        fates[finalist.record.number] = f"A finalist: {finalist.rerun} of the validation images on fresh seeds."
+    fates[winner.record.number] = f"**The winner**: {winner.test} of the test images, n = {winner.test.n}."
+    for record in found.trials:
+        if record.number in fates:
+            trial = optuna.Trial(study, trials[record.number]._trial_id)
+            note = f"{fates[record.number]}\n\n{trial_note(study, location, record)}"
+            if get_note(trial) != note:
+                save_note(trial, note)
     number = winner.record.number
     lines = [
         f"**[Trial {number}]({_address(study, number)}) is the winner**: {winner.test} of the test images, "

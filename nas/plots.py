@@ -5,6 +5,7 @@ Accuracies stand on an axis of errors, logarithmic and upside down: near 100 % t
 
 import html
 import math
+import textwrap
 import warnings
 from collections.abc import Iterable, Sequence
 
@@ -16,7 +17,7 @@ from optuna.trial import TrialState, create_trial
 from plotly.graph_objects import Figure
 
 from nas.ablation import Ablation
-from nas.answers import Answer, compared
+from nas.answers import MIN_TRIALS, Answer, compared
 from nas.cost import cost
 from nas.findings import Findings
 from nas.runs import RunRecord
@@ -26,6 +27,18 @@ from nas.study import Record, TrialRecord
 
 BLUE, ORANGE, GREEN, RED, GREY = "#3b82f6", "#f59e0b", "#10b981", "#ef4444", "#8b93a1"
 ERROR_TICKS = (0.001, 0.002, 0.003, 0.004, 0.005, 0.007, 0.01, 0.015, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5, 0.9)
+FINER_TICKS = (0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001, 0.0005, 0.0002, 0.0001)  # steps, where those are too few
+LEAST_TICKS = 3
+MOST_NUMBERED = 20  # classes whose counts are written into the confusion matrix
+HOVER_WIDTH = 44  # characters, which fit on a phone
+REASONS = {
+    "max_params": "too many parameters",
+    "max_macs": "too many MACs",
+    "max_activation_bytes": "activations too large",
+    "max_epochs": "too many epochs",
+    "min_receptive_field": "receptive field too small",
+    "forbid linear": "fully connected layer",
+}
 COSTS = {"params": "parameters", "macs": "MACs", "peak_activation_bytes": "peak activation bytes"}
 
 
@@ -45,11 +58,21 @@ def _figure(x: str, y: str, *, height: int = 380) -> Figure:
     return figure
 
 
-def _on_accuracies(figure: Figure, least_error: float) -> None:
-    """Ticks at round accuracies; an error of 0 is shown as `least_error`."""
-    ticks = [error for error in ERROR_TICKS if error >= least_error]
-    labels = [f"{100 * (1 - error):g} %" for error in ticks]
+def _on_accuracies(figure: Figure) -> None:
+    """Ticks at round accuracies, at least three of them where the errors differ at all."""
+    errors = [error for trace in figure.data for error in trace.y or ()]
+    low, high = (0.99 * min(errors), 1.01 * max(errors)) if errors else (0.0, 1.0)
+    steps = ([step * i for i in range(1, round(1 / step))] for step in FINER_TICKS)
+    inside = ([error for error in ticks if low <= error <= high] for ticks in (ERROR_TICKS, *steps))
+    ticks = next((ticks for ticks in inside if len(ticks) >= LEAST_TICKS), errors[:1])
+    labels = [f"{round(100 * (1 - error), 2):g} %" for error in ticks]
     figure.update_yaxes(type="log", autorange="reversed", tickvals=ticks, ticktext=labels)
+
+
+def _on_epochs(figure: Figure) -> None:
+    """Ticks at whole epochs."""
+    last = max((x for trace in figure.data for x in trace.x or ()), default=1)
+    figure.update_xaxes(tick0=1, dtick=math.ceil(last / 10))
 
 
 def _add_target(figure: Figure, target: float | None) -> None:
@@ -66,8 +89,9 @@ def _least_error(n: int) -> float:
 
 def _hover(record: Record, accuracy: float, said: str) -> str:
     """What stands beside the pointer; data-carried text is escaped, as Plotly reads tags."""
-    name = html.escape(record.title)
-    return f"<b>{name}</b> {accuracy:.2%}<br>{html.escape(record.notation)}<br>{record.params:,} parameters, {said}"
+    lines = [f"<b>{html.escape(record.title)}</b> {accuracy:.2%}"]
+    lines += [html.escape(line) for line in textwrap.wrap(record.notation, HOVER_WIDTH)]
+    return "<br>".join([*lines, f"{record.params:,} parameters", said])
 
 
 def _how_far(record: Record) -> str:
@@ -99,11 +123,14 @@ def _scatter(
 
 def accuracy_against(found: Findings, what: str) -> Figure:
     """Accuracy against one of COSTS: every trained trial, the Pareto front, the network to beat, target and limit."""
-    figure = _figure(COSTS[what], "validation accuracy")
+    figure = _figure(COSTS[what], "accuracy")
     least = _least_error(found.n_val)
 
     def price(record: Record) -> int:
         return int(getattr(cost(record.candidate.architecture), what))
+
+    def priced(number: int) -> str:
+        return "" if what == "params" else f"{number:,} {COSTS[what]}<br>"
 
     def add(trials: Iterable[TrialRecord], name: str, color: str, **more: object) -> None:
         shown = [(trial, trial.val_accuracy) for trial in trials if trial.val_accuracy is not None]
@@ -112,10 +139,7 @@ def accuracy_against(found: Findings, what: str) -> Figure:
                 figure,
                 [price(trial) for trial, _ in shown],
                 [max(1 - accuracy, least) for _, accuracy in shown],
-                [
-                    _hover(trial, accuracy, f"{_how_far(trial)}, {price(trial):,} {COSTS[what]}")
-                    for trial, accuracy in shown
-                ],
+                [_hover(trial, accuracy, f"{priced(price(trial))}{_how_far(trial)}") for trial, accuracy in shown],
                 name=name,
                 color=color,
                 **more,
@@ -125,7 +149,7 @@ def accuracy_against(found: Findings, what: str) -> Figure:
     add((t for t in found.trained if t.state is TrialState.PRUNED), "stopped early", GREY, opacity=0.45)
     add((t for t in found.trained if t.diverged), "diverged", RED, opacity=0.45)
     front = pareto_front([(price(t), t.val_accuracy or 0) for t in complete])
-    if front:
+    if len(front) > 1:
         figure.add_trace(
             go.Scatter(
                 x=[x for x, _ in front],
@@ -140,13 +164,14 @@ def accuracy_against(found: Findings, what: str) -> Figure:
     if found.winner is not None:
         winner = found.winner
         said = f"test, mean of n = {winner.test.n}"
-        text = _hover(winner.record, winner.test.mean, said)
+        text = _hover(winner.record, winner.test.mean, f"{priced(price(winner.record))}{said}")
         _add_star(figure, price(winner.record), winner.test.mean, text, "winner (test)", ORANGE)
         if winner.baseline is not None and found.task.baseline is not None:
             at = int(getattr(cost(found.task.baseline), what))
-            text = f"<b>network to beat</b> {winner.baseline.mean:.2%}<br>test, mean of n = {winner.baseline.n}"
+            said = f"{at:,} {COSTS[what]}<br>test, mean of n = {winner.baseline.n}"
+            text = f"<b>network to beat</b> {winner.baseline.mean:.2%}<br>{said}"
             _add_star(figure, at, winner.baseline.mean, text, "network to beat (test)", GREEN)
-    _on_accuracies(figure, least)
+    _on_accuracies(figure)
     _add_target(figure, found.task.target)
     limits = found.constraints
     limit = {"params": limits.max_params, "macs": limits.max_macs}.get(what, limits.max_activation_bytes)
@@ -200,7 +225,8 @@ def learning_curves(found: Findings) -> Figure:
         color, width = (ORANGE, 2.5) if first else (BLUE if complete else GREY, 1.5)
         opacity = 1 if complete else 0.35
         _add_curve(figure, trial, least, name=trial.title, color=color, width=width, opacity=opacity, showlegend=False)
-    _on_accuracies(figure, least)
+    _on_accuracies(figure)
+    _on_epochs(figure)
     return figure
 
 
@@ -211,7 +237,8 @@ def learning_curve(leader: TrialRecord, runs: Iterable[RunRecord], n_val: int) -
     for record, name in [(leader, "in the search"), *((run, f"fresh seed {run.seed}") for run in fresh)]:
         color, width = (ORANGE, 2.5) if record is leader else (BLUE, 1.2)
         _add_curve(figure, record, least, name=name, color=color, width=width)
-    _on_accuracies(figure, least)
+    _on_accuracies(figure)
+    _on_epochs(figure)
     return figure
 
 
@@ -244,7 +271,7 @@ def best_so_far(found: Findings) -> Figure:
             showlegend=False,
         )
     )
-    _on_accuracies(figure, least)
+    _on_accuracies(figure)
     _add_target(figure, found.task.target if x else None)
     return figure
 
@@ -256,7 +283,7 @@ def rejections(ledger: Ledger) -> Figure:
     figure.add_trace(
         go.Bar(
             x=[count for _, count in reasons],
-            y=[reason for reason, _ in reasons],
+            y=[REASONS.get(reason, reason) for reason, _ in reasons],
             orientation="h",
             marker={"color": GREY},
             hovertemplate="%{y}: %{x:,} proposals<extra></extra>",
@@ -298,13 +325,16 @@ def confusion(score: Score, class_sizes: Sequence[int], classes: Sequence[str]) 
             customdata=[[f"{names[i]} taken for {names[j]}" for j in places] for i in places],
             z=[[None if i == j else math.sqrt(counts[i][j]) for j in range(n)] for i in range(n)],
             text=[[f"{count:,}" if count else "" for count in row] for row in shown],
-            texttemplate="%{text}" if n <= 20 else None,
             hovertemplate="%{customdata}: %{text}<extra></extra>",
             colorscale=[[0, "rgba(239,68,68,0)"], [1, "rgba(239,68,68,0.85)"]],
             showscale=False,
             hoverongaps=False,
         )
     )
+    if n <= MOST_NUMBERED:  # as a trace of its own, which follows the colour of the page's text
+        cells = [(j, i, f"{shown[i][j]:,}") for i in places for j in places if shown[i][j]]
+        x, y, text = zip(*cells, strict=True)
+        figure.add_trace(go.Scatter(x=x, y=y, text=text, mode="text", hoverinfo="skip", showlegend=False))
     figure.update_xaxes(tickvals=places, ticktext=names)
     figure.update_yaxes(tickvals=places, ticktext=names, autorange="reversed")
     return figure
@@ -315,13 +345,13 @@ def answer_plot(answer: Answer) -> Figure | None:
     if answer.seen is None:
         return None
     question, seen = answer.question, answer.seen
-    figure = _figure(question.axis, "loss, relative", height=210)
+    figure = _figure(question.axis, "relative loss", height=210)
     figure.update_layout(margin={"l": 48, "r": 8, "t": 8, "b": 44}, showlegend=False, font={"size": 11})
     _scatter(
         figure,
         [question.shown(x) for x, _, _ in seen.points],
         [y for _, y, _ in seen.points],
-        [f"trial {trial}<br>{question.shown(x):,.4g}: loss × {y:.2f}" for x, y, trial in seen.points],
+        [f"trial {n}<br>{question.axis}: {question.said(x)}<br>loss × {y:.2f}" for x, y, n in seen.points],
         name="",
         color=BLUE,
         opacity=0.5,
@@ -340,8 +370,10 @@ def answer_plot(answer: Answer) -> Figure | None:
     figure.update_yaxes(type="log", nticks=4)
     if question.doubling:
         figure.update_xaxes(type="log", nticks=5)
+    elif question.values:
+        figure.update_xaxes(tickvals=list(range(len(question.values))), ticktext=question.values)
     elif all(float(x).is_integer() for x in numbers):
-        figure.update_xaxes(tickvals=sorted(set(numbers)))
+        figure.update_xaxes(tickvals=sorted({question.shown(x) for x in numbers}))
     figure.update_traces(marker={"size": 6}, selector={"mode": "markers"})
     return figure
 
@@ -351,9 +383,11 @@ def importances(
 ) -> Figure | None:
     """Optuna's PED-ANOVA, on the validation loss after the first epoch at which any trial has ended: all reached it.
 
-    None for fewer than two trials that differ.
+    None for too few trials, or none that differ.
     """
     epoch, rows = compared(trials)
+    if len(rows) < MIN_TRIALS:
+        return None
     made_up = optuna.create_study(direction="minimize")
     for trial, loss in rows:
         told = create_trial(params=trial.suggestions, distributions=dict(distributions), value=loss)
@@ -365,13 +399,14 @@ def importances(
         figure = optuna.visualization.plot_param_importances(made_up, evaluator=PedAnovaImportanceEvaluator())
     ours = _figure(f"importance for the loss after epoch {epoch}", "", height=max(300, 16 * len(distributions) + 100))
     figure.update_layout(ours.layout, title_text="", showlegend=False)
+    figure.update_traces(hovertemplate="%{y}: %{x:.2f}<extra></extra>")
     return figure
 
 
 def ablation_plot(found: Ablation) -> Figure:
     """The effect of each change on the accuracy, with its standard error, worst on top."""
     shown = [effect for effect in found.effects if effect.points is not None][::-1]
-    figure = _figure("points of validation accuracy, ± standard error", "", height=22 * len(shown) + 110)
+    figure = _figure("points (± standard error)", "", height=22 * len(shown) + 110)
     figure.add_trace(
         go.Scatter(
             x=[100 * effect.points.mean for effect in shown if effect.points],
@@ -380,10 +415,12 @@ def ablation_plot(found: Ablation) -> Figure:
                 "type": "data",
                 "array": [100 * e.points.standard_error for e in shown if e.points],
                 "thickness": 1.2,
+                "color": GREY,
             },
+            customdata=[[100 * e.points.standard_error, e.accuracy.n] for e in shown if e.points and e.accuracy],
             mode="markers",
             marker={"size": 9, "color": [RED if effect.visible else GREY for effect in shown]},
-            hovertemplate="%{y}: %{x:+.2f} points<extra></extra>",
+            hovertemplate="%{y}<br>%{x:+.2f} ± %{customdata[0]:.2f} points, n = %{customdata[1]}<extra></extra>",
         )
     )
     figure.add_vline(x=0, line={"color": GREY, "width": 1})

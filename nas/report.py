@@ -23,7 +23,7 @@ from plotly.offline import get_plotlyjs
 import nas
 from nas import plots
 from nas.ablation import METHOD, Ablation, ablation
-from nas.answers import Answer, answers, compared
+from nas.answers import MIN_TRIALS, Answer, answers, compared
 from nas.choice import Exam
 from nas.commands import commands
 from nas.console import duration
@@ -41,6 +41,7 @@ from nas.findings import (
     how_judged,
     margin,
     noise_floor,
+    reached,
     story,
     verdict,
     what_was_done,
@@ -48,8 +49,8 @@ from nas.findings import (
 from nas.model_source import model_source
 from nas.options import DONE, Parser, add_data_dir, add_location, existing_location, run
 from nas.readers import Dataset
-from nas.spread import Difference
-from nas.storage import StudyLocation, is_being_worked_on, location_options, open_study
+from nas.spread import Difference, per_cent
+from nas.storage import TABLES, StudyLocation, is_being_worked_on, location_options, open_study
 from nas.study import settings_of, total_ledger
 from nas.trials import dataset_of
 
@@ -72,6 +73,10 @@ def _points(difference: Difference | None) -> str:
     return "–" if difference is None else f"{100 * difference.mean:+.2f} ± {100 * difference.standard_error:.2f}"
 
 
+def _per_cent(log_ratio: Difference | None) -> str:
+    return "–" if log_ratio is None else "{:+.1f} ± {:.1f} %".format(*per_cent(log_ratio))
+
+
 def _commands(text: str) -> Markup:
     """Escaped, and with its commands in one piece."""
     return Markup(re.sub(r"python -m nas\.\w+", r'<code class="command">\g<0></code>', str(escape(text))))
@@ -80,7 +85,7 @@ def _commands(text: str) -> Markup:
 TEMPLATES = jinja2.Environment(
     loader=jinja2.PackageLoader("nas"), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
 )
-TEMPLATES.filters.update(percent=_percent, points=_points, commands=_commands)
+TEMPLATES.filters.update(percent=_percent, points=_points, per_cent=_per_cent, commands=_commands)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,7 +161,8 @@ def _how_run(found: Findings) -> list[tuple[str, str]]:
         f"{name.replace('_', ' ')} {value:,}" for name, value in stored["constraints"].items() if isinstance(value, int)
     ]
     forbidden = [f"no {kind} layer" for kind in stored["constraints"]["forbid"]]
-    rows = [("command", command.line) for command in commands(found.study)[-1:]]
+    lines = dict.fromkeys(command.line for command in commands(found.study))  # one that went on is the same
+    rows = [("command", line) for line in lines]
     rows += [
         ("data set", f"{found.dataset}: {found.n_train:,} training and {found.n_val:,} validation images"),
         ("limits", ", ".join([*limits, *forbidden]) or "none"),
@@ -200,10 +206,16 @@ def _leader(found: Findings, location: StudyLocation, dataset: Dataset) -> dict[
 def _verdict(found: Findings) -> dict[str, Any]:
     winner = found.winner
     if winner is None:
-        return {"story": [], "sentences": [], "more": [], "judged": ""}
+        return {"story": [], "sentences": [], "more": [], "judged": "", "reached": None}
     sentences = [verdict(winner, found.noise, found.task.target), *margin(found, winner)]
     more = [curse(found, winner), *earlier_readings(found, winner)]
-    return {"story": story(found, winner), "sentences": sentences, "more": more, "judged": how_judged(found, winner)}
+    return {
+        "story": story(found, winner),
+        "sentences": sentences,
+        "more": more,
+        "judged": how_judged(found, winner),
+        "reached": reached(winner, found.task.target),
+    }
 
 
 def _command(location: StudyLocation) -> str:
@@ -241,13 +253,14 @@ def page(found: Findings, location: StudyLocation, dataset: Dataset, exam: Exam,
         "rejections": _plot(plots.rejections(ledger), "rejections"),
         "times": _plot(plots.times(found), "times"),
         "answers": [_answer_row(i, answer) for i, answer in enumerate(answers(found.trials, changed, base))],
-        "compared": {"epoch": epoch, "trials": len(rows)},
+        "compared": {"epoch": epoch, "trials": len(rows), "least": MIN_TRIALS},
         "command": _command(location),
         "importances": _plot(plots.importances(found.trials, _distributions(found)), "importances"),
         "ablation": changed,
         "ablation_plot": changed and _plot(plots.ablation_plot(changed), "ablation"),
         "ablation_method": METHOD,
         "how_run": _how_run(found),
+        "tables": [name for name in TABLES if (location.folder / name).exists()],
         "plotlyjs": Markup(get_plotlyjs()),
     }
     return TEMPLATES.get_template("report.html").render(context)

@@ -12,21 +12,19 @@ from nas.choice import Effort, Exam, choose
 from nas.data import load_training
 from nas.export import MODEL, WEIGHTS, export_winner
 from nas.files import write_whole
-from nas.finalists import Winner
+from nas.finalists import Winner, winner_of
 from nas.findings import findings_of
 from nas.notes import annotate_runs, annotate_study
 from nas.progress import Show
+from nas.readers import Dataset
 from nas.report import write_report
 from nas.runs import RunRecord, run_records
-from nas.storage import StudyLocation
+from nas.storage import ABLATION, RUNS, TRIALS, StudyLocation
 from nas.study import TrialRecord, records
 from nas.summary import summary
 from nas.trials import Plan
 
 SUMMARY = "summary.txt"
-TRIALS = "trials.csv"
-RUNS = "final_runs.csv"
-ABLATION = "ablation.csv"
 
 
 def trials_csv(trials: list[TrialRecord]) -> str:
@@ -87,12 +85,26 @@ def finish(
     if winner is not None:
         best = location.folder / "best"
         export_winner(study, location, winner, plan.dataset, best)
-        found = findings_of(study, location, load_training(plan.dataset))
-        text = summary(found, winner)
-        write_whole(best / SUMMARY, text)
-        annotate_study(found, text)
+        text = write_summary(study, location, plan.dataset, winner)
         written = [best / MODEL, best / WEIGHTS, best / SUMMARY, *written]
         console.print(text, markup=False, highlight=False, soft_wrap=True)
     written.append(write_report(study, location, plan.dataset, exam, running=False))
     console.print("written: " + ", ".join(map(str, written)), markup=False, highlight=False, soft_wrap=True)
     return winner
+
+
+def write_summary(study: optuna.Study, location: StudyLocation, dataset: Dataset, winner: Winner) -> str:
+    """Write what was found, into the winner's folder and for the dashboard; the text."""
+    found = findings_of(study, location, load_training(dataset))
+    text = summary(found, winner)
+    write_whole(location.folder / "best" / SUMMARY, text)
+    annotate_study(found, location, text)
+    return text
+
+
+def write_anew(study: optuna.Study, location: StudyLocation, dataset: Dataset) -> None:
+    """Write the tables, the summary of a winner and the report, as the study now stands."""
+    write_tables(study, location)
+    if (winner := winner_of(study)) is not None:
+        write_summary(study, location, dataset, winner)
+    write_report(study, location, dataset, Exam(dataset), running=False)

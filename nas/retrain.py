@@ -96,7 +96,7 @@ def main() -> int:
         job = TrainingJob(candidate=record.candidate, constraints=limits, dataset=dataset, seed=record.seed)
     job = replace(job, device=device, micro_batches=record.micro_batches)
     what = f"trial {number}, seed {record.seed}" if is_trial else f"final run {number} ({record.title})"
-    print(f"{what}, {record.epochs} epochs again: {record.notation}", flush=True)
+    print(f"{what}, again to epoch {record.epochs}: {record.notation}", flush=True)
     equal, now = 0, record.environment
     try:
         for before, report in zip(record.curve, retrained(job, record.epochs), strict=True):

@@ -64,14 +64,12 @@ def least_difference(sd: float, n: float = math.inf) -> float:
 
 
 def chance_of_reaching(target: float, accuracies: Spread) -> float | None:
-    """That the next seed's accuracy is at least `target` (Student's t predictive distribution); None for one accuracy.
+    """That the next seed's accuracy is at least `target` (Student's t predictive distribution).
 
-    A deviation of 0 leaves no doubt.
+    None for one accuracy, and for equal ones, whose true deviation is not known to be 0.
     """
-    if accuracies.sd is None:
+    if not accuracies.sd:
         return None
-    if accuracies.sd == 0:
-        return float(accuracies.mean >= target)
     distance = (accuracies.mean - target) / (accuracies.sd * math.sqrt(1 + 1 / accuracies.n))
     return float(stdtr(accuracies.n - 1, distance))
 
@@ -83,6 +81,12 @@ class Difference:
     mean: float
     standard_error: float
     p: float
+
+
+def per_cent(log_ratio: Difference) -> tuple[float, float]:
+    """A difference of logarithms as per cent, and its standard error to first order."""
+    ratio = math.exp(log_ratio.mean)
+    return 100 * (ratio - 1), 100 * ratio * log_ratio.standard_error
 
 
 def differences(groups: Mapping[Key, Spread], base: Key) -> dict[Key, Difference]:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:  # SQLAlchemy takes half the time of --help, which needs none 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 ARTIFACTS = "artifacts"  # the folder, beside the other files of a study
+TRIALS, RUNS, ABLATION = TABLES = ("trials.csv", "final_runs.csv", "ablation.csv")
 DEFAULT_OUTPUT = Path("results")
 FINAL_RUNS = " (final runs)"  # after its name: the study that holds the runs of a search; see nas.runs
 PROBE_SECONDS = 1.0  # that a run waits for a lock: `is_being_worked_on` holds it for much less

@@ -143,15 +143,15 @@ def test_without_the_network_unchanged_there_is_no_effect() -> None:
     one = ablation(a_trial(), [a_run("", 0, 0.9), a_run("no dropout", 0, 0.8)], LIMITS)
     assert one is not None
     assert [(effect.points, effect.visible) for effect in one.effects] == [(None, False)]
-    assert "one seed says nothing" in report(a_trial(), one, 100)
+    assert "one seed says nothing" in report(a_trial(), one, 100, tuple(CHOICES))
 
 
 def test_the_table_and_the_file_say_the_same() -> None:
     told = found()
-    text = report(a_trial(), told, 10_000)
+    text = report(a_trial(), told, 10_000, tuple(CHOICES))
     lines = [" ".join(line.split()) for line in text.splitlines()]
     assert lines[0] == "trial 4, p2 c8d10 p2 c8 p2 | gap 1×1: 99.10 ± 0.10 % of 10,000 validation images, n = 3"
-    assert "no augmentation 7 97.00 ± 0.10 % 3 -2.10 ± 0.08 +120.77 ± 6.52 worse" in lines
+    assert "no augmentation 7 97.00 ± 0.10 % 3 -2.10 ± 0.08 +234.6 ± 21.8 % worse" in lines
     assert any(line.startswith("no dropout") and line.endswith("not visible") for line in lines)
     assert any(line.startswith("batches of 256") and line.endswith("diverged") for line in lines)
     assert found().forbidden == ()
@@ -169,5 +169,8 @@ def test_a_variant_that_a_limit_rules_out_is_listed_with_the_reason() -> None:
     why = {variant.change: reason for variant, reason in told.forbidden}
     reason = why["cell 2: 5×5 kernels instead of 3×3"]
     assert reason == "1,794 params, 79.4 % over the limit of 1,000"
-    assert f"not trained: cell 2: 5×5 kernels instead of 3×3: {reason}" in report(a_trial(), told, 100)
+    assert f"not trained: cell 2: 5×5 kernels instead of 3×3: {reason}" in report(
+        a_trial(), told, 100, ["kernel sizes"]
+    )
+    assert reason not in report(a_trial(), told, 100, ["dropout"])
     assert reason in ablation_csv([told])

@@ -192,7 +192,7 @@ def test_no_effect_is_called_no_effect() -> None:
 def test_what_the_trials_cannot_say_is_said() -> None:
     told = answer(searched(1.2), "How large a batch?")
     assert told.seen is None
-    assert told.words == "the trials do not say: it does not vary enough among them (always 64)"
+    assert told.words == "the trials do not say: it does not vary enough among them (batch size: always 64)"
     few = answer(searched(1.2, MIN_TRIALS - 1), "How much dropout?")
     assert few.seen is None
     assert few.words == "too few trials to say: 9 of 10"
@@ -214,7 +214,7 @@ def seen(ratio: float, *, visible: bool = True) -> Seen:
 MORE, LESS = ("dropout 20 % in every cell", 3.5), ("no dropout", -0.5)
 DROPOUT = next(question for question in QUESTIONS if question.text == "How much dropout?")
 NONE = "none of 1 changes has a visible effect"
-ONE = "1 of 1 changes have a visible effect; "
+ONE = "1 of 1 changes has a visible effect; "
 WHERE = "2 of 2 changes have a visible effect; whether more of it is better depends on where"
 BEST = "2 of 2 changes have a visible effect; both more and less of it is worse: this network stands at the best place"
 
@@ -235,7 +235,7 @@ BEST = "2 of 2 changes have a visible effect; both more and less of it is worse:
         (
             seen(1.2),
             [(MORE, -0.01, False)],
-            "none of 1 changes has a visible effect: the experiment does not confirm it",
+            "the one change tried has no visible effect: the experiment does not confirm it",
         ),
         (None, [(MORE, -0.01, False), (LESS, 0.0, False)], "none of 2 changes has a visible effect"),
     ],
@@ -244,8 +244,16 @@ def test_the_experiment_has_the_last_word(
     trials: Seen | None, tried: list[tuple[tuple[str, float], float, bool]], said: str
 ) -> None:
     known = tuple((effect(change, points, visible=visible), steps) for (change, steps), points, visible in tried)
-    told = Answer(question=DROPOUT, trials=40, values=(0.0, 1.0), seen=trials, tried=known)
+    told = Answer(question=DROPOUT, trials=40, values=(0.0, 1.0), seen=trials, tried=known, barred=False)
     assert told.experiment == said
+
+
+def test_a_question_whose_every_change_breaks_a_limit_is_said_to_be_such() -> None:
+    ruled_out = next(variant for variant in variants(CANDIDATE) if variant.choice == "depth")
+    found = Ablation(trial=0, accuracy=spread([0.9]), effects=(), forbidden=((ruled_out, "too large"),))
+    said = {told.question.choices: told.experiment for told in answers([], found, CANDIDATE)}
+    assert said["depth",] == "every such change breaks a limit"
+    assert said["transitions",] == ""
 
 
 def test_an_answer_knows_the_variants_that_try_it() -> None:

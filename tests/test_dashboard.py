@@ -78,14 +78,14 @@ def test_a_port_in_use_is_one_sentence() -> None:
         busy.bind(("127.0.0.1", 0))
         busy.listen()
         port = busy.getsockname()[1]
-        message = f"--port {port} cannot be listened on; give --port another number, from 1024 to 65535"
+        message = f"--port {port} is taken, or may not be used; give --port another number, from 1024 to 65535"
         with pytest.raises(UserError, match=f"^{re.escape(message)}$"):
             dashboard.choose_port(port)
 
 
 @pytest.mark.parametrize("port", [65_536, 10**9])
 def test_a_port_out_of_range_is_one_sentence(port: int) -> None:
-    message = f"--port {port} cannot be listened on; give --port another number, from 1024 to 65535"
+    message = f"--port {port} is taken, or may not be used; give --port another number, from 1024 to 65535"
     with pytest.raises(UserError, match=f"^{re.escape(message)}$"):
         dashboard.choose_port(port)
 

@@ -37,13 +37,13 @@ from nas.progress import Progress
 from nas.readers import Dataset
 from nas.recipe import Recipe
 from nas.report import write_report
-from nas.results import RUNS, TRIALS, finish
+from nas.results import finish
 from nas.runs import Run, RunRecord, run_records
 from nas.sampling import FeasibleSampler, Ledger, derive_seed
 from nas.score import Score
 from nas.space import SearchSpace
 from nas.spread import Spread, binomial_sd, least_difference, spread
-from nas.storage import StudyLocation, locate, open_study, writing
+from nas.storage import RUNS, TRIALS, StudyLocation, locate, open_study, writing
 from nas.study import TrialRecord, choice_of, digests, make_sampler, records, remember_task, settings
 from nas.training import evaluate
 from nas.trials import Plan, Search
@@ -181,20 +181,20 @@ def test_a_finalist_all_of_whose_runs_failed_is_left_out() -> None:
         (
             [0.994, 0.995, 0.996],
             0.994,
-            "Target 99.40%: reached by the mean of n = 3 seeds, 1.7 standard errors above it. "
+            "Target 99.40 %: reached by 0.10 points (mean of n = 3 seeds, 1.7 standard errors, "
+            "which other test images may undo: their choice alone moves it by ± 0.07). "
             "A fresh seed reaches it with a chance of 76 %.",
         ),
         (
-            [0.9930, 0.9931],
+            [0.9920, 0.9922],
             0.9940,
-            "Target 99.40%: missed by the mean of n = 2 seeds, 19.0 standard errors below it. "
+            "Target 99.40 %: missed by 0.19 points (mean of n = 2 seeds, 19.0 standard errors). "
             "A fresh seed reaches it with a chance of 3 %.",
         ),
         (
-            [0.995, 0.995],
+            [0.997, 0.997],
             0.994,
-            "Target 99.40%: reached by the mean of n = 2 seeds. "
-            "A fresh seed reaches it with a chance of more than 99 %.",
+            "Target 99.40 %: reached by 0.30 points (mean of n = 2 seeds).",
         ),
     ],
 )
@@ -206,7 +206,7 @@ def test_verdict_on_several_seeds(accuracies: list[float], target: float, text: 
 
 def test_verdict_on_one_run_uses_the_measured_noise() -> None:
     winner = Winner(record=a_trial(0, 0.99), test=spread([0.995]), judged=SCORE)
-    text = "Target 99.40%: reached in this one run (n = 1), {} standard errors above it."
+    text = "Target 99.40 %: reached by 0.10 points (one run, n = 1, {} standard errors)."
     assert verdict(winner, None, 0.994) == text.format("1.4"), "binomial: 0.07 points"
     assert verdict(winner, Noise(sd=0.0005, n=5), 0.994) == text.format("2.0")
 

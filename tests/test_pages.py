@@ -177,7 +177,7 @@ def test_the_numbers_are_those_of_the_study(seen: Watched, reported: Reported) -
     ]
     assert rows[-1] == ["network to beat", "1,582", "–", "–", "–", str(baseline), "2"]
     assert table(seen, "limits")[1] == ["parameters", params, "1,582", "500"]
-    assert " by the mean of n = 2 seeds" in seen.page.locator("#verdict").inner_text()
+    assert " points (mean of n = 2 seeds" in seen.page.locator("#verdict").inner_text()
     assert seen.page.locator(".pictures img").count() == min(100, len(winner.judged.mistakes))
     assert f"{len(winner.judged.mistakes)} of 120 test images" in seen.page.locator("body").inner_text()
     assert seen.page.locator("#notation").inner_text() == winner.record.notation
@@ -185,6 +185,8 @@ def test_the_numbers_are_those_of_the_study(seen: Watched, reported: Reported) -
     assert how["data set"].endswith("300 training and 60 validation images")
     assert how["seeds of its final models"] == ", ".join(str(model.seed) for model in winner.models)
     assert how["limits"] == "max params 500"
+    assert "ablation.csv" in seen.page.locator("footer").inner_text()
+    assert "ablation.csv" not in reported.early
     changed = ablation(winner.record, found.runs, found.constraints)
     assert changed is not None
     assert [row[0] for row in table(seen, "ablation")[1:]] == [effect.variant.change for effect in changed.effects]
@@ -211,6 +213,39 @@ def test_the_page_fits_a_phone_and_knows_the_dark(browser: Browser, reported: Re
         seen.page.emulate_media(color_scheme="light")
         seen.page.wait_for_function(f"{font} === '#1b1f27'")
         assert seen.complaints == []
+
+
+@pytest.mark.parametrize("width", [1440, 1000, 390])
+def test_every_plot_keeps_to_its_place(browser: Browser, reported: Reported, width: int) -> None:
+    with watched(browser, (reported.location.folder / "report.html").as_uri(), width=width) as seen:
+        wide = "plot => plot._fullLayout.width > plot.parentElement.clientWidth + 1"
+        too_wide = f"[...document.querySelectorAll('.js-plotly-plot')].filter({wide}).map(plot => plot.id)"
+        seen.page.wait_for_function(f"{too_wide}.length === 0")
+        curves, best = (seen.page.locator(f"#plot-{name} .main-svg").first.bounding_box() for name in PAIR)
+        assert curves is not None
+        assert best is not None
+        beside = curves["x"] + curves["width"] <= best["x"]
+        assert beside if width >= 1000 else curves["y"] + curves["height"] <= best["y"]
+
+
+PAIR = ("curves", "best-so-far")
+
+
+def test_numbers_in_the_dark_can_be_read(browser: Browser, reported: Reported) -> None:
+    with watched(browser, (reported.location.folder / "report.html").as_uri(), dark=True) as seen:
+        fill = "getComputedStyle(document.querySelector('#plot-confusion .textpoint text')).fill"
+        seen.page.wait_for_function(f"{fill} === 'rgb(232, 235, 240)'")
+        bars = seen.page.locator("#plot-ablation path.xerror").first.evaluate("bar => getComputedStyle(bar).stroke")
+        assert bars == "rgb(139, 147, 161)"
+
+
+def test_a_row_of_a_table_is_a_card_on_a_phone(browser: Browser, reported: Reported) -> None:
+    with watched(browser, (reported.location.folder / "report.html").as_uri(), width=390) as seen:
+        cell = seen.page.locator("#story tr").nth(1).locator("td").nth(5)
+        assert cell.evaluate("cell => getComputedStyle(cell, '::before').content") == '"test: "'
+        box = cell.bounding_box()
+        assert box is not None
+        assert box["x"] + box["width"] <= 390
 
 
 def test_the_page_prints_in_dark_ink(browser: Browser, reported: Reported) -> None:

@@ -28,12 +28,12 @@ from nas.network import build
 from nas.progress import Progress
 from nas.readers import Dataset
 from nas.recipe import Recipe
-from nas.results import TRIALS, finish
+from nas.results import finish
 from nas.sampling import FeasibleSampler
 from nas.score import Score
 from nas.space import SearchSpace, Trial
 from nas.spread import spread
-from nas.storage import StudyLocation, locate, writing
+from nas.storage import TRIALS, StudyLocation, locate, writing
 from nas.study import ask, digests, make_sampler, ranked, records, remember_task, report_epoch, scores_on_test, settings
 from nas.training import weights_of
 from nas.trials import Plan
@@ -249,9 +249,9 @@ def test_export_without_weights_is_one_sentence(
 @pytest.mark.parametrize(
     ("accuracy", "target", "text"),
     [
-        (0.9950, 0.994, "Target 99.40%: reached in this one run (n = 1), 1.4 standard errors above it."),
-        (0.9940, 0.994, "Target 99.40%: reached in this one run (n = 1), 0.0 standard errors above it."),
-        (0.9930, 0.994, "Target 99.40%: missed in this one run (n = 1), 1.2 standard errors below it."),
+        (0.9950, 0.994, "Target 99.40 %: reached by 0.10 points (one run, n = 1, 1.4 standard errors)."),
+        (0.9940, 0.994, "Target 99.40 %: reached by 0.00 points (one run, n = 1, 0.0 standard errors)."),
+        (0.9930, 0.994, "Target 99.40 %: missed by 0.10 points (one run, n = 1, 1.2 standard errors)."),
         (0.9930, None, "No target was set."),
     ],
 )
