@@ -72,8 +72,8 @@ def table(found: Ablation) -> Table:
     for column in ("params", "accuracy", "n", "points", "loss", "effect"):
         shown.add_column(column, justify="right")
     for effect in found.effects:
-        accuracy, n = (str(effect.accuracy), effect.accuracy.n) if effect.accuracy else ("–", 0)
-        cells = [accuracy, str(n), _points(effect.points), _per_cent(effect.log_loss), effect.verdict]
+        accuracy = str(effect.accuracy) if effect.accuracy else "–"
+        cells = [accuracy, effect.trained, _points(effect.points), _per_cent(effect.log_loss), effect.verdict]
         shown.add_row(effect.variant.change, f"{effect.params:,}", *cells)
     return shown
 

@@ -41,6 +41,12 @@ class Effect:
     visible: bool = False  # whether the accuracy differs by more than chance, all variants considered (Holm, 5 %)
 
     @property
+    def trained(self) -> str:
+        """How many trainings came to their end, and how many did not."""
+        n = self.accuracy.n if self.accuracy else 0
+        return f"{n}, {self.failed} diverged" if self.failed else str(n)
+
+    @property
     def verdict(self) -> str:
         """In words, whether the change is seen."""
         if self.accuracy is None:

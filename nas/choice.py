@@ -4,13 +4,12 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import optuna
-import safetensors.torch
 import torch
 
 from nas.architecture import Candidate
 from nas.data import load_test, load_training
 from nas.finalists import Winner, best_of, compared, final_runs, finalists, rival_of, runs_of, winner_of
-from nas.network import build
+from nas.network import with_weights
 from nas.progress import Show
 from nas.readers import Dataset, Images
 from nas.runs import train_runs
@@ -47,8 +46,7 @@ class Exam:
 
     def judge(self, weights: bytes, candidate: Candidate, *, hold_out: bool = False) -> Score:
         """What weights are worth that were trained with or without the validation images."""
-        network = build(candidate.architecture)
-        network.load_state_dict(safetensors.torch.load(weights))
+        network = with_weights(candidate.architecture, weights)
         data = load_training(self._dataset, hold_out=hold_out)
         return evaluate(network, self.images, data, torch.device("cpu"))
 

@@ -12,6 +12,7 @@ from typing import Any
 import optuna
 
 import nas
+from nas.details import reading
 
 KEY = "commands"
 
@@ -52,4 +53,5 @@ def remember(study: optuna.Study, command: Command) -> None:
 
 def commands(study: optuna.Study) -> list[Command]:
     """All that have worked on a study, the latest last."""
-    return [Command(**stored) for stored in study.user_attrs.get(KEY, [])]
+    with reading("the list of commands"):
+        return [Command(**stored) for stored in study.user_attrs.get(KEY, [])]

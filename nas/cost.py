@@ -17,7 +17,7 @@ BYTES_PER_VALUE = 4  # float32
 LayerKind: TypeAlias = Literal["conv", "transition", "max_pool", "global_pool", "classifier", "linear"]
 
 
-class MapTooSmallError(Exception):
+class MapTooSmallError(ValueError):
     """A layer's kernel is larger than the map it is given, padding included."""
 
 

@@ -4,12 +4,46 @@ They stand among Optuna's system attributes. The dashboard shows each user attri
 of the alphabet; long values among them would bury what a person wants to read.
 """
 
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import optuna
+from optuna.exceptions import StorageInternalError
 from optuna.trial import FrozenTrial
 
+from nas.errors import UserError
+from nas.files import reason_of
+
 PREFIX = "nas:"
+
+Value = TypeVar("Value")
+
+
+@contextmanager
+def reading(what: str) -> Iterator[None]:
+    """Turns values that this program cannot have written, or that cannot be read at all, into a UserError."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        from sqlalchemy.exc import SQLAlchemyError  # here, as --help needs none of it
+
+        kinds = (TypeError, LookupError, AttributeError, ValueError, OverflowError)
+        if not isinstance(error, (*kinds, StorageInternalError, SQLAlchemyError)):
+            raise
+        raise UserError(
+            f"{what} is not as this program writes it ({type(error).__name__}: {reason_of(error)}); "
+            "put a copy of its storage in its place, or begin anew with another --study-name"
+        ) from error
+
+
+def expected(value: Any, *kinds: type[Value]) -> Value:
+    """The value, if it is of one of these kinds, as JSON gives them. Raises TypeError otherwise."""
+    if type(value) not in kinds:
+        raise TypeError(f"{value!r} is no {' or '.join(kind.__name__ for kind in kinds)}")
+    return value  # type: ignore[no-any-return]  # it is one of them
 
 
 def details(trial: FrozenTrial) -> dict[str, Any]:

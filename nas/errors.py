@@ -1,8 +1,17 @@
 """The one kind of error that the person at the terminal can mend: printed as a sentence, without a traceback."""
 
+LONGEST = 2_000  # characters of a sentence that is printed
+
 
 class UserError(ValueError):
     """Bad input, said in one sentence: where the value stands, the value, the rule and the way out."""
+
+
+def printable(text: str) -> str:
+    """One line, not too long, its control characters written as escapes: nothing quoted in it can steer a terminal."""
+    line = " ".join(text.split())
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line[:LONGEST])
+    return shown if len(line) <= LONGEST else f"{shown} …"
 
 
 def require(condition: bool, where: str, name: str, value: object, rule: str) -> None:

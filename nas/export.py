@@ -23,17 +23,16 @@ from typing import cast
 import optuna
 import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from nas.architecture import Architecture, Shape
 from nas.constraints import Constraints
 from nas.data import load_training, normalize
 from nas.errors import UserError
-from nas.files import writable
+from nas.files import PARTIAL, writable, write_whole
 from nas.finalists import Winner
 from nas.model_source import ModelCard, model_source
-from nas.network import build, check_built
+from nas.network import check_built, with_weights
 from nas.options import DONE, Parser, add_data_dir, add_location, existing_location, natural, run
 from nas.readers import Dataset
 from nas.score import Score
@@ -46,7 +45,7 @@ from nas.workers import without_interrupts
 MODEL, WEIGHTS = "model.py", "weights.safetensors"
 
 
-class ExportError(Exception):
+class ExportError(UserError):
     """The files would not be the trained network within its limits; the message says what differs."""
 
 
@@ -56,11 +55,12 @@ def export(folder: Path, architecture: Architecture, weights: bytes, card: Model
     `weights` are the safetensors bytes of the state of `nas.network.build(architecture)`.
 
     Raises:
-        ExportError: the weights do not fit, a limit is broken, or the written files are not the trained network.
+        UserError: the weights do not fit.
+        ExportError: a limit is broken, or the written files are not the trained network.
     """
     expected = _trained_scores(architecture, weights, card)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as name:
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.", suffix=PARTIAL) as name:
         draft = Path(name)
         (draft / MODEL).write_text(model_source(architecture, card), encoding="utf-8", newline="\n")
         (draft / WEIGHTS).write_bytes(weights)
@@ -78,15 +78,11 @@ def export(folder: Path, architecture: Architecture, weights: bytes, card: Model
             raise ExportError(f"{MODEL} does not pass its own check: {_one_line(script.stderr)}")
         folder.mkdir(exist_ok=True)
         for file in (WEIGHTS, MODEL):
-            (draft / file).replace(folder / file)
+            write_whole(folder / file, (draft / file).read_bytes())
 
 
 def _trained_scores(architecture: Architecture, weights: bytes, card: ModelCard) -> list[list[float]]:
-    network = build(architecture)
-    try:
-        network.load_state_dict(safetensors.torch.load(weights))
-    except (SafetensorError, RuntimeError) as error:
-        raise ExportError(f"the weights do not fit the architecture: {_one_line(str(error))}") from error
+    network = with_weights(architecture, weights)
     return _scores(network, lambda images: normalize(images, card.mean, card.std), architecture.input_shape)
 
 

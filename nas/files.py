@@ -1,6 +1,7 @@
 """Writing files whole or not at all, and saying so where that cannot be."""
 
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,8 +35,11 @@ def write_whole(path: Path, content: bytes | str) -> None:
 
 def remove_partial(folder: Path) -> None:
     """Clean up after programs that were killed while they wrote below a folder."""
-    for path in folder.rglob(f".*{PARTIAL}"):
-        path.unlink(missing_ok=True)
+    for path in list(folder.rglob(f".*{PARTIAL}")):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def reason_of(error: BaseException) -> str:

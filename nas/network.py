@@ -9,14 +9,16 @@ from dataclasses import dataclass, field
 from math import prod
 from typing import Any, TypeAlias, assert_never
 
+import safetensors.torch
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.parameter import is_lazy
 
-from nas.architecture import Activation, Architecture, Conv, Layer, MaxPool, Shape, Transition
+from nas.architecture import Activation, Architecture, Conv, Layer, MaxPool, Shape, Transition, notation
 from nas.constraints import Constraints, violations
 from nas.cost import BYTES_PER_VALUE, Cost, LayerCost, cost, covers_map
+from nas.errors import UserError
 
 ACTIVATION_MODULES: Mapping[Activation, str] = {"relu": "ReLU", "silu": "SiLU", "gelu": "GELU"}
 
@@ -131,6 +133,23 @@ def lower(architecture: Architecture) -> tuple[ModuleCall, ...]:
 def build(architecture: Architecture) -> nn.Sequential:
     """The network, freshly initialised from torch's global random generator."""
     return nn.Sequential(*(call.build() for call in lower(architecture)))
+
+
+def with_weights(architecture: Architecture, weights: bytes) -> nn.Sequential:
+    """The network with the state that these safetensors bytes hold; what is no tensor is never loaded.
+
+    Raises:
+        UserError: the bytes are damaged, or of another network.
+    """
+    network = build(architecture)
+    try:
+        network.load_state_dict(safetensors.torch.load(weights))
+    except Exception as error:  # whatever damaged bytes make the library raise
+        raise UserError(
+            f"the weights do not fit the network {notation(architecture)} ({error}); they are damaged, or another's: "
+            "put a copy in their place, or train it again"
+        ) from error
+    return network
 
 
 def _height(size: int | tuple[int, ...]) -> int:

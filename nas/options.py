@@ -10,7 +10,7 @@ from multiprocessing import active_children
 from pathlib import Path
 from typing import NoReturn, TypeAlias, TypeVar
 
-from nas.errors import UserError
+from nas.errors import UserError, printable
 from nas.storage import DEFAULT_OUTPUT, StudyLocation, command_line, locate
 
 DONE, NOTHING_FEASIBLE, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
@@ -165,7 +165,7 @@ def run(command: Callable[[], int]) -> NoReturn:
     try:
         status = command()
     except UserError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)  # one line, whatever was quoted in it
+        print(f"error: {printable(str(error))}", file=sys.stderr)
         status = BAD_INPUT
     except BrokenPipeError:  # whoever read the output, such as `head`, has closed it; Python would complain at its end
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -4,10 +4,10 @@ import gzip
 import hashlib
 import importlib.resources
 import math
+import warnings
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from http.client import HTTPException
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,9 @@ from torch import Tensor
 
 from nas.errors import UserError
 
+MOST_PIXELS = 50_000_000  # of an image, which is unpacked before it is resized
+MOST_BYTES = 64 << 20  # of an unpacked file; MNIST's training images have 47 million
+IMAGE_FORMATS = ("BMP", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # whatever the file is called; others run programs
 SPLIT_SEED = 0
 HOLDOUT = 6  # one image in so many is held out
 MIN_IMAGES = 6  # a class this large has a validation image (HOLDOUT) ...
@@ -114,7 +117,8 @@ def load_mnist(folder: Traversable, split: str) -> Images:
 
 def _read_checked(path: Traversable) -> bytes:
     try:
-        content = gzip.decompress(path.read_bytes())
+        with path.open("rb") as packed, gzip.GzipFile(fileobj=packed) as file:
+            content = file.read(MOST_BYTES)
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing; reinstall nas") from error
     except (OSError, EOFError, zlib.error) as error:
@@ -158,18 +162,32 @@ def _load_torchvision(dataset: Dataset, source: TorchvisionSet, *, train: bool) 
     data_dir = Path(dataset.data_dir or "~/.cache/nas").expanduser()
     try:
         data = _open_torchvision(data_dir, source, train=train)
-    except (OSError, RuntimeError, ValueError, AssertionError, HTTPException) as error:  # network, MD5, damaged file
+        images = _checked_images(data, source)
+    except Exception as error:  # network, MD5, and whatever a damaged file makes torchvision raise
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(
             f"data set {dataset.name!r} can be neither read nor downloaded ({reason}); connect to the network, "
             f"or put {', '.join(source.files)} into {data_dir / source.folder} (--data-dir DIR chooses {data_dir})"
         ) from error
+    return images, tuple(data.classes)
+
+
+def _checked_images(data: Any, source: TorchvisionSet) -> Images:
+    """Raises ValueError for what no such data set holds."""
     pixels = torch.as_tensor(data.data)
     pixels = pixels.permute(0, 3, 1, 2) if pixels.dim() == 4 else pixels.unsqueeze(1)
     if source.on_their_side:
         pixels = pixels.transpose(2, 3)
-    images = Images(images=pixels.contiguous(), labels=torch.as_tensor(data.targets, dtype=torch.int64))
-    return images, tuple(data.classes)
+    labels = torch.as_tensor(data.targets, dtype=torch.int64)
+    if pixels.dtype != torch.uint8 or pixels.shape[1:] != source.input_shape:
+        raise ValueError(
+            f"images are {pixels.dtype} of shape {tuple(pixels.shape[1:])}, not uint8 of {source.input_shape}"
+        )
+    if not len(pixels) or labels.shape != (len(pixels),):
+        raise ValueError(f"{len(pixels)} images and {tuple(labels.shape)} labels; there must be as many, and some")
+    if not 0 <= int(labels.min()) <= int(labels.max()) < len(data.classes):
+        raise ValueError(f"labels from {labels.min()} to {labels.max()} for {len(data.classes)} classes")
+    return Images(images=pixels.contiguous(), labels=labels)
 
 
 def _open_torchvision(data_dir: Path, source: TorchvisionSet, *, train: bool) -> Any:
@@ -208,6 +226,8 @@ def _list_samples(folder: Path, *, min_images: int) -> tuple[list[tuple[str, int
     from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
 
     classes = tuple(sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and entry.name[0] != "."))
+    if odd := [name for name in classes if not name.isprintable()]:
+        raise UserError(f"folder {folder}: the class folder {odd[0]!r} must have a name of printable characters")
     if len(classes) < 2:
         found = f"only the class folder {classes[0]!r}" if classes else "no class folders"
         raise UserError(f"folder {folder}: has {found}; it needs at least 2, one for each class")
@@ -230,10 +250,16 @@ def _read_image(path: str, shape: tuple[int, int, int]) -> npt.NDArray[np.uint8]
 
     channels, height, width = shape
     try:
-        with Image.open(path) as image:
+        if not Path(path).is_file():  # a pipe would be waited for, a device read without end
+            raise ValueError("it is no file")
+        with warnings.catch_warnings(action="ignore"), Image.open(path, formats=IMAGE_FORMATS) as image:
             if image.mode[0] in "IF":  # Pillow would clip them, mostly to white
                 raise ValueError(f"mode {image.mode} has more than 8 bits a channel")
+            if getattr(image, "n_frames", 1) > 1:
+                raise ValueError("it has several frames")
+            if image.width * image.height > MOST_PIXELS:
+                raise ValueError(f"it has {image.width:,} × {image.height:,} pixels, more than {MOST_PIXELS:,}")
             resized = image.convert("L" if channels == 1 else "RGB").resize((width, height), Image.Resampling.BILINEAR)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # SyntaxError: a broken PNG
+    except Exception as error:  # whatever a damaged file makes a decoder raise
         raise UserError(f"image {path} cannot be read ({error}); replace or remove it") from error
     return np.asarray(resized, dtype=np.uint8).reshape(height, width, channels).transpose(2, 0, 1)

@@ -7,27 +7,28 @@ nor whoever reads its study takes them for trials of it.
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from nas.architecture import Candidate, digest, from_json, notation, to_json
+from nas.architecture import Candidate, digest, notation, to_json
 from nas.constraints import Constraints
 from nas.cost import cost
-from nas.details import as_system_attributes, details, keep_detail
+from nas.details import as_system_attributes, details, expected, keep_detail, reading
 from nas.progress import Progress, RunProgress, Show, Standing
 from nas.readers import HOLDOUT, Dataset
 from nas.scheduler import Flight, Scheduler, keep
 from nas.score import Score, read_score
 from nas.spread import spread
 from nas.storage import FINAL_RUNS, StudyLocation
-from nas.study import Record, in_flight, records
+from nas.study import Record, common, in_flight, records, trials_of
 from nas.training import TrainingJob
 from nas.trials import Plan
 from nas.workers import LocalWorker, Worker
 
 Stage: TypeAlias = Literal["finalist", "final", "noise", "ablation"]
+STAGES: tuple[Stage, ...] = get_args(Stage)
 ALL_IMAGES = HOLDOUT / (HOLDOUT - 1)  # so many times as many to train on as with some held out
 
 
@@ -121,37 +122,27 @@ def run_records(study: optuna.Study) -> list[RunRecord]:
     storage, name = study._storage, final_study_name(study.study_name)
     if name not in optuna.get_all_study_names(storage):
         return []
-    runs = optuna.load_study(study_name=name, storage=storage)
-    return [read_run(trial) for trial in runs.get_trials(deepcopy=False)]
+    return [read_run(trial) for trial in trials_of(optuna.load_study(study_name=name, storage=storage))]
 
 
 def read_run(trial: FrozenTrial) -> RunRecord:
     """What the study of the final runs says of one of them."""
     attributes, kept = trial.user_attrs, details(trial)
-    candidate = from_json(kept["architecture"])
-    price = cost(candidate.architecture)
-    run = Run(
-        stage=attributes["stage"],
-        trial=attributes["trial"],
-        candidate=candidate,
-        seed=attributes["seed"],
-        change=attributes.get("change", ""),
-    )
-    return RunRecord(
-        number=trial.number,
-        state=trial.state,
-        candidate=candidate,
-        params=price.params,
-        macs=price.macs,
-        seed=run.seed,
-        curve=kept.get("curve", ()),
-        seconds=attributes.get("seconds"),
-        environment=kept.get("environment", {}),
-        micro_batches=attributes.get("micro_batches", 1),
-        reason=attributes.get("reason", ""),
-        run=run,
-        test=read_score(kept["test"]) if "test" in kept else None,
-    )
+    with reading(f"final run {trial.number}"):
+        known = common(trial)
+        run = Run(
+            stage=_read_stage(attributes["stage"]),
+            trial=expected(attributes["trial"], int, type(None)),
+            candidate=known["candidate"],
+            seed=known["seed"],
+            change=expected(attributes.get("change", ""), str),
+        )
+        return RunRecord(**known, run=run, test=read_score(kept["test"]) if "test" in kept else None)
+
+
+def _read_stage(stored: str) -> Stage:
+    (stage,) = (stage for stage in STAGES if stage == stored)
+    return stage
 
 
 def begin_run(runs: optuna.Study, run: Run) -> int:

@@ -17,7 +17,7 @@ import optuna
 from optuna.trial import TrialState
 
 from nas.details import keep_detail
-from nas.errors import UserError
+from nas.errors import UserError, printable
 from nas.files import reason_of, write_whole
 from nas.progress import Progress, Running
 from nas.study import DIVERGED, Record, report_epoch
@@ -249,7 +249,7 @@ class Scheduler(ABC, Generic[AnyRecord]):
 
     def _failed(self, slot: _Slot[AnyRecord], error: Exception) -> Progress:
         """Go on after an exception of a training, unless it comes again and again."""
-        progress = self._finish(slot, TrialState.FAIL, f"{type(error).__name__}: {' '.join(str(error).split())}")
+        progress = self._finish(slot, TrialState.FAIL, printable(f"{type(error).__name__}: {error}"))
         self._failures[type(error).__name__] += 1
         if self._failures[type(error).__name__] == MAX_ALIKE:
             raise error

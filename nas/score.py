@@ -25,4 +25,5 @@ class Score:
 
 def read_score(stored: Mapping[str, Any]) -> Score:
     """A score as `dataclasses.asdict` and JSON have left it."""
-    return Score(**{**stored, "mistakes": tuple(Mistake(*mistake) for mistake in stored["mistakes"])})
+    mistakes = tuple(Mistake(*map(int, mistake)) for mistake in stored["mistakes"])
+    return Score(loss=float(stored["loss"]), accuracy=float(stored["accuracy"]), n=int(stored["n"]), mistakes=mistakes)

@@ -152,6 +152,8 @@ class SearchSpace:
     def __post_init__(self) -> None:
         if self.target is not None and not 0 < self.target <= 1:
             raise UserError(f"target {self.target} must be a fraction above 0 and at most 1, such as 0.994")
+        if not (isinstance(self.dataset, str) and self.dataset.isprintable()):
+            raise UserError(f"dataset {self.dataset!r} must be the name or path of a data set, in printable characters")
         limit = self.constraints.max_epochs
         if limit is not None and self.recipe.epochs > limit:
             raise UserError(f"recipe: epochs {self.recipe.epochs} is more than the space's limit of {limit}")
@@ -170,8 +172,18 @@ class SearchSpace:
         return {name: draw_value(distribution, rng) for name, distribution in self.distributions.items()}
 
     def decode(self, params: Mapping[str, Any]) -> Candidate:
-        """The candidate that these parameters stand for."""
-        return self.sample(_Replay(params))
+        """The candidate that these parameters stand for.
+
+        Raises:
+            UserError: `sample` raises, or gives something else than a candidate of the recipe's epochs.
+        """
+        try:
+            candidate = self.sample(_Replay(params))
+        except Exception as error:  # whatever the code of somebody else raises is theirs to mend
+            reason = error if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+            raise UserError(f"sample fails for the parameters {dict(params)}: {reason}") from error
+        _require_candidate(candidate, self)
+        return candidate
 
     def check(self, candidate: Candidate) -> Feasible | Rejected:
         """Whether the description of a candidate keeps within the limits."""
@@ -183,6 +195,13 @@ class SearchSpace:
         return Rejected(violations=broken) if broken else Feasible(candidate=candidate, cost=price)
 
 
+def _require_candidate(candidate: object, space: SearchSpace) -> None:
+    if not isinstance(candidate, Candidate):
+        raise UserError(f"sample returned {type(candidate).__name__}; it must return a nas.architecture.Candidate")
+    if candidate.recipe.epochs != space.recipe.epochs:
+        raise UserError(f"a candidate has {candidate.recipe.epochs} epochs; all must have the recipe's")
+
+
 def _record(space: SearchSpace) -> tuple[dict[str, BaseDistribution], Architecture]:
     """Draw at random; every draw must ask for the same parameters and give the same kind of candidate."""
     rng = random.Random(0)
@@ -191,10 +210,7 @@ def _record(space: SearchSpace) -> tuple[dict[str, BaseDistribution], Architectu
     for _ in range(CHECKED_DRAWS):
         recorder = _Recorder(rng)
         candidate = space.sample(recorder)
-        if not isinstance(candidate, Candidate):
-            raise UserError(f"sample returned {type(candidate).__name__}; it must return a nas.architecture.Candidate")
-        if candidate.recipe.epochs != space.recipe.epochs:
-            raise UserError(f"a candidate has {candidate.recipe.epochs} epochs; all must have the recipe's")
+        _require_candidate(candidate, space)
         first = first or recorder.distributions
         architecture = architecture or candidate.architecture
         for name in [*first, *recorder.distributions]:

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any
 
 import optuna
@@ -27,7 +28,7 @@ from nas.files import reason_of, remove_partial, writable
 if TYPE_CHECKING:  # SQLAlchemy takes half the time of --help, which needs none of it
     from sqlalchemy.engine import URL
 
-optuna.logging.set_verbosity(optuna.logging.WARNING)
+optuna.logging.set_verbosity(optuna.logging.ERROR)  # what it warns of, it quotes as it stands in the database
 
 ARTIFACTS = "artifacts"  # the folder, beside the other files of a study
 TRIALS, RUNS, ABLATION = TABLES = ("trials.csv", "final_runs.csv", "ablation.csv")
@@ -141,7 +142,9 @@ def _told_of_storage_errors(location: StudyLocation) -> Iterator[None]:
             f"storage {shown}: no driver for it is installed ({error.__cause__ or error}); "
             "install one, or give a URL such as sqlite:///study.db to --storage"
         ) from error
-    except (SQLAlchemyError, StorageInternalError, OSError, RuntimeError) as error:
+    except UserError:
+        raise
+    except (SQLAlchemyError, StorageInternalError, OSError, RuntimeError, ValueError, LookupError) as error:
         raise UserError(
             f"storage {shown} cannot be used ({reason_of(error)}); give a URL such as sqlite:///study.db to --storage"
         ) from error
@@ -177,6 +180,12 @@ def _storage(location: StudyLocation) -> optuna.storages.RDBStorage:
     return optuna.storages.RDBStorage(location.storage, engine_kwargs=options)
 
 
+def close(study: optuna.Study) -> None:
+    """Let go of the connections to its database; what is done with the study later opens them again."""
+    if isinstance(study._storage, optuna.storages._CachedStorage):
+        study._storage._backend.engine.dispose()
+
+
 def open_study(location: StudyLocation) -> optuna.Study:
     """A study that exists, to be read.
 
@@ -190,6 +199,8 @@ def open_study(location: StudyLocation) -> optuna.Study:
         if storage is None or location.name not in names:
             shown = [name for name in names if not name.endswith(FINAL_RUNS)]
             known = f"; known are {', '.join(shown)}" if shown else ""
+            if storage is not None:
+                storage.engine.dispose()
             raise UserError(
                 f"there is no study {location.name!r} in {location.public_storage}{known}; run a search first, "
                 "or say where it is with --output-dir or --storage"
@@ -266,16 +277,20 @@ def _acquire(lock: Path, location: StudyLocation) -> AcquireReturnProxy[FileLock
     try:
         return FileLock(lock).acquire(timeout=PROBE_SECONDS)
     except Timeout as error:
-        raise UserError(
-            f"study {location.name!r} is being worked on by {_owner(location)}; wait for it or stop it"
-        ) from error
+        raise UserError(_being_worked_on(location)) from error
+
+
+def _being_worked_on(location: StudyLocation) -> str:
+    return f"study {location.name!r} is being worked on by {_owner(location)}; wait for it or stop it"
 
 
 def _owner(location: StudyLocation) -> str:
     """Who holds the lock, which is whose command came last."""
     with suppress(UserError):  # it has not made the study yet
-        if known := commands(open_study(location)):
-            return str(known[-1])
+        study = open_study(location)
+        known = commands(study)
+        close(study)
+        return str(known[-1]) if known else "another run"
     return "another run"
 
 
@@ -292,6 +307,32 @@ def is_being_worked_on(location: StudyLocation) -> bool:
             except Timeout:
                 return True
     return False
+
+
+@contextmanager
+def _locked_in_server(location: StudyLocation) -> Iterator[None]:
+    """A lock of this study that PostgreSQL holds as long as the connection, for runs on other machines share no folder.
+
+    Raises:
+        UserError: another run holds it.
+    """
+    from sqlalchemy import create_engine, text
+
+    if _parse(location.storage).get_backend_name() != "postgresql":
+        yield
+        return
+    engine = create_engine(location.storage, isolation_level="AUTOCOMMIT")
+    try:
+        with engine.connect() as connection:
+            ask = text("SELECT pg_try_advisory_lock(hashtextextended(:name, 0))")
+            deadline = monotonic() + PROBE_SECONDS  # in which the server notices that a killed program is gone
+            while not connection.execute(ask, {"name": f"nas {location.name}"}).scalar():
+                if monotonic() > deadline:
+                    raise UserError(_being_worked_on(location))
+                sleep(0.05)
+            yield
+    finally:
+        engine.dispose()
 
 
 def _lock_beside_database(location: StudyLocation) -> Path | None:
@@ -331,10 +372,12 @@ def writing(
                     if not lock.exists():
                         undo.callback(lock.unlink, missing_ok=True)
                     held.enter_context(_acquire(lock, location))
+                held.enter_context(_locked_in_server(location))
                 study = open_study(location) if wanted is None else _create_or_resume(location, wanted)
                 if command is not None:
                     remember(study, command)
             undo.pop_all()
+        held.callback(close, study)
         with _told_of_losses(location):
             remove_partial(location.folder)
             yield study

@@ -20,7 +20,15 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from nas.architecture import Architecture, Candidate, digest, from_json, notation, to_json
 from nas.constraints import Constraints
 from nas.cost import cost
-from nas.details import as_system_attributes, details, keep_detail, keep_study_detail, study_detail
+from nas.details import (
+    as_system_attributes,
+    details,
+    expected,
+    keep_detail,
+    keep_study_detail,
+    reading,
+    study_detail,
+)
 from nas.errors import UserError
 from nas.pruning import PrunerName
 from nas.sampling import FeasibleSampler, Ledger, NearestMiss, RepeatedTPESampler, derive_seed
@@ -69,10 +77,11 @@ def settings_of(study: optuna.Study) -> dict[str, Any]:
     Raises:
         UserError: the study was made by another program.
     """
-    stored: dict[str, Any] | None = study.user_attrs.get("settings")
+    with reading(f"study {study.study_name!r}"):
+        stored: dict[str, Any] | None = study.user_attrs.get("settings")
     if stored is None:
         raise UserError(f"study {study.study_name!r} was made by another program; give another --study-name")
-    if stored.get("format") != FORMAT:
+    if not isinstance(stored, dict) or stored.get("format") != FORMAT:
         raise UserError(f"study {study.study_name!r} was made by another version of nas; give another --study-name")
     return stored
 
@@ -80,7 +89,8 @@ def settings_of(study: optuna.Study) -> dict[str, Any]:
 def constraints_of(study: optuna.Study) -> Constraints:
     """The limits that the study was made with."""
     stored = settings_of(study)["constraints"]
-    return Constraints(**{**stored, "forbid": tuple(stored["forbid"])})
+    with reading("the limits of the study"):
+        return Constraints(**{**stored, "forbid": tuple(stored["forbid"])})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,8 +110,10 @@ def remember_task(study: optuna.Study, space: SearchSpace) -> None:
 def task_of(study: optuna.Study) -> Task:
     """What the latest search was after."""
     stored = study.user_attrs.get("task", {"target": None, "baseline": None})
-    rival = stored["baseline"] and from_json(stored["baseline"]).architecture
-    return Task(target=stored["target"], baseline=rival)
+    with reading("the task of the study"):
+        rival = expected(stored["baseline"], str, type(None))
+        target = expected(stored["target"], float, int, type(None))
+        return Task(target=target, baseline=None if rival is None else from_json(rival).architecture)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,7 +128,11 @@ class Choice:
 def choice_of(study: optuna.Study) -> Choice | None:
     """The latest choice; None before the first."""
     stored = study.user_attrs.get("choice")
-    return stored and Choice(**{**stored, "finalists": tuple(stored["finalists"])})
+    if stored is None:
+        return None
+    with reading("the choice of the study"):
+        numbers = tuple(expected(number, int) for number in stored["finalists"])
+        return Choice(winner=expected(stored["winner"], int), finalists=numbers, seeds=expected(stored["seeds"], int))
 
 
 def remember_choice(study: optuna.Study, choice: Choice) -> None:
@@ -265,35 +281,58 @@ def read_trial(trial: FrozenTrial) -> TrialRecord | None:
     kept = details(trial)
     if "ledger" not in kept:
         return None
-    candidate = from_json(kept["architecture"])
+    with reading(f"trial {trial.number}"):
+        known = common(trial)
+        return TrialRecord(
+            **known,
+            receptive_field=cost(known["candidate"].architecture).receptive_field,
+            ledger=_read_ledger(kept["ledger"]),
+            suggestions=trial.params,
+        )
+
+
+def common(trial: FrozenTrial) -> dict[str, Any]:
+    """The fields of any Record, read from a trial. Raises what `reading` turns into a UserError."""
+    attributes, kept = trial.user_attrs, details(trial)
+    candidate = from_json(expected(kept["architecture"], str))
     price = cost(candidate.architecture)
-    return TrialRecord(
-        number=trial.number,
-        state=trial.state,
-        candidate=candidate,
-        params=price.params,
-        macs=price.macs,
-        receptive_field=price.receptive_field,
-        seed=trial.user_attrs["seed"],
-        ledger=_read_ledger(kept["ledger"]),
-        curve=kept.get("curve", ()),
-        seconds=trial.user_attrs.get("seconds"),
-        environment=kept.get("environment", {}),
-        micro_batches=trial.user_attrs.get("micro_batches", 1),
-        reason=trial.user_attrs.get("reason", ""),
-        suggestions=trial.params,
-    )
+    return {
+        "number": trial.number,
+        "state": trial.state,
+        "candidate": candidate,
+        "params": price.params,
+        "macs": price.macs,
+        "seed": expected(attributes["seed"], int),
+        "curve": [_read_epoch(epoch) for epoch in expected(kept.get("curve", []), list)],
+        "seconds": expected(attributes.get("seconds"), float, int, type(None)),
+        "environment": {expected(k, str): expected(v, str) for k, v in kept.get("environment", {}).items()},
+        "micro_batches": expected(attributes.get("micro_batches", 1), int),
+        "reason": expected(attributes.get("reason", ""), str),
+    }
+
+
+def _read_epoch(stored: Mapping[str, Any]) -> Mapping[str, Any]:
+    expected(stored["epoch"], int)
+    for name in ("val_loss", "val_accuracy"):
+        expected(stored[name], float, int, type(None))
+    return stored
+
+
+def trials_of(study: optuna.Study) -> list[FrozenTrial]:
+    """Every trial as it is stored."""
+    with reading(f"study {study.study_name!r}"):
+        return study.get_trials(deepcopy=False)
 
 
 def records(study: optuna.Study) -> list[TrialRecord]:
     """Every described trial, in order of number."""
-    read = (read_trial(trial) for trial in study.get_trials(deepcopy=False))
+    read = (read_trial(trial) for trial in trials_of(study))
     return [record for record in read if record is not None]
 
 
 def digests(study: optuna.Study) -> set[str]:
     """The digests of every candidate that the study has tried."""
-    return {trial.user_attrs["digest"] for trial in study.get_trials(deepcopy=False) if "digest" in trial.user_attrs}
+    return {trial.user_attrs["digest"] for trial in trials_of(study) if "digest" in trial.user_attrs}
 
 
 def ranked(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
@@ -309,13 +348,20 @@ def total_ledger(study: optuna.Study) -> Ledger:
 
 def _read_ledger(stored: dict[str, Any]) -> Ledger:
     miss = stored["nearest"]
-    nearest = miss and NearestMiss(**{**miss, "violations": tuple(miss["violations"])})
-    return Ledger(**{**stored, "nearest": nearest})
+    nearest = miss and NearestMiss(
+        excess=expected(miss["excess"], float, int),
+        notation=expected(miss["notation"], str),
+        violations=tuple(expected(violation, str) for violation in miss["violations"]),
+    )
+    reasons = {reason: expected(count, int) for reason, count in stored["reasons"].items()}
+    proposals, rejected = (expected(stored[name], int) for name in ("proposals", "rejected"))
+    return Ledger(proposals=proposals, rejected=rejected, reasons=reasons, nearest=nearest)
 
 
 def scores_on_test(study: optuna.Study) -> dict[int, Score]:
     """What the test images said of the weights of trials, by trial, in the order in which they were read."""
-    return {trial: read_score(score) for trial, score in study_detail(study, TEST_SCORES, [])}
+    with reading("what the test images said"):
+        return {expected(trial, int): read_score(score) for trial, score in study_detail(study, TEST_SCORES, [])}
 
 
 def add_test_score(study: optuna.Study, trial: int, score: Score) -> None:

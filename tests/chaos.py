@@ -20,7 +20,7 @@ import threading
 import time
 import urllib.request
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,7 +31,7 @@ from rich.console import Console
 from rich.table import Table
 
 from nas.runs import run_records
-from nas.storage import locate, open_study
+from nas.storage import close, locate, open_study
 from nas.study import choice_of, records
 
 TRIALS = 6
@@ -83,11 +83,9 @@ class Found:
         return {ended.key: ended for ended in (*self.trials, *self.runs)}
 
 
-def found_in(folder: Path) -> Found | None:
-    """What the study in this folder holds; None before it was made."""
-    if not (folder / NAME / "study.db").exists():
-        return None
-    location = locate(NAME, folder, None)
+def found_in(folder: Path, storage: str | None) -> Found | None:
+    """What the study of this folder holds; None before it was made."""
+    location = locate(NAME, folder, storage)
     try:
         study = open_study(location)
     except ValueError as error:
@@ -96,6 +94,7 @@ def found_in(folder: Path) -> Found | None:
         raise
     trials, runs = records(study), run_records(study)
     choice = choice_of(study)
+    close(study)
 
     def values(record: object, *names: str) -> tuple[object, ...]:
         return tuple(getattr(record, name) for name in names)
@@ -139,12 +138,18 @@ def command_of(pid: int) -> str:
     return ""
 
 
+def environment(storage: str | None) -> dict[str, str]:
+    """With the storage's URL where the program looks for it."""
+    return ENVIRONMENT if storage is None else {**ENVIRONMENT, "OPTUNA_STORAGE": storage}
+
+
 @dataclass
 class Life:
     """One process of the program, from its start to its end."""
 
     folder: Path
     search: tuple[str, ...]
+    storage: str | None
     process: "subprocess.Popen[str]" = field(init=False)
     lines: list[str] = field(default_factory=list)
     workers: set[int] = field(default_factory=set)
@@ -155,7 +160,7 @@ class Life:
         self.process = subprocess.Popen(
             [*command, "--epoch-timeout", str(EPOCH_TIMEOUT)],
             cwd=self.folder,
-            env=ENVIRONMENT,
+            env=environment(self.storage),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -275,7 +280,7 @@ def _must_say(life: Life, reason: str) -> None:
 
 def second_scheduler(life: Life, rng: random.Random) -> None:
     """The same command while the first is at work."""
-    other = Life(life.folder, life.search)
+    other = Life(life.folder, life.search, life.storage)
     while other.listen(1):
         pass
     status, errors = other.end()
@@ -312,12 +317,12 @@ def small_disk(folder: Path) -> Iterator[bool]:
 class Poller:
     """A dashboard on the database, and someone who keeps looking at it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, storage: str | None) -> None:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
         self.answers = self.errors = 0
-        self._folder = folder
+        self._folder, self._storage = folder, storage
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._look)
 
@@ -330,17 +335,16 @@ class Poller:
         self._thread.join()
 
     def _look(self) -> None:
-        database = self._folder / "disk" / "results" / NAME / "study.db"
         process = None
         while not self._stopped.wait(0.2):
             if process is None or process.poll() is not None:
-                if not database.exists() or found_in(database.parent.parent) is None:
+                if found_in(self._folder / "disk" / "results", self._storage) is None:
                     continue
                 command = ["-m", "nas.dashboard", "--study-name", NAME, "--output-dir", "disk/results", "--no-browser"]
                 process = subprocess.Popen(
                     [sys.executable, *command, "--port", str(self.port)],
                     cwd=self._folder,
-                    env=ENVIRONMENT,
+                    env=environment(self._storage),
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,
                 )
@@ -370,28 +374,34 @@ class Tally:
     twice: int = 0
 
 
-def undisturbed(folder: Path, search: tuple[str, ...]) -> Found:
+def undisturbed(folder: Path, search: tuple[str, ...], storage: str | None) -> Found:
     """What a search finds that nothing happens to."""
     (folder / "disk").mkdir()
-    life = Life(folder, search)
+    life = Life(folder, search, storage)
     while life.listen(1):
         pass
     status, errors = life.end()
     require((status, errors) == (0, ""), f"the undisturbed search: status {status}, {errors}")
-    found = found_in(folder / "disk" / "results")
+    found = found_in(folder / "disk" / "results", storage)
     assert found is not None
     require(len(found.trials) == TRIALS, f"the undisturbed search has {len(found.trials)} trials")
     return found
 
 
 def stormy(
-    folder: Path, search: tuple[str, ...], expected: Found, left: list[str], rng: random.Random, tally: Tally
+    folder: Path,
+    search: tuple[str, ...],
+    storage: str | None,
+    expected: Found,
+    left: list[str],
+    rng: random.Random,
+    tally: Tally,
 ) -> None:
     """One search until it is done, hit by faults of the list until that is empty."""
     known: dict[tuple[object, ...], Ended] = {}
     results = folder / "disk" / "results"
     while True:
-        life, of_workers = Life(folder, search), 0
+        life, of_workers = Life(folder, search, storage), 0
         tally.lives += 1
         while life.listen(rng.randint(1, 12)):
             if not left:
@@ -405,14 +415,14 @@ def stormy(
             of_workers += fault in OF_WORKERS
             FAULTS[fault](life, rng)
             tally.faults[fault] += 1
-            now = found_in(results)
+            now = found_in(results, storage)
             if now is not None:
                 known = still_there(known, now, tally)
         status, errors = life.end()
         if status == 0:
             break
         require("Traceback" not in errors, f"status {status}: {errors}")
-    last = found_in(results)
+    last = found_in(results, storage)
     assert last is not None
     still_there(known, last, tally)
     tally.searches += 1
@@ -431,8 +441,14 @@ def still_there(before: dict[tuple[object, ...], Ended], now: Found, tally: Tall
     return now.ended
 
 
-def storm(faults: int, seed: int, show: Callable[[str], None]) -> Tally:
-    """So many faults, spread over as many searches as that takes.
+def storm(
+    faults: int,
+    seed: int,
+    show: Callable[[str], None],
+    storage_of: Callable[[str], str | None] = lambda _: None,
+    searches: Sequence[tuple[str, ...]] = SEARCHES,
+) -> Tally:
+    """So many faults, spread over as many searches as that takes; `storage_of` gives the URL for each search's name.
 
     Raises:
         ViolationError: something did not hold; the message says what, and after which fault.
@@ -441,19 +457,20 @@ def storm(faults: int, seed: int, show: Callable[[str], None]) -> Tally:
     with ExitStack() as stack:
         root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="nas-chaos-")))
         expected = []
-        for index, search in enumerate(SEARCHES):
+        for index, search in enumerate(searches):
             task = root / f"calm{index}"
             task.mkdir()
-            expected.append(undisturbed(make_task(task), search))
+            expected.append(undisturbed(make_task(task), search, storage_of(task.name)))
         while tally.faults.total() < faults:
-            index = tally.searches % len(SEARCHES)
+            index = tally.searches % len(searches)
             task = root / f"stormy{tally.searches}"
             task.mkdir()
             make_task(task)
-            with small_disk(task / "disk") as mounted, Poller(task) as poller:
+            storage = storage_of(task.name)
+            with small_disk(task / "disk") as mounted, Poller(task, storage) as poller:
                 kinds = [kind for kind in FAULTS if mounted or kind != "disk full"]
                 left = rng.choices(kinds, k=min(10, faults - tally.faults.total()))
-                stormy(task, SEARCHES[index], expected[index], left, rng, tally)
+                stormy(task, searches[index], storage, expected[index], left, rng, tally)
             tally.answers += poller.answers
             tally.refusals += poller.errors
             shutil.rmtree(task)

@@ -1,0 +1,626 @@
+"""Mutated inputs of everything that the program reads: python tests/mutations.py --inputs 100000 --seed 0
+
+Each must give a result, or a UserError that prints as one line; nothing else may be raised, nothing may take long or
+much memory, and no file may appear outside the folder that is being written.
+"""
+
+import argparse
+import ast
+import contextlib
+import copy
+import functools
+import importlib
+import io
+import json
+import math
+import os
+import random
+import re
+import resource
+import shutil
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+import safetensors.torch
+import torch
+from helpers import DIGITS, NOWHERE, Workshop, small_architecture, small_space, write_mnist_folder
+from optuna.pruners import NopPruner
+from optuna.trial import create_trial
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+
+from nas.ablation import ablations
+from nas.architecture import Candidate, digest, from_json, notation, to_json
+from nas.commands import commands
+from nas.cost import MapTooSmallError, cost
+from nas.data import forget
+from nas.errors import UserError, printable
+from nas.model_source import ModelCard, model_source
+from nas.network import build, with_weights
+from nas.plots import confusion
+from nas.readers import Dataset, load_mnist, read_images
+from nas.recipe import Recipe
+from nas.results import trials_csv
+from nas.runs import run_records
+from nas.sampling import FeasibleSampler
+from nas.score import Mistake, Score
+from nas.space import load_space, restrict
+from nas.status import status, text_of
+from nas.storage import StudyLocation, locate, open_study, writing
+from nas.study import choice_of, constraints_of, digests, make_sampler, records, scores_on_test, settings, task_of
+from nas.trials import Plan, Search
+
+SECONDS = 10.0  # that one input may take
+MOST_MEMORY = 700 << 20  # bytes that all of them may add to the program's peak
+TEXTS = (
+    *(
+        "",
+        " ",
+        "\0",
+        "\n",
+        "\r\x1b[2J\x1b]0;owned\a",
+        "'",
+        '"',
+        '"""',
+        "'''",
+        "\\",
+        "\\x41",
+        "\\N{DASH}",
+        "`id`",
+        "$(id)",
+    ),
+    *(
+        "../../etc/passwd",
+        "/etc/passwd",
+        "..",
+        ".",
+        "CON",
+        "a" * 100_000,
+        "{x}",
+        "{{7*7}}",
+        "%s",
+        "${HOME}",
+        "<script>",
+    ),
+    *(
+        "🦊",
+        "\udc80",
+        "\u202e",
+        "é" * 99,
+        "NaN",
+        "inf",
+        "1e999",
+        "-0",
+        "0x10",
+        "9" * 5_000,
+        "1_000",
+        "²",
+        "true",
+        "null",
+    ),
+    *("[]", "--", "-", "=", ",", "sqlite:///x.db", "sqlite://", "postgresql://user:secret@host:port/x", "a\nb", "\t"),
+    *("'; import os; os.system('true') #", '"""\nimport os\n"""', "\u2028", "\x7f", "\x85"),
+)
+NUMBERS: tuple[Any, ...] = (
+    *(0, -1, 1, 2, 3, 255, 2**15, 2**31 - 1, 2**31, 2**32, 2**63 - 1, 2**64, 10**30, -(10**30)),
+    *(0.0, -0.0, 0.5, 1.0, 1e-320, 1e308, math.nan, math.inf, -math.inf, True, False, None),
+)
+
+
+def nasty(rng: random.Random) -> Any:
+    """A value that nobody means."""
+    kind = rng.random()
+    if kind < 0.45:
+        return rng.choice(TEXTS)
+    if kind < 0.85:
+        return rng.choice(NUMBERS)
+    return rng.choice(([], {}, [[]], [None] * 50, {"kind": "Conv"}, {"": {}}, [1, "2", None]))
+
+
+def mutated_bytes(data: bytes, rng: random.Random) -> bytes:
+    """With one to four changes: bits, bytes, runs, lengths, huge numbers."""
+    found = bytearray(data)
+    for _ in range(rng.randint(1, 4)):
+        place, size = rng.randrange(len(found) + 1), rng.choice((1, 2, 4, 8, 64, 1024))
+        if rng.random() < 0.5:
+            place = min(place, rng.choice((8, 32, 128)))  # headers are where it hurts
+        match rng.randrange(8):
+            case 0 if place < len(found):
+                found[place] ^= 1 << rng.randrange(8)
+            case 1:
+                found[place : place + size] = rng.randbytes(size)
+            case 2:
+                del found[place:]
+            case 3:
+                del found[place : place + size]
+            case 4:
+                found[place:place] = rng.randbytes(size)
+            case 5:
+                found[place:place] = found[place : place + size]
+            case 6:
+                number = rng.choice((0, 1, 2**7, 2**15, 2**31 - 1, 2**31, 2**32 - 1))
+                found[place : place + 4] = number.to_bytes(4, rng.choice(("big", "little")))
+            case _:
+                found[place : place + 8] = rng.choice((0, 2**62, 2**63 - 1, 2**64 - 1)).to_bytes(8, "little")
+    return bytes(found)
+
+
+def mutated_json(value: Any, rng: random.Random) -> Any:
+    """With one part somewhere in it replaced, removed, added or renamed."""
+    value = copy.deepcopy(value)
+    node, parents = value, []
+    while isinstance(node, dict | list) and node and rng.random() < 0.85:
+        key = rng.choice(list(node)) if isinstance(node, dict) else rng.randrange(len(node))
+        parents.append((node, key))
+        node = node[key]
+    if not parents:
+        return nasty(rng)
+    holder, key = parents[-1]
+    match rng.randrange(6):
+        case 0:
+            del holder[key]
+        case 1 if isinstance(holder, dict):
+            holder[str(nasty(rng))[:50]] = holder.pop(key)
+        case 2 if isinstance(holder, list):
+            holder[key:key] = [holder[key]] * rng.choice((1, 2, 300))
+        case _:
+            holder[key] = nasty(rng)
+    return value
+
+
+def mutated_text(text: str, rng: random.Random) -> str:
+    """With one to three tokens, characters or lines changed."""
+    for _ in range(rng.randint(1, 3)):
+        tokens = list(re.finditer(r"[A-Za-z_]\w*|\d[\d_.]*|\"[^\"\n]*\"", text))
+        match rng.randrange(6):
+            case 0 | 1 | 2 if tokens:
+                token = rng.choice(tokens)
+                other = rng.choice(tokens)[0] if rng.random() < 0.4 else repr(nasty(rng))
+                text = text[: token.start()] + other + text[token.end() :]
+            case 3:
+                lines = text.split("\n")
+                del lines[rng.randrange(len(lines))]
+                text = "\n".join(lines)
+            case 4:
+                place = rng.randrange(len(text) + 1)
+                text = text[:place] + rng.choice("\0\x1b\"'\\()[]{}:,=*#\n\t é") + text[place:]
+            case _:
+                place = rng.randrange(len(text) + 1)
+                text = text[:place] + text[place + rng.randint(1, 20) :]
+    return text
+
+
+# what is attacked: each takes one mutated input, and gives a result or raises a UserError
+
+COMMANDS = ("search", "noise", "ablate", "report", "export", "retrain", "status", "dashboard")
+
+
+def options(rng: random.Random, folder: Path) -> None:
+    """Option values of every command, and the place that they name."""
+    parser = importlib.import_module(f"nas.{rng.choice(COMMANDS)}").parser()
+    names = [name for action in parser._actions for name in action.option_strings]
+    line: list[str] = []
+    for _ in range(rng.randint(1, 4)):
+        name, value = rng.choice(names), str(nasty(rng))
+        line += [f"{name}={value}"] if rng.random() < 0.5 else [name, value]
+    with contextlib.redirect_stdout(io.StringIO()):
+        try:
+            args = parser.parse_args(line)
+        except SystemExit as end:
+            if end.code != 0:
+                raise RuntimeError(f"{line} ends with {end.code}") from end
+            return
+    name = getattr(args, "study_name", None)
+    location = locate("x" if name is None else name, folder, args.storage)
+    assert "secret" not in location.public_storage
+    if hasattr(args, "max_params"):
+        restrict(load_space("mnist"), epochs=args.epochs, max_params=args.max_params, max_macs=args.max_macs)
+
+
+def study_names(rng: random.Random, folder: Path) -> None:
+    """A name, and where it would be written."""
+    name = "".join(rng.choice(TEXTS)[:20] + rng.choice("a'`$;&é🦊 .-") for _ in range(rng.randint(1, 3)))
+    location = locate(name, folder, None)
+    for path in (location.folder, location.weights_path(0), location.run_weights_path(0)):
+        assert path.resolve().is_relative_to(folder.resolve()), path
+    assert name.isprintable()
+    location.folder.mkdir(parents=True)
+    shutil.rmtree(location.folder)
+
+
+def architectures(rng: random.Random, folder: Path) -> None:
+    """The JSON of a candidate, what it costs, and the source of its network."""
+    text = to_json(Candidate(architecture=small_architecture(), recipe=Recipe()))
+    candidate = from_json(
+        mutated_text(text, rng) if rng.random() < 0.3 else json.dumps(mutated_json(json.loads(text), rng))
+    )
+    assert from_json(to_json(candidate)) == candidate
+    assert len(digest(candidate)) == 12
+    assert notation(candidate.architecture).isprintable()
+    with contextlib.suppress(MapTooSmallError):
+        if cost(candidate.architecture).params < 10_000 and len(CARD.classes) == candidate.architecture.num_classes:
+            ast.parse(model_source(candidate.architecture, CARD))
+
+
+@functools.cache
+def _weights() -> bytes:
+    return safetensors.torch.save(build(small_architecture()).state_dict())
+
+
+def weights(rng: random.Random, folder: Path) -> None:
+    """A safetensors file."""
+    with_weights(small_architecture(), mutated_bytes(_weights(), rng))
+
+
+CARD = ModelCard(
+    study="study",
+    trial=1,
+    dataset="mnist",
+    seeds=(1,),
+    epochs=3,
+    recipe=Recipe(),
+    environment={"torch": "2"},
+    n_train=5,
+    search_accuracy=0.5,
+    rerun=None,
+    n_val=5,
+    test=None,
+    judged=None,
+    mean=(0.1,),
+    std=(0.3,),
+    classes=tuple("0123456789"),
+)
+
+
+def _shape(source: str) -> str:
+    """A file's syntax without its texts."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            node.value = ""
+    return ast.dump(tree)
+
+
+def names_in_source(rng: random.Random, folder: Path) -> None:
+    """Names of classes, studies and data sets in an exported file: literals, and nothing else."""
+    classes = tuple(rng.choice(TEXTS)[:300] + rng.choice(TEXTS)[:50] for _ in range(10))
+    card = replace(CARD, dataset="my folder", classes=tuple("0123456789"))
+    hostile = replace(card, study=rng.choice(TEXTS), dataset=rng.choice(TEXTS) + "/", classes=classes)
+    source = model_source(small_architecture(), hostile)
+    assert _shape(source) == _shape(model_source(small_architecture(), card))
+    assigned = {
+        node.targets[0].id: node.value
+        for node in ast.parse(source).body
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
+    }
+    assert ast.literal_eval(assigned["CLASSES"]) == classes
+    assert not set(source) & {"\x1b", "\0", "\a", "\u202e"}
+
+
+def names_on_the_page(rng: random.Random, folder: Path) -> None:
+    """Names of classes in a plot, where Plotly would read tags."""
+    classes = [rng.choice(TEXTS)[:100] for _ in range(3)]
+    score = Score(loss=1, accuracy=0.5, n=4, mistakes=(Mistake(0, 0, 1), Mistake(1, 2, 1)))
+    figure = confusion(score, [2, 1, 1], classes)
+    assert not any("<" in name for name in figure.layout.xaxis.ticktext)
+
+
+def spaces(rng: random.Random, folder: Path) -> None:
+    """The text of a space's file; what it proposes, and what is said of that."""
+    path = folder / f"space{rng.getrandbits(64):016x}.py"
+    path.write_text(mutated_text(DIGITS, rng), encoding="utf-8", errors="surrogatepass")
+    try:
+        space, drawn = load_space(str(path)), random.Random(0)
+        for _ in range(10):
+            space.check(space.decode(space.draw(drawn)))
+    finally:
+        path.unlink()
+
+
+@functools.cache
+def _idx(folder: Path) -> Path:
+    raw = folder / "idx" / "FashionMNIST" / "raw"
+    raw.mkdir(parents=True)
+    labels = np.tile(np.arange(10, dtype=np.uint8), 6)
+    images = np.random.default_rng(0).integers(0, 256, (60, 28, 28), dtype=np.uint8)
+    for part in ("train", "t10k"):
+        for name, values in ((f"{part}-images-idx3-ubyte", images), (f"{part}-labels-idx1-ubyte", labels)):
+            header = bytes([0, 0, 8, values.ndim]) + b"".join(size.to_bytes(4, "big") for size in values.shape)
+            (raw / name).write_bytes(header + values.tobytes())
+    return raw
+
+
+def idx_files(rng: random.Random, folder: Path) -> None:
+    """The files of Fashion-MNIST, as torchvision reads them."""
+    raw = _idx(folder)
+    path = raw / rng.choice(("train-images-idx3-ubyte", "train-labels-idx1-ubyte"))
+    whole = path.read_bytes()
+    path.write_bytes(mutated_bytes(whole, rng))
+    try:
+        images, classes = read_images(
+            Dataset(name="fashion_mnist", input_shape=(1, 28, 28), data_dir=str(raw.parents[1])), train=True
+        )
+        assert images.images.shape[1:] == (1, 28, 28)
+        assert int(images.labels.max()) < len(classes)
+    finally:
+        path.write_bytes(whole)
+
+
+@functools.cache
+def _mnist(folder: Path) -> Path:
+    copied = folder / "mnist"
+    copied.mkdir()
+    for name in ("t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz"):
+        (copied / name).write_bytes((files("nas.datasets.mnist") / name).read_bytes())
+    return copied
+
+
+def embedded_files(rng: random.Random, folder: Path) -> None:
+    """The gzipped files of MNIST."""
+    path = _mnist(folder) / rng.choice(("t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz"))
+    whole = path.read_bytes()
+    path.write_bytes(mutated_bytes(whole, rng))
+    try:
+        load_mnist(_mnist(folder), "t10k")
+    finally:
+        path.write_bytes(whole)
+
+
+@functools.cache
+def _images(folder: Path) -> tuple[Path, tuple[bytes, ...]]:
+    """Two classes of eight images, and odd images in many formats."""
+    root = folder / "images"
+    pixels = np.random.default_rng(0).integers(0, 256, (12, 10, 3), dtype=np.uint8)
+    for name in ("a", "b"):
+        (root / name).mkdir(parents=True)
+        for i in range(8):
+            Image.fromarray(pixels).save(root / name / f"{i}.png")
+    odd: list[bytes] = []
+    one, other = Image.fromarray(pixels), Image.fromarray(pixels[::-1].copy())
+    deep = Image.fromarray(pixels[..., 0].astype(np.uint16) * 200)
+    for image, form, more in (
+        *((one, form, {}) for form in ("PNG", "JPEG", "BMP", "PPM", "TIFF", "WEBP", "GIF", "ICO", "TGA", "EPS")),
+        *((one.convert(mode), "PNG", {}) for mode in ("L", "LA", "P", "1", "RGBA")),
+        *((one.convert("CMYK"), form, {}) for form in ("JPEG", "TIFF")),
+        *((deep, form, {}) for form in ("PNG", "TIFF")),
+        *((one, form, {"save_all": True, "append_images": [other]}) for form in ("GIF", "PNG", "WEBP", "TIFF")),
+    ):
+        file = io.BytesIO()
+        image.save(file, form, **more)
+        odd.append(file.getvalue())
+    return root, tuple(odd)
+
+
+def image_folders(rng: random.Random, folder: Path) -> None:
+    """One file of an image folder, or the folder itself."""
+    root, odd = _images(folder)
+    path = root / "a" / "3.png"
+    whole = path.read_bytes()
+    added = root / rng.choice(("c", "a\nb", "\x1b[31m", "it's", "..x", "é", "c" * 200, "\udc80"))
+    try:
+        match rng.randrange(10):
+            case 0:
+                path.unlink()
+                path.symlink_to(rng.choice(("/dev/zero", "/nowhere", ".", "3.png")))
+            case 1:
+                path.unlink()
+                os.mkfifo(path)
+            case 2:
+                added.mkdir()
+            case 3:
+                shutil.copytree(root / "b", added)
+            case _:
+                path.write_bytes(mutated_bytes(rng.choice(odd), rng) if rng.random() < 0.8 else rng.choice(odd))
+        shape = rng.choice(((1, 8, 8), (3, 8, 8), (2, 8, 8)))
+        images, classes = read_images(Dataset(name=str(root), input_shape=shape), train=True)
+        assert images.images.shape[1:] == shape
+        assert all(name.isprintable() for name in classes)
+    finally:
+        path.unlink(missing_ok=True)
+        path.write_bytes(whole)
+        if added.exists():
+            shutil.rmtree(added)
+
+
+@functools.cache
+def _study(folder: Path) -> StudyLocation:
+    """A finished search of made-up trainings, in a file."""
+    space, location = small_space(NOWHERE), locate("study", folder / "results", None)
+    with writing(location, settings(space, seed=0, sampler="random", pruner="none")) as study:
+        sampler = FeasibleSampler(make_sampler("random", 0), space, 0, seen=digests(study))
+        study.pruner = NopPruner()
+        plan = Plan(trials=4, devices=("cpu",), dataset=NOWHERE, constraints=space.constraints, seed=0)
+        list(Search(study, location, plan, sampler, Workshop()).events())
+        study.set_user_attr("choice", {"winner": 1, "finalists": [1, 2], "seeds": 3})
+        study.set_user_attr("task", {"target": 0.9, "baseline": to_json(records(study)[0].candidate)})
+    return location
+
+
+def _told(study: optuna.Study, location: StudyLocation) -> None:
+    """All that the program reads of a study."""
+    constraints_of(study)
+    task_of(study)
+    choice_of(study)
+    scores_on_test(study)
+    commands(study)
+    run_records(study)
+    ablations(study)
+    assert trials_csv(records(study))
+    assert text_of(status(study, location))
+
+
+def stored_values(rng: random.Random, folder: Path) -> None:
+    """What a study keeps of its trials and of itself."""
+    location = _study(folder)
+    known = _known(location)
+    study = optuna.create_study(study_name="study", direction="maximize")
+    spoiled, own = rng.randrange(len(known[0]) + 1), dict(known[1])
+    if spoiled == len(known[0]):
+        own = mutated_json(own, rng)
+    for name, value in own.items() if isinstance(own, dict) else ():
+        study.set_user_attr(name, value)
+    for i, trial in enumerate(known[0]):
+        kept = {"user": trial.user_attrs, "system": trial.system_attrs}
+        if i == spoiled:
+            kept = mutated_json(kept, rng)
+        if isinstance(kept, dict) and all(isinstance(kept.get(part, {}), dict) for part in ("user", "system")):
+            study.add_trial(
+                create_trial(
+                    state=trial.state,
+                    value=trial.value,
+                    params=trial.params,
+                    distributions=trial.distributions,
+                    user_attrs=kept.get("user", {}),
+                    system_attrs=kept.get("system", {}),
+                    intermediate_values=trial.intermediate_values,
+                )
+            )
+    _told(study, replace(location, folder=folder / "nowhere"))
+
+
+@functools.cache
+def _known(location: StudyLocation) -> tuple[list[optuna.trial.FrozenTrial], dict[str, Any]]:
+    study = open_study(location)
+    return study.get_trials(), study.user_attrs
+
+
+def databases(rng: random.Random, folder: Path) -> None:
+    """The bytes of a database."""
+    location = _study(folder)
+    path = folder / "damaged.db"
+    path.write_bytes(mutated_bytes((location.folder / "study.db").read_bytes(), rng))
+    before = path.read_bytes()
+    damaged = locate("study", folder / "results", f"sqlite:///{path}")
+    try:
+        study = open_study(damaged)
+        _told(study, damaged)
+    except UserError as error:
+        if "is damaged" in str(error):
+            assert path.read_bytes() == before, "a damaged database is left as it is"
+        raise
+    finally:
+        for file in folder.glob("damaged.db*"):
+            file.unlink()
+
+
+Target = Callable[[random.Random, Path], None]
+SHARES: dict[Target, int] = {  # of a hundred inputs; by what they cost
+    options: 14,
+    study_names: 1,
+    architectures: 16,
+    weights: 16,
+    names_in_source: 6,
+    names_on_the_page: 1,
+    spaces: 8,
+    idx_files: 14,
+    embedded_files: 1,
+    image_folders: 11,
+    stored_values: 11,
+    databases: 1,
+}
+
+
+@dataclass
+class Tally:
+    """What became of the inputs, by what they attacked."""
+
+    results: Counter[str] = field(default_factory=Counter)
+    refusals: Counter[str] = field(default_factory=Counter)
+    crashes: list[str] = field(default_factory=list)
+    slowest: float = 0.0
+    memory: int = 0  # bytes added to the peak
+
+
+def inputs_of(count: int, seed: int) -> Iterator[tuple[Target, random.Random, str]]:
+    """The targets in turn, each with randomness of its own."""
+    turn = [target for target, share in SHARES.items() for _ in range(share)]
+    for i in range(count):
+        target = turn[i * 37 % len(turn)]
+        name = f"{seed}/{target.__name__}/{i}"
+        yield target, random.Random(name), name
+
+
+def attack(count: int, seed: int, folder: Path) -> Tally:
+    """So many mutated inputs; what is wrong stands among the crashes, with what draws it again."""
+    sys.dont_write_bytecode = True
+    os.environ.pop("OPTUNA_STORAGE", None)
+    tally, inside = Tally(), folder / "inside"
+    inside.mkdir()
+    write_mnist_folder(folder / "outside", train=20, test=10)
+    before = sorted(folder.glob("outside/**/*"))
+    peak = 0
+    for i, (target, rng, name) in enumerate(inputs_of(count, seed)):
+        began = time.perf_counter()
+        try:
+            target(rng, inside)
+            tally.results[target.__name__] += 1
+        except UserError as error:
+            tally.refusals[target.__name__] += 1
+            line = printable(str(error))
+            if not line.isprintable() or len(line) > 20_000 or not line:
+                tally.crashes.append(f"{name}: no line to print: {line[:200]!r}")
+        except Exception as error:
+            tally.crashes.append(f"{name}: {type(error).__name__}: {error}"[:400])
+        seconds = time.perf_counter() - began
+        tally.slowest = max(tally.slowest, seconds)
+        if seconds > SECONDS:
+            tally.crashes.append(f"{name}: took {seconds:.1f} s")
+        if i == min(count, 500) - 1:  # every kind has been there, and what it imports
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    tally.memory = 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak)
+    if tally.memory > MOST_MEMORY:
+        tally.crashes.append(f"the peak of memory rose by {tally.memory >> 20} MiB")
+    if sorted(folder.glob("outside/**/*")) != before or {path.name for path in folder.iterdir()} != {
+        "inside",
+        "outside",
+    }:
+        tally.crashes.append("files appeared outside the folder")
+    forget()
+    return tally
+
+
+def table(tally: Tally) -> Table:
+    """For a person to read."""
+    shown = Table("what was mutated", "inputs", "results", "one sentence")
+    for target in SHARES:
+        name = target.__name__
+        results, refusals = tally.results[name], tally.refusals[name]
+        shown.add_row(name.replace("_", " "), f"{results + refusals:,}", f"{results:,}", f"{refusals:,}")
+    shown.add_section()
+    results, refusals = tally.results.total(), tally.refusals.total()
+    shown.add_row("all", f"{results + refusals + len(tally.crashes):,}", f"{results:,}", f"{refusals:,}")
+    return shown
+
+
+def main() -> int:
+    """The command; its exit status: 1 when something crashed."""
+    asked = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0] if __doc__ else None)
+    asked.add_argument("--inputs", type=int, default=100_000, help="how many (default: 100000)")
+    asked.add_argument("--seed", type=int, default=0, help="of the mutations (default: 0)")
+    args = asked.parse_args()
+    torch.set_num_threads(1)
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="nas-mutations-") as folder:
+        tally = attack(args.inputs, args.seed, Path(folder))
+    Console().print(table(tally))
+    for crash in tally.crashes:
+        print(f"crash: {crash}", file=sys.stderr)
+    print(
+        f"{len(tally.crashes)} crashes; the slowest took {tally.slowest:.2f} s, the peak of memory rose by "
+        f"{tally.memory >> 20} MiB; {time.monotonic() - began:.0f} s, seed {args.seed}"
+    )
+    return 1 if tally.crashes else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

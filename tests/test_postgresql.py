@@ -1,0 +1,64 @@
+"""The same promises on PostgreSQL: a real server of the system's packages, where they are installed."""
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from chaos import SEARCHES, storm
+from helpers import ended, make_task, started
+from postgresql import PASSWORD, a_server, installed
+
+from nas.errors import UserError
+from nas.storage import close, locate, open_study, writing
+from nas.study import records
+
+pytestmark = pytest.mark.skipif(not installed(), reason="no PostgreSQL server is installed, so these did not run")
+
+
+@pytest.fixture(scope="module")
+def database() -> Iterator[Callable[[str], str]]:
+    with a_server() as made:
+        yield made
+
+
+def test_a_search_on_postgresql_survives_faults(database: Callable[[str], str]) -> None:
+    told: list[str] = []
+    tally = storm(2, 3, told.append, database, SEARCHES[1:])
+    assert (tally.faults.total(), tally.lost, tally.twice) == (2, 0, 0)
+    assert tally.answers > 0
+    assert tally.refusals == 0
+
+
+def test_a_study_on_a_server_is_written_by_one_run_whatever_its_folder(
+    database: Callable[[str], str], tmp_path: Path
+) -> None:
+    url = database("shared")
+    one, other = (locate("study", tmp_path / name, url) for name in ("one", "other"))
+    message = "^study 'study' is being worked on by another run; wait for it or stop it$"
+    with writing(one, {"a": 1}), pytest.raises(UserError, match=message), writing(other, {"a": 1}):
+        pass
+    assert not (tmp_path / "other").exists()
+    with writing(other, {"a": 1}), writing(locate("another", tmp_path / "one", url), {"a": 1}):
+        pass
+
+
+def test_the_password_of_the_server_is_shown_nowhere(database: Callable[[str], str], tmp_path: Path) -> None:
+    url = database("secret")
+    task = make_task(tmp_path, images=200)
+    told = ended(started(task, "--trials", "2", "--finalists", "0", "-v", "--storage", url))
+    assert told.status == 0, told.err
+    assert PASSWORD not in told.out + told.err
+    study = open_study(locate("digits", task / "results", url))
+    assert sum(record.trained for record in records(study)) == 2
+    kept = [study.user_attrs, *((trial.user_attrs, trial.system_attrs) for trial in study.trials)]
+    close(study)
+    assert PASSWORD not in str(kept)
+    for path in (task / "results").rglob("*"):
+        assert path.is_dir() or PASSWORD.encode() not in path.read_bytes(), path
+    wrong = url.replace(PASSWORD, "another-word")
+    refused = ended(started(task, "--trials", "2", "--storage", wrong))
+    assert refused.status == 2
+    assert "another-word" not in refused.err
+    said = r"error: storage postgresql\+psycopg://nas:\*\*\*@.* cannot be used \(.*password.*\); .*\n"
+    assert re.fullmatch(said, refused.err), refused.err
