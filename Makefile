@@ -7,7 +7,7 @@ VENV := .venv
 READY := $(VENV)/.ready
 BIN := $(VENV)/bin
 
-.PHONY: search test lint bench dashboard report pictures clean
+.PHONY: search test lint bench chaos mutations load dashboard report pictures clean
 
 search: $(READY)  ## search MNIST: make search TRIALS=5 ARGS="--seed 3"
 	$(BIN)/python -m nas.search --trials $(TRIALS) $(ARGS)
@@ -25,6 +25,15 @@ bench: $(READY)  ## the quick form of every benchmark: less than 10 minutes on 2
 	$(BIN)/python -m benchmarks.accuracy --networks 3k --epochs 1 --seeds 2
 	$(BIN)/python -m benchmarks.search_cost --replays 300 --pairs 3
 	$(BIN)/python -m benchmarks.overhead --measured 20
+
+chaos: $(READY)  ## 200 faults in real searches: about half an hour on 2 cores
+	$(BIN)/python tests/chaos.py $(ARGS)
+
+mutations: $(READY)  ## 100,000 damaged and hostile inputs: about 10 minutes
+	$(BIN)/python tests/mutations.py $(ARGS)
+
+load: $(READY)  ## 2,000 trials in one study, with the dashboard open: about 10 minutes on 2 cores
+	$(BIN)/python -m benchmarks.load $(ARGS)
 
 dashboard: $(READY)  ## the trial history: make dashboard STUDY=mnist
 	$(BIN)/python -m nas.dashboard --study-name $(STUDY) $(ARGS)

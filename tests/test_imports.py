@@ -86,3 +86,13 @@ def test_imports_run_downwards(low: str) -> None:
 def test_imports_bring_no_unwanted_library_in_by_a_side_door(modules: tuple[str, ...], absent: str) -> None:
     lines = ["import sys", *(f"import nas.{name}" for name in modules), f"sys.exit({absent!r} in sys.modules)"]
     assert subprocess.run([sys.executable, "-c", "\n".join(lines)], check=False).returncode == 0
+
+
+def test_nothing_is_unpickled() -> None:
+    for name, file in FILES.items():
+        assert not imports(file) & {"pickle", "dill", "joblib", "cloudpickle", "shelve", "marshal"}, name
+        calls = [
+            node.func for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))) if isinstance(node, ast.Call)
+        ]
+        loads = [call for call in calls if isinstance(call, ast.Attribute) and call.attr == "load"]
+        assert {ast.unparse(call) for call in loads} <= {"safetensors.torch.load"}, name

@@ -1,6 +1,7 @@
 """The search loop: exact counts, pruning, workers that die, interruptions; the studies are real."""
 
 import os
+import resource
 import signal
 import time
 from collections.abc import Callable, Generator, Iterator
@@ -17,15 +18,18 @@ from helpers import NOWHERE, Desk, InstantWorker, Workshop, a_desk, made_up, sma
 from optuna.pruners import BasePruner, NopPruner
 from optuna.trial import TrialState
 
-from nas.architecture import digest
+from nas.architecture import Architecture, Candidate, Conv, Head, digest
+from nas.constraints import Constraints
 from nas.cost import cost
+from nas.data import load_training
 from nas.details import details
 from nas.errors import UserError
 from nas.network import LimitBrokenError
 from nas.progress import Progress, SearchProgress
 from nas.readers import Dataset
+from nas.recipe import Recipe
 from nas.sampling import MAX_PROPOSALS, FeasibleSampler, Ledger, derive_seed
-from nas.space import SearchSpace
+from nas.space import SearchSpace, Trial
 from nas.storage import locate, writing
 from nas.study import TrialRecord, digests, make_sampler, records, settings, total_ledger
 from nas.training import DivergedError, EpochReport, OutOfMemoryError, TrainingJob, train
@@ -571,6 +575,36 @@ def test_search_on_real_images_survives_a_lost_worker(tmp_path: Path, fault: sig
             assert desk.location.weights_path(trial.number).read_bytes() == last.weights
     finally:
         torch.set_num_threads(threads)
+
+
+LITTLE = 300 << 20  # bytes: less than a whole batch of the network below takes, more than half of one
+
+
+def in_little_memory(job: TrainingJob) -> Iterator[EpochReport]:
+    """A training in a process that gets no more than a little."""
+    load_training(job.dataset)  # which imports torchvision
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + LITTLE, resource.RLIM_INFINITY))
+    return train(job)
+
+
+def test_search_whose_batches_take_too_much_memory_trains_by_halves(tmp_path: Path) -> None:
+    dataset = write_mnist_folder(tmp_path / "images", train=1_300)
+    layers = tuple(Conv(out_channels=24, batch_norm=False) for _ in range(2))
+    recipe = Recipe(epochs=1, batch_size=1_000, mixed_precision=False)
+
+    def sample(trial: Trial) -> Candidate:
+        layer = replace(layers[0], dropout=trial.suggest_float("dropout", 0.0, 0.5))
+        network = Architecture(input_shape=(1, 28, 28), num_classes=10, layers=(layer, *layers[1:]), head=Head())
+        return Candidate(architecture=network, recipe=recipe)
+
+    space = SearchSpace(sample=sample, constraints=Constraints(), dataset=dataset.name, recipe=recipe)
+    with a_desk_in_a_file(tmp_path, space) as desk:
+        loop = scheduler(desk, lambda: LocalWorker(in_little_memory), trials=1, workers=1, space=space, dataset=dataset)
+        news = [event.news for event in loop.events()]
+        (trial,) = records(desk.study)
+    assert "trial 0: out of memory; it is trained again with half a batch at a time" in news
+    assert (trial.state, trial.micro_batches, trial.reason) == (TrialState.COMPLETE, 2, "")
 
 
 def test_search_in_a_file_continues_in_a_new_run(tmp_path: Path) -> None:

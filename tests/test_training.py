@@ -25,6 +25,7 @@ from nas.training import (
     CHUNK,
     DivergedError,
     EpochReport,
+    OutOfMemoryError,
     Training,
     TrainingJob,
     evaluate,
@@ -113,6 +114,51 @@ def test_train_never_opens_the_test_images(folder: Dataset) -> None:
     next(train(a_job(folder)))
     images = [Path(path).relative_to(folder.name).parts[0] for path in opened if path.startswith(folder.name)]
     assert (len([part for part in images if part == "train"]), images.count("test")) == (360, 0)
+
+
+# less memory
+
+
+def test_half_batches_add_up_to_the_whole_ones(folder: Dataset) -> None:
+    """Without batch normalization, whose statistics are those of each half, and without dropout."""
+    layers = (Conv(out_channels=6, batch_norm=False), Conv(out_channels=6, batch_norm=False))
+    architecture = Architecture(input_shape=SHAPE, num_classes=10, layers=layers, head=Head())
+    recipe = replace(RECIPE, batch_size=24, mixed_precision=False)
+    job = replace(a_job(folder), candidate=Candidate(architecture=architecture, recipe=recipe))
+    whole, halves = (list(train(replace(job, micro_batches=n))) for n in (1, 2))
+    for one, other in zip(whole, halves, strict=True):
+        assert one.train_loss == pytest.approx(other.train_loss, rel=1e-4)
+        assert one.val_loss == pytest.approx(other.val_loss, rel=1e-4)
+    assert whole[-1].weights != halves[-1].weights
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
+        MemoryError("Unable to allocate 2 GiB"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory"),
+        RuntimeError("std::bad_alloc"),
+    ],
+)
+def test_no_memory_left_is_one_kind_of_error(
+    folder: Dataset, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(Training, "step", fails)
+    with pytest.raises(OutOfMemoryError, match=f"^{re.escape(str(error))}$"):
+        next(train(a_job(folder)))
+
+
+def test_other_runtime_errors_are_what_they_are(folder: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> None:
+        raise RuntimeError("no kernel image")
+
+    monkeypatch.setattr(Training, "step", fails)
+    with pytest.raises(RuntimeError, match=r"^no kernel image$"):
+        next(train(a_job(folder)))
 
 
 # what ends a training

@@ -1,0 +1,152 @@
+"""Thousands of trials in one study: seconds, memory and what the dashboard says, per hundred trials.
+
+A real scheduler with real workers searches the default space; in place of the training stands one that takes no time.
+Meanwhile a dashboard is open, and somebody keeps looking at it.
+"""
+
+import argparse
+import re
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import optuna
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.networks import MNIST
+from benchmarks.overhead import SAMPLER, SEED, make_worker
+from nas.notes import annotate_trial
+from nas.options import positive, run
+from nas.pruning import DEFAULT_PRUNER, make_pruner
+from nas.sampling import FeasibleSampler
+from nas.space import load_space
+from nas.storage import StudyLocation, locate, writing
+from nas.study import TrialRecord, digests, make_sampler, settings
+from nas.trials import Plan, Search
+from nas.workers import devices
+
+STEP = 100  # trials a row
+PAUSE = 2.0  # seconds between two looks at the dashboard
+
+
+def resident_bytes() -> int:
+    """Memory of this process now."""
+    match = re.search(r"^VmRSS:\s+(\d+) kB$", Path("/proc/self/status").read_text(), re.MULTILINE)
+    assert match is not None
+    return 1024 * int(match[1])
+
+
+@dataclass
+class Looks:
+    """What a dashboard has answered."""
+
+    answers: int = 0
+    errors: int = 0
+    longest: float = 0.0  # seconds
+    stopped: threading.Event = field(default_factory=threading.Event)
+
+
+@contextmanager
+def dashboard(location: StudyLocation) -> Iterator[Looks]:
+    """Open it, and keep looking at the list of trials."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "nas.dashboard", "--study-name", location.name, "--storage", location.storage]
+    command += ["--output-dir", str(location.folder.parent), "--no-browser", "--port", str(port)]
+    seen = Looks()
+
+    def look() -> None:
+        while not seen.stopped.wait(PAUSE):
+            began = time.perf_counter()
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/studies/1?after=0", timeout=600) as answer:
+                    answer.read()
+                    seen.answers += 1
+            except urllib.error.HTTPError:
+                seen.errors += 1
+            except OSError:
+                continue  # it is still starting
+            seen.longest = max(seen.longest, time.perf_counter() - began)
+
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
+        looking = threading.Thread(target=look)
+        looking.start()
+        try:
+            yield seen
+        finally:
+            seen.stopped.set()
+            looking.join()
+            server.kill()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """A hundred trials: seconds for each, and the memory of the scheduler after them."""
+
+    trials: int
+    seconds: float
+    resident: int
+
+
+def load(location: StudyLocation, trials: int) -> tuple[list[Row], Looks]:
+    """Search until there are so many trials, while the dashboard is open."""
+    space = load_space("mnist")
+    rows: list[Row] = []
+    with writing(location, settings(space, seed=SEED, sampler=SAMPLER, pruner=DEFAULT_PRUNER)) as study:
+        study.pruner = make_pruner(DEFAULT_PRUNER, space.recipe.epochs)
+        sampler = FeasibleSampler(make_sampler(SAMPLER, SEED), space, SEED, digests(study))
+        plan = Plan(
+            trials=trials, devices=devices("cpu", None), dataset=MNIST, constraints=space.constraints, seed=SEED
+        )
+
+        def annotate(trial: optuna.Trial, record: TrialRecord) -> None:
+            annotate_trial(study, location, plan.dataset, trial, record)
+
+        began = time.perf_counter()
+        with dashboard(location) as seen:
+            for progress in Search(study, location, plan, sampler, make_worker, annotate).events():
+                if progress.done >= STEP * (len(rows) + 1):
+                    now = time.perf_counter()
+                    row = Row(trials=progress.done, seconds=(now - began) / STEP, resident=resident_bytes())
+                    rows.append(row)
+                    print(f"{row.trials:,} trials: {row.seconds:.3f} s each, {row.resident >> 20} MiB", flush=True)
+                    began = now
+    return rows, seen
+
+
+def main() -> int:
+    """Measure and print."""
+    options = argparse.ArgumentParser(prog="python -m benchmarks.load", description=__doc__)
+    options.add_argument("--trials", type=positive, default=2_000, help="in the study (default: 2000)")
+    options.add_argument("--storage", metavar="URL", help="Optuna storage (default: SQLite in a temporary folder)")
+    args = options.parse_args()
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        rows, seen = load(locate("load", Path(folder), args.storage), args.trials)
+    table = Table(title=f"{args.trials:,} trials in one study, per {STEP}")
+    for column in ("trials", "seconds a trial", "resident MiB"):
+        table.add_column(column, justify="right")
+    for row in rows:
+        table.add_row(f"{row.trials:,}", f"{row.seconds:.3f}", f"{row.resident >> 20:,}")
+    console = Console()
+    console.print(table)
+    console.print(
+        f"dashboard meanwhile: {seen.answers} answers, {seen.errors} errors, the longest took {seen.longest:.1f} s"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))
