@@ -109,7 +109,7 @@ class Architecture:
     """A feed-forward network: `layers` in order, then `head`.
 
     Raises:
-        UserError: a size below 1 in the input shape, fewer than 2 classes, or layers that are not a tuple of layers.
+        UserError: a size below 1 in the input shape, fewer than 2 classes, or layers or a head that are something else.
     """
 
     input_shape: Shape
@@ -124,14 +124,24 @@ class Architecture:
         known = isinstance(layers, tuple) and all(isinstance(layer, Layer) for layer in layers)
         require(known, "Architecture", "layers", layers, "a tuple of Conv, Transition and MaxPool")
         require_whole("Architecture", "num_classes", self.num_classes, 2)
+        require(isinstance(self.head, Head), "Architecture", "head", self.head, "a Head")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """An architecture and the recipe it is trained by: all that decides a training but the data and the seed."""
+    """An architecture and the recipe it is trained by: all that decides a training but the data and the seed.
+
+    Raises:
+        UserError: one of them is something else.
+    """
 
     architecture: Architecture
     recipe: Recipe
+
+    def __post_init__(self) -> None:
+        known = isinstance(self.architecture, Architecture)
+        require(known, "Candidate", "architecture", self.architecture, "an Architecture")
+        require(isinstance(self.recipe, Recipe), "Candidate", "recipe", self.recipe, "a Recipe")
 
 
 def _layer_notation(layer: Layer) -> str:

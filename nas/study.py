@@ -39,6 +39,7 @@ SamplerName: TypeAlias = Literal["tpe", "random", "gp", "qmc"]
 SAMPLERS: tuple[SamplerName, ...] = get_args(SamplerName)
 
 DIVERGED = "diverged"
+LONGEST = 1e9  # seconds that a training may take: 30 years
 DIGESTED_DRAWS = 100
 TEST_SCORES = "test_scores"
 FORMAT = 2  # of what a study holds: a program reads only what it could have written
@@ -304,11 +305,18 @@ def common(trial: FrozenTrial) -> dict[str, Any]:
         "macs": price.macs,
         "seed": expected(attributes["seed"], int),
         "curve": [_read_epoch(epoch) for epoch in expected(kept.get("curve", []), list)],
-        "seconds": expected(attributes.get("seconds"), float, int, type(None)),
+        "seconds": _read_seconds(attributes.get("seconds")),
         "environment": {expected(k, str): expected(v, str) for k, v in kept.get("environment", {}).items()},
         "micro_batches": expected(attributes.get("micro_batches", 1), int),
         "reason": expected(attributes.get("reason", ""), str),
     }
+
+
+def _read_seconds(stored: Any) -> float | None:
+    seconds = expected(stored, float, int, type(None))
+    if seconds is not None and not 0 <= seconds < LONGEST:
+        raise ValueError(f"{seconds} seconds")
+    return seconds
 
 
 def _read_epoch(stored: Mapping[str, Any]) -> Mapping[str, Any]:

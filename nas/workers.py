@@ -20,6 +20,7 @@ import torch
 from nas.errors import UserError
 from nas.training import EpochReport, TrainingJob, train
 
+PR_SET_PDEATHSIG = 1  # prctl.h
 GLIBC_M_TRIM_THRESHOLD, GLIBC_M_MMAP_THRESHOLD = -1, -3  # malloc.h
 KEPT_BYTES = 1 << 30
 OLDER_MMAP_THRESHOLD = 32 << 20  # the largest that older glibc takes: half of its HEAP_MAX_SIZE
@@ -92,8 +93,18 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
+def _killed_with_parent() -> None:
+    """Let Linux kill this process when the thread that made it ends: also one that is stopped, which cannot see to it.
+
+    Others, and a process whose parent has died already, end by themselves.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 def prepare_process() -> None:
     """What every process that trains does first."""
+    _killed_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C reaches the whole group; the scheduler decides
     threading.Thread(target=_end_with_parent, daemon=True).start()
     keep_freed_memory()
@@ -101,7 +112,10 @@ def prepare_process() -> None:
 
 
 class LocalWorker:
-    """One spawned process of this machine; `train` is a function of a module, as processes are told of it by name."""
+    """One spawned process of this machine; `train` is a function of a module, as processes are told of it by name.
+
+    It ends with the thread that makes it.
+    """
 
     def __init__(self, train: Train = train) -> None:
         self._train = train

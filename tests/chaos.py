@@ -152,7 +152,8 @@ class Life:
     storage: str | None
     process: "subprocess.Popen[str]" = field(init=False)
     lines: list[str] = field(default_factory=list)
-    workers: set[int] = field(default_factory=set)
+    workers: dict[int, int] = field(default_factory=dict)  # each with the epochs that had been told of when it came
+    epochs: int = 0
     outcome: tuple[int, str] | None = None
 
     def __post_init__(self) -> None:
@@ -178,8 +179,16 @@ class Life:
             if not line:
                 return False
             self.lines.append(line)
-            self.workers |= set(children(self.process.pid))
+            self.epochs += ": epoch " in line
+            for pid in children(self.process.pid):
+                self.workers.setdefault(pid, self.epochs)
         return self.outcome is None
+
+    @property
+    def ready(self) -> bool:
+        """Whether its only worker has answered, so that it will be missed at once and not after a minute."""
+        alone = self.search[self.search.index("--jobs") + 1] == "1"
+        return alone and self.epochs > max(self.workers.values(), default=self.epochs)
 
     def end(self) -> tuple[int, str]:
         """Wait for its end, and for that of its workers: its status, and what it said last."""
@@ -410,6 +419,8 @@ def stormy(
             if fault in OF_WORKERS and of_workers == WORKER_FAULTS:
                 fault = left[-1] = rng.choice(("program killed", "program interrupted"))
             if fault == "file replaced by a folder" and not (results / NAME).exists():
+                continue
+            if fault == "worker hung" and not life.ready:
                 continue
             left.pop()
             of_workers += fault in OF_WORKERS

@@ -92,7 +92,7 @@ def test_retrain_gives_the_same_numbers_to_the_last_digit(call: Call) -> None:
     ended = call(retrain, "--study-name", "study", "--trial", "1")
     assert (ended.status, ended.err) == (0, "")
     lines = ended.out.splitlines()
-    assert re.fullmatch(r"trial 1, seed \d+, 2 epochs again: .*", lines[0])
+    assert re.fullmatch(r"trial 1, seed \d+, again to epoch 2: .*", lines[0])
     assert [
         re.fullmatch(r"epoch \d: training loss \d\.\d{6}, validation accuracy .*%: equal", x) is None for x in lines
     ] == [*(True, False, False, True)]

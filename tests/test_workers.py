@@ -249,11 +249,14 @@ if __name__ == "__main__":
 """
 
 
-def test_worker_ends_when_its_parent_is_killed(folder: Dataset, tmp_path: Path) -> None:
+@pytest.mark.parametrize("stopped", [False, True])
+def test_worker_ends_when_its_parent_is_killed(folder: Dataset, tmp_path: Path, stopped: bool) -> None:
     with run_script(PARENT, folder, tmp_path) as parent:
         assert parent.stdout is not None
         pid = int(parent.stdout.readline())
         assert not has_ended(pid)
+        if stopped:
+            os.kill(pid, signal.SIGSTOP)
         parent.kill()
         deadline = time.monotonic() + 10
         while not has_ended(pid) and time.monotonic() < deadline:
