@@ -5,6 +5,7 @@ import io
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 import optuna
 
@@ -38,6 +39,7 @@ class Effect:
     accuracy: Spread | None = None  # on the validation images
     points: Difference | None = None  # of accuracy, as a fraction
     log_loss: Difference | None = None  # of the logarithm of the validation loss: 0.1 is 10 % more of it
+    log_losses: tuple[float, ...] = ()  # the same after each epoch, over the seeds that both were trained on
     visible: bool = False  # whether the accuracy differs by more than chance, all variants considered (Holm, 5 %)
 
     @property
@@ -101,6 +103,7 @@ def ablation(trial: TrialRecord, runs: Iterable[RunRecord], limits: Constraints)
             accuracy=accuracies.get(variant.candidate),
             points=points.get(variant.candidate),
             log_loss=log_losses.get(variant.candidate),
+            log_losses=_epoch_by_epoch(trained[trial.candidate], trained[variant.candidate]),
             visible=visible.get(variant.candidate, False),
         )
         for variant in tried
@@ -112,6 +115,14 @@ def ablation(trial: TrialRecord, runs: Iterable[RunRecord], limits: Constraints)
         effects=tuple(sorted(effects, key=lambda effect: effect.accuracy.mean if effect.accuracy else 0)),
         forbidden=tuple((variant, why) for variant, why in forbidden if why),
     )
+
+
+def _epoch_by_epoch(unchanged: Sequence[RunRecord], changed: Sequence[RunRecord]) -> tuple[float, ...]:
+    """The mean logarithm of the ratio of the validation losses, on the seeds on which both came to their end."""
+    base, other = ({run.seed: run.curve for run in runs if run.accuracy is not None} for runs in (unchanged, changed))
+    pairs = [zip(base[seed], other[seed], strict=True) for seed in base.keys() & other.keys()]
+    ratios = [[math.log(after["val_loss"] / before["val_loss"]) for before, after in pair] for pair in pairs]
+    return tuple(fmean(epoch) for epoch in zip(*ratios, strict=True))
 
 
 def _spreads(

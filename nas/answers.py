@@ -12,6 +12,7 @@ These are observations of candidates that a sampler liked, not experiments; `nas
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from statistics import fmean
 
 import numpy as np
 from numpy.typing import NDArray
@@ -269,6 +270,7 @@ class Answer:
     seen: Seen | None
     tried: tuple[tuple[Effect, float], ...]  # each with how many steps it goes
     barred: bool  # whether a limit rules out all that the ablation could have tried
+    epoch: int  # after which the trials are compared
 
     @property
     def words(self) -> str:
@@ -295,7 +297,9 @@ class Answer:
             said = f"none of {len(known)} changes has a visible effect"
             if len(known) == 1:
                 said = "the one change tried has no visible effect"
-            return f"{said}: the experiment does not confirm it" if self.seen and self.seen.visible else said
+            if self.seen is None or not self.seen.visible:
+                return said
+            return f"{said}: the experiment does not confirm it{self._early(known)}"
         worse = {steps > 0 for effect, steps in clear if effect.points and effect.points.mean < 0}
         better = {steps > 0 for effect, steps in clear if effect.points and effect.points.mean > 0}
         said = f"{len(clear)} of {len(known)} changes {'have' if len(clear) > 1 else 'has'} a visible effect; "
@@ -310,10 +314,20 @@ class Answer:
         agrees = (self.seen.ratio > 1) == more_is_worse
         return f"{said}{side}: the experiment {'agrees' if agrees else 'contradicts the trials'}"
 
+    def _early(self, known: Sequence[tuple[Effect, float]]) -> str:
+        """What the experiment saw for each step where the trials are compared, and at the end."""
+        curves = [[loss / steps for loss in effect.log_losses] for effect, steps in known if effect.log_losses]
+        if not curves or self.epoch > min(map(len, curves)):
+            return ""
+        early, late = (100 * (math.exp(fmean(curve[at] for curve in curves)) - 1) for at in (self.epoch - 1, -1))
+        return (
+            f" (each step {early:+.0f} % of loss after epoch {self.epoch}, like the trials, {late:+.0f} % at the end)"
+        )
+
 
 def answers(trials: Sequence[TrialRecord], found: Ablation | None, base: Candidate | None) -> list[Answer]:
     """One answer a question; `found` is an ablation of `base`."""
-    _, rows = compared(trials)
+    epoch, rows = compared(trials)
     measured = [_measured(question, rows) for question in QUESTIONS]
     asked = [effect for effect in measured if effect is not None]
     visible = iter(holm([effect.p for effect in asked]))
@@ -325,6 +339,7 @@ def answers(trials: Sequence[TrialRecord], found: Ablation | None, base: Candida
             seen=None if effect is None else replace(effect, visible=next(visible)),
             tried=_tried(question, found, base),
             barred=_barred(question, found, base),
+            epoch=epoch,
         )
         for question, effect in zip(QUESTIONS, measured, strict=True)
     ]

@@ -244,8 +244,24 @@ def test_the_experiment_has_the_last_word(
     trials: Seen | None, tried: list[tuple[tuple[str, float], float, bool]], said: str
 ) -> None:
     known = tuple((effect(change, points, visible=visible), steps) for (change, steps), points, visible in tried)
-    told = Answer(question=DROPOUT, trials=40, values=(0.0, 1.0), seen=trials, tried=known, barred=False)
+    told = Answer(question=DROPOUT, trials=40, values=(0.0, 1.0), seen=trials, tried=known, barred=False, epoch=1)
     assert told.experiment == said
+
+
+def test_where_the_two_disagree_the_experiment_tells_of_the_epoch_that_the_trials_tell_of() -> None:
+    curves = ((math.log(0.8), 0.0, math.log(1.1)), (math.log(0.9), 0.0, math.log(1.0)))
+    tried = tuple(
+        (replace(effect(change, 0.0, visible=False), log_losses=curve), steps)
+        for (change, steps), curve in zip((LESS, LESS), curves, strict=True)
+    )
+    assert LESS[1] < 0
+    told = Answer(question=DROPOUT, trials=40, values=(0.0, 1.0), seen=seen(1.2), tried=tried, barred=False, epoch=1)
+    early, late = ((ratio ** (1 / LESS[1] / 2) - 1) * 100 for ratio in (0.8 * 0.9, 1.1 * 1.0))
+    assert told.experiment == (
+        "none of 2 changes has a visible effect: the experiment does not confirm it "
+        f"(each step {early:+.0f} % of loss after epoch 1, like the trials, {late:+.0f} % at the end)"
+    )
+    assert early > 0 > late
 
 
 def test_a_question_whose_every_change_breaks_a_limit_is_said_to_be_such() -> None:
