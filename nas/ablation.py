@@ -121,7 +121,7 @@ def _epoch_by_epoch(unchanged: Sequence[RunRecord], changed: Sequence[RunRecord]
     """The mean logarithm of the ratio of the validation losses, on the seeds on which both came to their end."""
     base, other = ({run.seed: run.curve for run in runs if run.accuracy is not None} for runs in (unchanged, changed))
     pairs = [zip(base[seed], other[seed], strict=True) for seed in base.keys() & other.keys()]
-    ratios = [[math.log(after["val_loss"] / before["val_loss"]) for before, after in pair] for pair in pairs]
+    ratios = [[math.log(b["val_loss"] or math.nan) - math.log(a["val_loss"] or math.nan) for a, b in p] for p in pairs]
     return tuple(fmean(epoch) for epoch in zip(*ratios, strict=True))
 
 

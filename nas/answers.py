@@ -320,9 +320,8 @@ class Answer:
         if not curves or self.epoch > min(map(len, curves)):
             return ""
         early, late = (100 * (math.exp(fmean(curve[at] for curve in curves)) - 1) for at in (self.epoch - 1, -1))
-        return (
-            f" (each step {early:+.0f} % of loss after epoch {self.epoch}, like the trials, {late:+.0f} % at the end)"
-        )
+        where = f"after epoch {self.epoch}, where the trials are compared"
+        return f" (each step: {early:+.0f} % of loss {where}; {late:+.0f} % at the end)"
 
 
 def answers(trials: Sequence[TrialRecord], found: Ablation | None, base: Candidate | None) -> list[Answer]:

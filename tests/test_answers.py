@@ -259,7 +259,7 @@ def test_where_the_two_disagree_the_experiment_tells_of_the_epoch_that_the_trial
     early, late = ((ratio ** (1 / LESS[1] / 2) - 1) * 100 for ratio in (0.8 * 0.9, 1.1 * 1.0))
     assert told.experiment == (
         "none of 2 changes has a visible effect: the experiment does not confirm it "
-        f"(each step {early:+.0f} % of loss after epoch 1, like the trials, {late:+.0f} % at the end)"
+        f"(each step: {early:+.0f} % of loss after epoch 1, where the trials are compared; {late:+.0f} % at the end)"
     )
     assert early > 0 > late
 
