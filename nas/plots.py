@@ -50,7 +50,7 @@ def _figure(x: str, y: str, *, height: int = 380) -> Figure:
         margin={"l": 64, "r": 16, "t": 16, "b": 52},
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
-        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
+        legend={"orientation": "h", "yref": "container", "y": 1, "yanchor": "top", "x": 0},
         hoverlabel={"align": "left"},
     )
     figure.update_xaxes(title_text=x, zeroline=False, automargin=True)

@@ -101,7 +101,7 @@ def _plot(figure: Figure | None, name: str) -> Markup | None:
     """A figure as the part of a page; Plotly's JSON leaves no `<`, so nothing in it can end the script."""
     if figure is None:
         return None
-    config = {"displaylogo": False, "responsive": True, "displayModeBar": False}
+    config = {"displaylogo": False, "displayModeBar": False}
     part = plotly.io.to_html(figure, full_html=False, include_plotlyjs=False, config=config, div_id=f"plot-{name}")
     return Markup(part)
 
