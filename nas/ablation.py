@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 import optuna
+from optuna.trial import TrialState
 
 from nas.architecture import Candidate
 from nas.constraints import Constraints
@@ -35,7 +36,7 @@ class Effect:
     variant: Variant
     params: int
     macs: int
-    failed: int  # trainings that diverged
+    failed: int  # seeds on which it diverged, or ended otherwise before its last epoch
     accuracy: Spread | None = None  # on the validation images
     points: Difference | None = None  # of accuracy, as a fraction
     log_loss: Difference | None = None  # of the logarithm of the validation loss: 0.1 is 10 % more of it
@@ -46,13 +47,13 @@ class Effect:
     def trained(self) -> str:
         """How many trainings came to their end, and how many did not."""
         n = self.accuracy.n if self.accuracy else 0
-        return f"{n}, {self.failed} diverged" if self.failed else str(n)
+        return f"{n}, {self.failed} failed" if self.failed else str(n)
 
     @property
     def verdict(self) -> str:
         """In words, whether the change is seen."""
         if self.accuracy is None:
-            return "diverged" if self.failed else "not finished"
+            return "failed" if self.failed else "not finished"
         if self.points is None:
             return "one seed says nothing"
         return ("better" if self.points.mean > 0 else "worse") if self.visible else "not visible"
@@ -99,7 +100,7 @@ def ablation(trial: TrialRecord, runs: Iterable[RunRecord], limits: Constraints)
             variant=variant,
             params=trained[variant.candidate][0].params,
             macs=trained[variant.candidate][0].macs,
-            failed=sum(run.diverged for run in trained[variant.candidate]),
+            failed=_failed(trained[variant.candidate]),
             accuracy=accuracies.get(variant.candidate),
             points=points.get(variant.candidate),
             log_loss=log_losses.get(variant.candidate),
@@ -115,6 +116,12 @@ def ablation(trial: TrialRecord, runs: Iterable[RunRecord], limits: Constraints)
         effects=tuple(sorted(effects, key=lambda effect: effect.accuracy.mean if effect.accuracy else 0)),
         forbidden=tuple((variant, why) for variant, why in forbidden if why),
     )
+
+
+def _failed(runs: Sequence[RunRecord]) -> int:
+    """The seeds on which no run came to its end, or is still on its way."""
+    seeds = {run.seed for run in runs if run.state is TrialState.FAIL}
+    return len(seeds - {run.seed for run in runs if run.state is not TrialState.FAIL})
 
 
 def _epoch_by_epoch(unchanged: Sequence[RunRecord], changed: Sequence[RunRecord]) -> tuple[float, ...]:

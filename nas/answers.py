@@ -22,6 +22,7 @@ from nas.architecture import Candidate, Conv, MaxPool, Transition
 from nas.cost import cost
 from nas.spread import holm, t_quantile, two_sided
 from nas.study import TrialRecord
+from nas.variants import variants
 
 Vector = NDArray[np.float64]
 
@@ -355,8 +356,13 @@ def _tried(question: Question, found: Ablation | None, base: Candidate | None) -
 def _barred(question: Question, found: Ablation | None, base: Candidate | None) -> bool:
     if found is None or base is None:
         return False
-    ruled_out = [variant for variant, _ in found.forbidden if variant.choice in question.choices]
-    return any(question.number(variant.candidate) != question.number(base) for variant in ruled_out)
+    ruled_out = {variant.candidate for variant, _ in found.forbidden}
+    tries = [
+        variant.candidate
+        for variant in variants(base)
+        if variant.choice in question.choices and question.number(variant.candidate) != question.number(base)
+    ]
+    return bool(tries) and ruled_out.issuperset(tries)
 
 
 def compared(trials: Sequence[TrialRecord]) -> tuple[int, list[tuple[TrialRecord, float]]]:

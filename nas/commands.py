@@ -12,7 +12,7 @@ from typing import Any
 import optuna
 
 import nas
-from nas.details import reading
+from nas.details import expected, reading
 
 KEY = "commands"
 
@@ -54,4 +54,16 @@ def remember(study: optuna.Study, command: Command) -> None:
 def commands(study: optuna.Study) -> list[Command]:
     """All that have worked on a study, the latest last."""
     with reading("the list of commands"):
-        return [Command(**stored) for stored in study.user_attrs.get(KEY, [])]
+        return [_read(stored) for stored in study.user_attrs.get(KEY, [])]
+
+
+def _read(stored: Mapping[str, Any]) -> Command:
+    return Command(
+        line=expected(stored["line"], str),
+        process=expected(stored["process"], int),
+        host=expected(stored["host"], str),
+        started=expected(stored["started"], str),
+        devices=[expected(device, str) for device in stored["devices"]],
+        plan=expected(stored["plan"], dict),
+        versions=expected(stored["versions"], dict),
+    )

@@ -22,7 +22,10 @@ Value = TypeVar("Value")
 
 @contextmanager
 def reading(what: str) -> Iterator[None]:
-    """Turns values that this program cannot have written, or that cannot be read at all, into a UserError."""
+    """Turns values that this program cannot have written, or that cannot be read at all, into a UserError.
+
+    The two have different ways out: a storage that does not answer may be whole.
+    """
     try:
         yield
     except UserError:
@@ -30,8 +33,11 @@ def reading(what: str) -> Iterator[None]:
     except Exception as error:
         from sqlalchemy.exc import SQLAlchemyError  # here, as --help needs none of it
 
-        kinds = (TypeError, LookupError, AttributeError, ValueError, OverflowError)
-        if not isinstance(error, (*kinds, StorageInternalError, SQLAlchemyError)):
+        if isinstance(error, StorageInternalError | SQLAlchemyError):
+            raise UserError(
+                f"{what} cannot be read ({reason_of(error)}); try again, or look after its storage"
+            ) from error
+        if not isinstance(error, TypeError | LookupError | AttributeError | ValueError | OverflowError):
             raise
         raise UserError(
             f"{what} is not as this program writes it ({type(error).__name__}: {reason_of(error)}); "

@@ -45,7 +45,7 @@ from nas.workers import without_interrupts
 MODEL, WEIGHTS = "model.py", "weights.safetensors"
 
 
-class ExportError(UserError):
+class ExportError(Exception):
     """The files would not be the trained network within its limits; the message says what differs."""
 
 

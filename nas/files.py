@@ -6,10 +6,12 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from time import time
 
 from nas.errors import UserError
 
 PARTIAL = ".partial"
+STALE_SECONDS = 3600.0  # after which nobody can still be writing a file
 
 
 def write_whole(path: Path, content: bytes | str) -> None:
@@ -34,8 +36,10 @@ def write_whole(path: Path, content: bytes | str) -> None:
 
 
 def remove_partial(folder: Path) -> None:
-    """Clean up after programs that were killed while they wrote below a folder."""
+    """Clean up after programs that were killed an hour ago or earlier while they wrote below a folder."""
     for path in list(folder.rglob(f".*{PARTIAL}")):
+        if time() - path.stat().st_mtime < STALE_SECONDS:
+            continue
         if path.is_dir():
             shutil.rmtree(path)
         else:
@@ -45,9 +49,14 @@ def remove_partial(folder: Path) -> None:
 def reason_of(error: BaseException) -> str:
     """What went wrong, in a few words of one line."""
     cause = error
-    while cause.__cause__ is not None:
+    while cause.__cause__ is not None and not _is_traceback(cause.__cause__):
         cause = cause.__cause__
     return cause.strerror if isinstance(cause, OSError) and cause.strerror else " ".join(str(cause).split())
+
+
+def _is_traceback(error: BaseException) -> bool:
+    """Whether it is only the text that concurrent.futures brings from another process."""
+    return type(error).__name__ == "_RemoteTraceback"
 
 
 @contextmanager
@@ -58,4 +67,6 @@ def writable(what: str, way_out: str) -> Iterator[None]:
     except BrokenPipeError:  # that is whoever reads the output
         raise
     except OSError as error:
+        if error.__cause__ is not None:  # something else has failed, such as a training in another process
+            raise
         raise UserError(f"{what} cannot be written ({reason_of(error)}); {way_out}") from error

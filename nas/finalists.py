@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import optuna
 
 from nas.architecture import Candidate
+from nas.errors import UserError
 from nas.runs import Run, RunRecord, Stage, accuracies, run_records
 from nas.sampling import derive_seed
 from nas.score import Score
@@ -134,6 +135,8 @@ def winner_of(study: optuna.Study) -> Winner | None:
     if choice is None:
         return None
     trials, runs = {trial.number: trial for trial in records(study)}, run_records(study)
+    if missing := {choice.winner, *choice.finalists} - trials.keys():
+        raise UserError(f"study {study.study_name!r} has chosen among trials that it does not have: {sorted(missing)}")
     record, seed = trials[choice.winner], settings_of(study)["seed"]
     if not choice.finalists:
         score = scores_on_test(study).get(record.number)

@@ -143,7 +143,10 @@ def with_weights(architecture: Architecture, weights: bytes) -> nn.Sequential:
     """
     network = build(architecture)
     try:
-        network.load_state_dict(safetensors.torch.load(weights))
+        state = safetensors.torch.load(weights)
+        network.load_state_dict(state)
+        if not all(torch.isfinite(tensor).all() for tensor in state.values()):
+            raise ValueError("they are not finite")
     except Exception as error:  # whatever damaged bytes make the library raise
         raise UserError(
             f"the weights do not fit the network {notation(architecture)} ({error}); they are damaged, or another's: "

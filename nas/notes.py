@@ -155,7 +155,7 @@ def annotate_study(found: Findings, location: StudyLocation, text: str) -> None:
     assert winner is not None
     trials = study.get_trials(deepcopy=False)
     chosen = {run.run.trial for run in found.runs if run.run.stage == "final"}
-    fates = dict.fromkeys(chosen, "Chosen before; a longer search has found a better one.")
+    fates = dict.fromkeys(chosen, "Chosen before, and not any more.")
     for finalist in winner.finalists:
         fates[finalist.record.number] = f"A finalist: {finalist.rerun} of the validation images on fresh seeds."
     fates[winner.record.number] = f"**The winner**: {winner.test} of the test images, n = {winner.test.n}."

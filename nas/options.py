@@ -4,6 +4,7 @@ import argparse
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing import active_children
@@ -154,8 +155,11 @@ def resumable(module: str, location: StudyLocation) -> Iterator[Interruption]:
     try:
         yield Interruption()
     except KeyboardInterrupt:
-        for process in active_children():  # Ctrl+C may have come where the workers were being stopped
+        for process in active_children():  # Ctrl+C may have come where the workers were being made or stopped
             process.kill()
+        for thread in threading.enumerate():  # of their executors: at its exit, Python would trip over one half closed
+            if thread is not threading.current_thread() and not thread.daemon:
+                thread.join(timeout=1.0)
         print(f"Interrupted; nothing finished is lost. Go on with: {command_line(module, location)}", file=sys.stderr)
         raise SystemExit(INTERRUPTED) from None
 

@@ -59,13 +59,13 @@ def _figure(x: str, y: str, *, height: int = 380) -> Figure:
 
 
 def _on_accuracies(figure: Figure) -> None:
-    """Ticks at round accuracies, at least three of them where the errors differ at all."""
+    """Ticks at round accuracies, as many as the errors leave room for."""
     errors = [error for trace in figure.data for error in trace.y or ()]
     low, high = (0.99 * min(errors), 1.01 * max(errors)) if errors else (0.0, 1.0)
     steps = ([step * i for i in range(1, round(1 / step))] for step in FINER_TICKS)
     inside = ([error for error in ticks if low <= error <= high] for ticks in (ERROR_TICKS, *steps))
     ticks = next((ticks for ticks in inside if len(ticks) >= LEAST_TICKS), errors[:1])
-    labels = [f"{round(100 * (1 - error), 2):g} %" for error in ticks]
+    labels = [f"{100 * (1 - error):.5g} %" for error in ticks]
     figure.update_yaxes(type="log", autorange="reversed", tickvals=ticks, ticktext=labels)
 
 
@@ -331,7 +331,9 @@ def confusion(score: Score, class_sizes: Sequence[int], classes: Sequence[str]) 
             hoverongaps=False,
         )
     )
-    if n <= MOST_NUMBERED:  # as a trace of its own, which follows the colour of the page's text
+    if n <= MOST_NUMBERED and any(
+        map(any, shown)
+    ):  # as a trace of its own, which follows the colour of the page's text
         cells = [(j, i, f"{shown[i][j]:,}") for i in places for j in places if shown[i][j]]
         x, y, text = zip(*cells, strict=True)
         figure.add_trace(go.Scatter(x=x, y=y, text=text, mode="text", hoverinfo="skip", showlegend=False))

@@ -255,10 +255,10 @@ def _read_image(path: str, shape: tuple[int, int, int]) -> npt.NDArray[np.uint8]
         with warnings.catch_warnings(action="ignore"), Image.open(path, formats=IMAGE_FORMATS) as image:
             if image.mode[0] in "IF":  # Pillow would clip them, mostly to white
                 raise ValueError(f"mode {image.mode} has more than 8 bits a channel")
-            if getattr(image, "n_frames", 1) > 1:
-                raise ValueError("it has several frames")
             if image.width * image.height > MOST_PIXELS:
                 raise ValueError(f"it has {image.width:,} × {image.height:,} pixels, more than {MOST_PIXELS:,}")
+            if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:  # of a photograph, the others are previews
+                raise ValueError("it has several frames")
             resized = image.convert("L" if channels == 1 else "RGB").resize((width, height), Image.Resampling.BILINEAR)
     except Exception as error:  # whatever a damaged file makes a decoder raise
         raise UserError(f"image {path} cannot be read ({error}); replace or remove it") from error

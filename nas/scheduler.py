@@ -205,9 +205,12 @@ class Scheduler(ABC, Generic[AnyRecord]):
         self._slowest = max(self._slowest or 0.0, report.seconds / flight.record.macs)
         flight.reports.append(report)
         epochs = flight.record.candidate.recipe.epochs
+        curve = [_numbers(report) for report in flight.reports]
         if report.epoch > flight.reported:
-            report_epoch(flight.trial, [_numbers(report) for report in flight.reports])
+            report_epoch(flight.trial, curve)
             flight.reported = report.epoch
+        elif flight.job.micro_batches > 1:  # what is kept so far is of whole batches
+            keep_detail(flight.trial, "curve", curve)
         if report.epoch == epochs:
             return self._finish(slot, TrialState.COMPLETE, ""), None
         if report.epoch == flight.reported and self._hopeless(flight):
@@ -241,9 +244,12 @@ class Scheduler(ABC, Generic[AnyRecord]):
         progress = self._finish(slot, TrialState.FAIL, reason)
         self._failures["its worker was lost"] += 1
         if self._failures["its worker was lost"] == MAX_ALIKE:
+            way_out = "fewer --jobs or lower limits, if memory ran out"
+            if flight.lost["hung"]:
+                way_out = "a longer --epoch-timeout"
             raise UserError(
-                f"the workers of {MAX_ALIKE} trainings in a row were lost {MAX_RERUNS + 1} times each "
-                f"({reason.removeprefix('its worker ')}); if memory ran out, give fewer --jobs or lower limits"
+                f"the workers of {MAX_ALIKE} trainings were lost {MAX_RERUNS + 1} times each, none that ended well "
+                f"between; the last one's {reason.removeprefix('its worker ')}: give {way_out}"
             )
         return progress, None
 
@@ -252,6 +258,11 @@ class Scheduler(ABC, Generic[AnyRecord]):
         progress = self._finish(slot, TrialState.FAIL, printable(f"{type(error).__name__}: {error}"))
         self._failures[type(error).__name__] += 1
         if self._failures[type(error).__name__] == MAX_ALIKE:
+            if isinstance(error, OutOfMemoryError):
+                raise UserError(
+                    f"{MAX_ALIKE} trainings were out of memory, even with half a batch at a time ({error}); give fewer "
+                    "--jobs, lower limits, or a recipe with smaller batches"
+                ) from error
             raise error
         return progress
 

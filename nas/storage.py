@@ -244,6 +244,8 @@ def _create_or_resume(location: StudyLocation, wanted: dict[str, Any]) -> optuna
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)  # a name in the dashboard's plots, nothing more
             study.set_metric_names(["validation accuracy"])
+    elif not isinstance(stored, dict):
+        raise UserError(f"study {location.name!r} was made by another program; give another --study-name")
     elif differences := _all_differences(stored, wanted):
         raise UserError(
             f"study {location.name!r} cannot go on with other settings: {'; '.join(differences)}; "

@@ -42,6 +42,17 @@ DIVERGED = "diverged"
 LONGEST = 1e9  # seconds that a training may take: 30 years
 DIGESTED_DRAWS = 100
 TEST_SCORES = "test_scores"
+SETTINGS: dict[str, type] = {
+    "dataset": str,
+    "input_shape": list,
+    "num_classes": int,
+    "constraints": dict,
+    "recipe": dict,
+    "parameters": dict,
+    "seed": int,
+    "sampler": str,
+    "pruner": str,
+}
 FORMAT = 2  # of what a study holds: a program reads only what it could have written
 
 
@@ -84,6 +95,12 @@ def settings_of(study: optuna.Study) -> dict[str, Any]:
         raise UserError(f"study {study.study_name!r} was made by another program; give another --study-name")
     if not isinstance(stored, dict) or stored.get("format") != FORMAT:
         raise UserError(f"study {study.study_name!r} was made by another version of nas; give another --study-name")
+    with reading("the settings of the study"):
+        for name, kind in SETTINGS.items():
+            expected(stored[name], kind)
+        channels, height, width = stored["input_shape"]
+        for size in (channels, height, width):
+            expected(size, int)
     return stored
 
 
@@ -340,7 +357,9 @@ def records(study: optuna.Study) -> list[TrialRecord]:
 
 def digests(study: optuna.Study) -> set[str]:
     """The digests of every candidate that the study has tried."""
-    return {trial.user_attrs["digest"] for trial in trials_of(study) if "digest" in trial.user_attrs}
+    with reading("the digests of the trials"):
+        found = [trial.user_attrs["digest"] for trial in trials_of(study) if "digest" in trial.user_attrs]
+        return {expected(digest, str) for digest in found}
 
 
 def ranked(trials: Sequence[TrialRecord]) -> list[TrialRecord]:

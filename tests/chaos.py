@@ -30,6 +30,7 @@ from optuna.trial import TrialState
 from rich.console import Console
 from rich.table import Table
 
+from nas.errors import UserError
 from nas.runs import run_records
 from nas.storage import close, locate, open_study
 from nas.study import choice_of, records
@@ -46,6 +47,7 @@ DISK = 48 << 20  # bytes
 ORPHAN_SECONDS = 5.0  # that a process may outlive the program that started it
 INTERRUPT_SECONDS = 5.0  # that the program may take to end in order
 PATIENCE = 180.0  # seconds without a word, after which the program is taken for hung
+AT_ONCE = 10  # faults of one search, at most
 WORKER_FAULTS = 2  # in one life of the program: more would fail a trial, as they should
 
 
@@ -347,7 +349,11 @@ class Poller:
         process = None
         while not self._stopped.wait(0.2):
             if process is None or process.poll() is not None:
-                if found_in(self._folder / "disk" / "results", self._storage) is None:
+                try:
+                    found = found_in(self._folder / "disk" / "results", self._storage)
+                except UserError:  # such as that its tables are being made just now
+                    continue
+                if found is None:
                     continue
                 command = ["-m", "nas.dashboard", "--study-name", NAME, "--output-dir", "disk/results", "--no-browser"]
                 process = subprocess.Popen(
@@ -410,7 +416,7 @@ def stormy(
     known: dict[tuple[object, ...], Ended] = {}
     results = folder / "disk" / "results"
     while True:
-        life, of_workers = Life(folder, search, storage), 0
+        life, of_workers, survived = Life(folder, search, storage), 0, tally.faults.total()
         tally.lives += 1
         while life.listen(rng.randint(1, 12)):
             if not left:
@@ -421,6 +427,7 @@ def stormy(
             if fault == "file replaced by a folder" and not (results / NAME).exists():
                 continue
             if fault == "worker hung" and not life.ready:
+                left.insert(0, left.pop())  # another one first
                 continue
             left.pop()
             of_workers += fault in OF_WORKERS
@@ -433,6 +440,7 @@ def stormy(
         if status == 0:
             break
         require("Traceback" not in errors, f"status {status}: {errors}")
+        require(tally.faults.total() > survived, f"status {status} without any fault: {errors}")
     last = found_in(results, storage)
     assert last is not None
     still_there(known, last, tally)
@@ -441,6 +449,14 @@ def stormy(
     require(last.running == 0, f"{last.running} trainings are still RUNNING")
     require(len(last.ended) == len(last.trials) + len(last.runs), "a training is there twice")
     require(last == expected, f"the study is not what it would have been:\n{last}\n{expected}")
+
+
+def _shuffled(kinds: Sequence[str], count: int, rng: random.Random) -> list[str]:
+    """So many, all kinds equally often as far as that goes."""
+    found: list[str] = []
+    while len(found) < count:
+        found += rng.sample(kinds, min(len(kinds), count - len(found)))
+    return found
 
 
 def still_there(before: dict[tuple[object, ...], Ended], now: Found, tally: Tally) -> dict[tuple[object, ...], Ended]:
@@ -458,6 +474,7 @@ def storm(
     show: Callable[[str], None],
     storage_of: Callable[[str], str | None] = lambda _: None,
     searches: Sequence[tuple[str, ...]] = SEARCHES,
+    kinds: Sequence[str] = tuple(FAULTS),
 ) -> Tally:
     """So many faults, spread over as many searches as that takes; `storage_of` gives the URL for each search's name.
 
@@ -479,8 +496,8 @@ def storm(
             make_task(task)
             storage = storage_of(task.name)
             with small_disk(task / "disk") as mounted, Poller(task, storage) as poller:
-                kinds = [kind for kind in FAULTS if mounted or kind != "disk full"]
-                left = rng.choices(kinds, k=min(10, faults - tally.faults.total()))
+                possible = [kind for kind in kinds if mounted or kind != "disk full"]
+                left = _shuffled(possible, min(AT_ONCE, faults - tally.faults.total()), rng)
                 stormy(task, searches[index], storage, expected[index], left, rng, tally)
             tally.answers += poller.answers
             tally.refusals += poller.errors

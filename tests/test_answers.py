@@ -18,7 +18,7 @@ from nas.recipe import Recipe
 from nas.sampling import Ledger
 from nas.spread import Difference, spread, two_sided
 from nas.study import TrialRecord
-from nas.variants import CHOICES, forbidden_by, variants
+from nas.variants import CHOICES, Variant, forbidden_by, variants
 
 NUMBERS = {question.text: question.number for question in QUESTIONS}
 NETWORK = Architecture(
@@ -265,11 +265,16 @@ def test_where_the_two_disagree_the_experiment_tells_of_the_epoch_that_the_trial
 
 
 def test_a_question_whose_every_change_breaks_a_limit_is_said_to_be_such() -> None:
-    ruled_out = next(variant for variant in variants(CANDIDATE) if variant.choice == "depth")
-    found = Ablation(trial=0, accuracy=spread([0.9]), effects=(), forbidden=((ruled_out, "too large"),))
-    said = {told.question.choices: told.experiment for told in answers([], found, CANDIDATE)}
-    assert said["depth",] == "every such change breaks a limit"
-    assert said["transitions",] == ""
+    ruled_out = [(variant, "too large") for variant in variants(CANDIDATE) if variant.choice == "depth"]
+    assert len(ruled_out) == 2
+
+    def said(*forbidden: tuple[Variant, str]) -> dict[tuple[str, ...], str]:
+        found = Ablation(trial=0, accuracy=spread([0.9]), effects=(), forbidden=forbidden)
+        return {told.question.choices: told.experiment for told in answers([], found, CANDIDATE)}
+
+    assert said(*ruled_out)["depth",] == "every such change breaks a limit"
+    assert said(*ruled_out)["transitions",] == ""
+    assert said(ruled_out[0])["depth",] == "", "the other one was not tried, that is all"
 
 
 def test_an_answer_knows_the_variants_that_try_it() -> None:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -57,7 +58,11 @@ def test_remove_partial_takes_what_a_killed_program_left_and_nothing_else(tmp_pa
     write_whole(tmp_path / "weights" / "00001.safetensors", b"weights")
     (tmp_path / "weights" / ".00002.safetensors.abc123.partial").write_bytes(b"wei")
     (tmp_path / "mine.partial").write_text("a file of the user's")
+    (tmp_path / ".young.txt.abc123.partial").write_text("somebody writes it")
+    hours_ago = time.time() - 7200
+    os.utime(tmp_path / "weights" / ".00002.safetensors.abc123.partial", (hours_ago, hours_ago))
     remove_partial(tmp_path)
+    (tmp_path / ".young.txt.abc123.partial").unlink()
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["00001.safetensors", "mine.partial", "weights"]
 
 

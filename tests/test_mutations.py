@@ -14,7 +14,6 @@ def test_thousands_of_mutated_inputs_are_results_or_sentences(tmp_path: Path) ->
     tally = attack(INPUTS, 0, tmp_path)
     assert tally.crashes == []
     assert tally.results.total() + tally.refusals.total() == INPUTS
-    for target in SHARES:
-        name = target.__name__
-        assert tally.refusals[name] > 0, f"nothing that {name} mutates is refused"
-        assert tally.results[name] > 0, f"everything that {name} mutates is refused"
+    names = {target.__name__ for target in SHARES}
+    assert names - tally.refusals.keys() == {"names_in_source", "names_on_the_page"}, "names may be anything there"
+    assert names - tally.results.keys() <= {"embedded_files"}, "their checksums are known"

@@ -1,6 +1,7 @@
 """The search loop: exact counts, pruning, workers that die, interruptions; the studies are real."""
 
 import os
+import re
 import resource
 import signal
 import time
@@ -258,7 +259,11 @@ def test_three_such_trials_in_a_row_end_the_search(desk: Desk) -> None:
         return made_up(job, epoch)
 
     workshop = Workshop(dies)
-    with pytest.raises(UserError, match=r"^the workers of 3 trainings in a row were lost 3 times each \(died 3 "):
+    said = (
+        "the workers of 3 trainings were lost 3 times each, none that ended well between; the last one's died "
+        "3 times: give fewer --jobs or lower limits, if memory ran out"
+    )
+    with pytest.raises(UserError, match=f"^{re.escape(said)}$"):
         run(desk, workshop, workers=1)
     assert [t.reason for t in records(desk.study)] == ["its worker died 3 times"] * 3
     assert all(worker.stopped for worker in workshop.made)
@@ -327,6 +332,23 @@ def test_trial_that_is_out_of_memory_even_then_fails(desk: Desk) -> None:
         (1, "OutOfMemoryError: DefaultCPUAllocator: can't allocate memory")
     ]
     assert [t.number for t in trained if t.trained] == [0, 2, 3]
+
+
+def test_three_trials_out_of_memory_end_the_search_with_a_way_out(desk: Desk) -> None:
+    with pytest.raises(UserError, match=r"^3 trainings were out of memory, .*; give fewer --jobs, lower limits, or "):
+        run(desk, Workshop(out_of_memory_above(2, {0, 1, 2, 3})), workers=1)
+
+
+def test_curve_is_of_half_batches_from_the_first_epoch_on(desk: Desk) -> None:
+    """Although epochs of whole ones had been told of."""
+
+    def later_out_of_memory(job: TrainingJob, epoch: int) -> EpochReport:
+        if job.micro_batches == 1 and epoch == 3:
+            raise OutOfMemoryError("CUDA out of memory")
+        return replace(made_up(job, epoch), train_loss=float(job.micro_batches))
+
+    _, (trial,) = run(desk, Workshop(later_out_of_memory), trials=1, workers=1)
+    assert [row["train_loss"] for row in trial.curve] == [2.0] * EPOCHS
 
 
 class FallsSilent(InstantWorker):

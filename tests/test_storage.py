@@ -1,5 +1,6 @@
 """Where studies live: names, URLs, refusals, and the one run that may write."""
 
+import os
 import re
 import socket
 import subprocess
@@ -206,6 +207,7 @@ def test_folder_that_takes_no_file_any_more_is_a_sentence(location: StudyLocatio
 def test_files_that_a_killed_program_began_are_removed(location: StudyLocation) -> None:
     with writing(location, wanted()):
         (location.folder / ".trials.csv.abc123.partial").touch()
+        os.utime(location.folder / ".trials.csv.abc123.partial", (0, 0))
     with writing(location, wanted()):
         assert sorted(path.name for path in location.folder.iterdir()) == ["lock", "study.db"]
 
