@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from nas.ablation import Ablation, Effect
 from nas.architecture import Candidate, Conv, MaxPool, Transition
-from nas.cost import cost
+from nas.cost import MapTooSmallError, cost
 from nas.spread import holm, t_quantile, two_sided
 from nas.study import TrialRecord
 from nas.variants import variants
@@ -357,12 +357,16 @@ def _barred(question: Question, found: Ablation | None, base: Candidate | None) 
     if found is None or base is None:
         return False
     ruled_out = {variant.candidate for variant, _ in found.forbidden}
-    tries = [
-        variant.candidate
-        for variant in variants(base)
-        if variant.choice in question.choices and question.number(variant.candidate) != question.number(base)
-    ]
+    asked = [variant.candidate for variant in variants(base) if variant.choice in question.choices]
+    tries = [candidate for candidate in asked if _differs(question, candidate, base)]
     return bool(tries) and ruled_out.issuperset(tries)
+
+
+def _differs(question: Question, candidate: Candidate, base: Candidate) -> bool:
+    try:
+        return question.number(candidate) != question.number(base)
+    except MapTooSmallError:  # it has no cost, so it is another one
+        return True
 
 
 def compared(trials: Sequence[TrialRecord]) -> tuple[int, list[tuple[TrialRecord, float]]]:

@@ -21,12 +21,13 @@ import time
 import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from helpers import ENVIRONMENT, make_task
 from optuna.trial import TrialState
+from postgresql import a_server
 from rich.console import Console
 from rich.table import Table
 
@@ -528,10 +529,12 @@ def main() -> int:
     options = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0] if __doc__ else None)
     options.add_argument("--faults", type=int, default=200, help="how many (default: 200)")
     options.add_argument("--seed", type=int, default=0, help="of the list of faults (default: 0)")
+    options.add_argument("--postgresql", action="store_true", help="on a PostgreSQL server of its own, not on SQLite")
     args = options.parse_args()
     began = time.monotonic()
     try:
-        tally = storm(args.faults, args.seed, lambda line: print(line, flush=True))
+        with a_server() if args.postgresql else nullcontext(lambda _: None) as storage_of:
+            tally = storm(args.faults, args.seed, lambda line: print(line, flush=True), storage_of)
     except ViolationError as error:
         print(f"violated: {error}", file=sys.stderr)
         return 1

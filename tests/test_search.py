@@ -291,12 +291,9 @@ WITH_FINALISTS = ("--trials", "5", "--finalists", "2", "--final-seeds", "2")
 WINNER = r"is the winner: "
 CUTS = (  # what it prints before it is cut off: patterns that follow one another
     (signal.SIGINT, ("trial 0: epoch 1 ",)),
-    (signal.SIGKILL, ("trial 0: epoch 2 ",)),
     (signal.SIGTERM, (r"trial 1 begins",)),
     (signal.SIGKILL, (r"trial 4 begins",)),
-    (signal.SIGKILL, (r"seed \d+: epoch 2 ",)),
     (signal.SIGKILL, (r"seed \d+: \d+\.\d\d%", r"seed \d+: epoch 1 ")),
-    (signal.SIGKILL, (WINNER,)),
     (signal.SIGKILL, (WINNER, r"seed \d+: epoch 3 ")),
 )
 
@@ -471,7 +468,7 @@ def test_search_interrupted_says_how_to_go_on(searches: Searches, number: signal
 
 def test_search_killed_is_killed(searches: Searches) -> None:
     killed = [cut.ended.status for cut, (sent, _) in zip(searches.cuts, CUTS, strict=True) if sent is signal.SIGKILL]
-    assert len(killed) >= 5
+    assert len(killed) == 3
     assert set(killed) == {-signal.SIGKILL}
 
 
