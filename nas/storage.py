@@ -186,6 +186,24 @@ def close(study: optuna.Study) -> None:
         study._storage._backend.engine.dispose()
 
 
+def _is_made(location: StudyLocation) -> bool:
+    """Whether Optuna has made all of its tables; to open a storage earlier would make them a second time."""
+    from sqlalchemy import create_engine, inspect, text
+
+    file = _sqlite_file(location)
+    if file is not None:
+        if not file.exists():
+            return False
+        _require_whole(file, location)
+    engine = create_engine(location.storage)
+    try:
+        with engine.connect() as connection:
+            known = inspect(connection).has_table("alembic_version")  # the last one, and its row the last step
+            return known and connection.execute(text("SELECT count(*) FROM alembic_version")).scalar() == 1
+    finally:
+        engine.dispose()
+
+
 def open_study(location: StudyLocation) -> optuna.Study:
     """A study that exists, to be read.
 
@@ -193,8 +211,7 @@ def open_study(location: StudyLocation) -> optuna.Study:
         UserError: there is no such study, or the storage cannot be opened.
     """
     with _told_of_storage_errors(location):
-        file = _sqlite_file(location)
-        storage = None if file is not None and not file.exists() else _storage(location)
+        storage = _storage(location) if _is_made(location) else None
         names = [] if storage is None else optuna.get_all_study_names(storage)
         if storage is None or location.name not in names:
             shown = [name for name in names if not name.endswith(FINAL_RUNS)]

@@ -3,9 +3,11 @@
 import os
 import re
 import socket
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -210,6 +212,19 @@ def test_files_that_a_killed_program_began_are_removed(location: StudyLocation) 
         os.utime(location.folder / ".trials.csv.abc123.partial", (0, 0))
     with writing(location, wanted()):
         assert sorted(path.name for path in location.folder.iterdir()) == ["lock", "study.db"]
+
+
+def test_reading_makes_no_tables_while_a_run_is_making_them(location: StudyLocation) -> None:
+    with writing(location, wanted()):
+        pass
+    database = location.folder / "study.db"
+    with closing(sqlite3.connect(database)) as connection:
+        connection.execute("DELETE FROM alembic_version")  # Optuna's last step
+        connection.commit()
+    before = database.read_bytes()
+    with pytest.raises(UserError, match=r"^there is no study 'study' in "):
+        open_study(location)
+    assert database.read_bytes() == before
 
 
 # who may write it
