@@ -26,13 +26,13 @@ bench: $(READY)  ## the quick form of every benchmark: less than 10 minutes on 2
 	$(BIN)/python -m benchmarks.search_cost --replays 300 --pairs 3
 	$(BIN)/python -m benchmarks.overhead --measured 20
 
-chaos: $(READY)  ## 200 faults in real searches: about half an hour on 2 cores
+chaos: $(READY)  ## 200 faults in real searches
 	$(BIN)/python tests/chaos.py $(ARGS)
 
-mutations: $(READY)  ## 100,000 damaged and hostile inputs: about 10 minutes
+mutations: $(READY)  ## 100,000 damaged and hostile inputs
 	$(BIN)/python tests/mutations.py $(ARGS)
 
-load: $(READY)  ## 2,000 trials in one study, with the dashboard open: about 10 minutes on 2 cores
+load: $(READY)  ## 2,000 trials in one study, with the dashboard open
 	$(BIN)/python -m benchmarks.load $(ARGS)
 
 dashboard: $(READY)  ## the trial history: make dashboard STUDY=mnist

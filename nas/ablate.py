@@ -10,12 +10,11 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from nas.ablation import METHOD, Ablation, ablation, ablation_runs
+from nas.ablation import METHOD, Ablation, ablation, ablation_runs, said_loss, said_points
 from nas.data import load_training
 from nas.further import add_options, train, work_of
 from nas.options import DONE, Parser, positive, run
 from nas.runs import run_records
-from nas.spread import Difference, per_cent
 from nas.study import TrialRecord
 from nas.variants import CHOICES
 
@@ -55,16 +54,6 @@ def choices(text: str) -> tuple[str, ...]:
     return names
 
 
-def _points(difference: Difference | None) -> str:
-    if difference is None:
-        return "–"
-    return f"{100 * difference.mean:+.2f} ± {100 * difference.standard_error:.2f}"
-
-
-def _per_cent(log_ratio: Difference | None) -> str:
-    return "–" if log_ratio is None else "{:+.1f} ± {:.1f} %".format(*per_cent(log_ratio))
-
-
 def table(found: Ablation) -> Table:
     """One row a variant, worst first."""
     shown = Table(box=box.SIMPLE_HEAD)
@@ -73,7 +62,7 @@ def table(found: Ablation) -> Table:
         shown.add_column(column, justify="right")
     for effect in found.effects:
         accuracy = str(effect.accuracy) if effect.accuracy else "–"
-        cells = [accuracy, effect.trained, _points(effect.points), _per_cent(effect.log_loss), effect.verdict]
+        cells = [accuracy, effect.trained, said_points(effect.points), said_loss(effect.log_loss), effect.verdict]
         shown.add_row(effect.variant.change, f"{effect.params:,}", *cells)
     return shown
 

@@ -14,7 +14,7 @@ from nas.architecture import Candidate
 from nas.constraints import Constraints
 from nas.finalists import fresh_seeds
 from nas.runs import Run, RunRecord, run_records
-from nas.spread import Difference, Spread, differences, holm, spread
+from nas.spread import Difference, Spread, differences, holm, per_cent, spread
 from nas.study import TrialRecord, constraints_of, records
 from nas.variants import Variant, forbidden_by, variants
 
@@ -141,6 +141,16 @@ def _spreads(
         for candidate, runs in trained.items()
     }
     return {candidate: spread(numbers) for candidate, numbers in known.items() if numbers}
+
+
+def said_points(difference: Difference | None) -> str:
+    """Points of accuracy ± standard error."""
+    return "–" if difference is None else f"{100 * difference.mean:+.2f} ± {100 * difference.standard_error:.2f}"
+
+
+def said_loss(log_ratio: Difference | None) -> str:
+    """Per cent of the validation loss ± standard error."""
+    return "–" if log_ratio is None else "{:+.1f} ± {:.1f} %".format(*per_cent(log_ratio))
 
 
 def ablation_csv(found: Iterable[Ablation]) -> str:

@@ -22,12 +22,13 @@ from plotly.offline import get_plotlyjs
 
 import nas
 from nas import plots
-from nas.ablation import METHOD, Ablation, ablation
+from nas.ablation import METHOD, Ablation, ablation, said_loss, said_points
 from nas.answers import MIN_TRIALS, Answer, answers, compared
 from nas.choice import Exam
 from nas.commands import commands
 from nas.console import duration
 from nas.data import load_training
+from nas.details import reading
 from nas.drawing import COLUMN, columns
 from nas.environment import versions
 from nas.export import trial_card, winner_card
@@ -49,7 +50,6 @@ from nas.findings import (
 from nas.model_source import model_source
 from nas.options import DONE, Parser, add_data_dir, add_location, existing_location, run
 from nas.readers import Dataset
-from nas.spread import Difference, per_cent
 from nas.storage import TABLES, StudyLocation, is_being_worked_on, location_options, open_study
 from nas.study import settings_of, total_ledger
 from nas.trials import dataset_of
@@ -69,14 +69,6 @@ def _percent(accuracy: float | None) -> str:
     return "–" if accuracy is None else f"{100 * accuracy:.2f} %"
 
 
-def _points(difference: Difference | None) -> str:
-    return "–" if difference is None else f"{100 * difference.mean:+.2f} ± {100 * difference.standard_error:.2f}"
-
-
-def _per_cent(log_ratio: Difference | None) -> str:
-    return "–" if log_ratio is None else "{:+.1f} ± {:.1f} %".format(*per_cent(log_ratio))
-
-
 def _commands(text: str) -> Markup:
     """Escaped, and with its commands in one piece."""
     return Markup(re.sub(r"python -m nas\.\w+", r'<code class="command">\g<0></code>', str(escape(text))))
@@ -85,7 +77,7 @@ def _commands(text: str) -> Markup:
 TEMPLATES = jinja2.Environment(
     loader=jinja2.PackageLoader("nas"), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
 )
-TEMPLATES.filters.update(percent=_percent, points=_points, per_cent=_per_cent, commands=_commands)
+TEMPLATES.filters.update(percent=_percent, points=said_points, loss=said_loss, commands=_commands)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,11 +115,12 @@ def _judged(found: Findings, exam: Exam, dataset: Dataset) -> dict[str, Any]:
     score, classes = found.winner.judged, load_training(dataset).classes
     images = exam.images
     sizes = Counter(images.labels.tolist())
+    with reading("what the test images said"):  # a class that there is not
+        figure = plots.confusion(score, [sizes[i] for i in range(len(classes))], classes)
     pictures = [
         Picture(source=_picture(images.images[m.image]), label=classes[m.label], predicted=classes[m.predicted])
         for m in score.mistakes[:MOST_PICTURES]
     ]
-    figure = plots.confusion(score, [sizes[i] for i in range(len(classes))], classes)
     return {"confusion": _plot(figure, "confusion"), "pictures": pictures, "mistakes": len(score.mistakes)}
 
 
