@@ -144,7 +144,7 @@ class Scheduler(ABC, Generic[AnyRecord]):
     def _new_worker(self, tries: int = 1 + MAX_RERUNS) -> Worker:
         try:
             return self._make_worker()
-        except OSError as error:  # such as no process or memory left, which may pass
+        except (OSError, RuntimeError) as error:  # such as no process, memory or thread left, which may pass
             if tries == 1:
                 reason = reason_of(error)
                 raise UserError(

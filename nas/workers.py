@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
 from contextlib import contextmanager
-from multiprocessing import active_children, connection, get_context, parent_process
+from multiprocessing import connection, get_context, parent_process
 from typing import Any, Protocol, TypeAlias
 
 import torch
@@ -72,18 +72,18 @@ def keep_freed_memory() -> None:
 
 @contextmanager
 def without_interrupts() -> Iterator[None]:
-    """Ignore Ctrl+C for a moment; a process that is started meanwhile ignores it from its first instruction.
+    """For a moment, this thread does not see Ctrl+C; a process that it starts meanwhile never does.
 
-    Only the main thread may change that; in any other this does nothing.
+    The signal waits, or another thread takes it to Python: it is not lost, as it would be if it were ignored.
     """
-    if threading.current_thread() is not threading.main_thread():
+    if sys.platform == "win32":
         yield
         return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _end_with_parent() -> None:
@@ -119,11 +119,16 @@ class LocalWorker:
 
     def __init__(self, train: Train = train) -> None:
         self._train = train
-        others = active_children()
         self._executor = ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=prepare_process)
-        with without_interrupts():  # importing torch takes seconds, in which Ctrl+C would end it with a traceback
-            self._executor.submit(os.getpid)  # makes it start the process
-        (self._process,) = (child for child in active_children() if child not in others)
+        processes = self._executor._processes
+        try:
+            with without_interrupts():  # importing torch takes seconds, in which Ctrl+C would end it with a traceback
+                self._executor.submit(os.getpid)  # makes it start the process
+        except BaseException:  # such as no memory for the thread that watches it
+            for process in processes.values():
+                process.kill()
+            raise
+        (self._process,) = processes.values()
 
     @property
     def pid(self) -> int:

@@ -7,6 +7,7 @@ program may live on; an error must be one sentence. In the end the study must eq
 """
 
 import argparse
+import itertools
 import os
 import random
 import re
@@ -34,7 +35,7 @@ from rich.table import Table
 from nas.errors import UserError
 from nas.runs import run_records
 from nas.storage import close, locate, open_study
-from nas.study import choice_of, records
+from nas.study import Record, choice_of, records
 
 TRIALS = 6
 NAME = "digits"
@@ -99,24 +100,17 @@ def found_in(folder: Path, storage: str | None) -> Found | None:
     choice = choice_of(study)
     close(study)
 
-    def values(record: object, *names: str) -> tuple[object, ...]:
-        return tuple(getattr(record, name) for name in names)
-
-    def curve(epochs: "list[dict[str, object]]") -> tuple[object, ...]:
-        return tuple(tuple(v for k, v in sorted(epoch.items()) if k != "seconds") for epoch in epochs)
+    def curve(record: Record) -> tuple[object, ...]:
+        return tuple(tuple(value for name, value in epoch.items() if name != "seconds") for epoch in record.curve)
 
     return Found(
         trials=tuple(
-            Ended(("trial", t.number), t.state, (t.notation, t.seed, t.val_accuracy, curve([dict(e) for e in t.curve])))
+            Ended(("trial", t.number), t.state, (t.notation, t.seed, t.val_accuracy, curve(t)))
             for t in trials
             if t.state.is_finished()
         ),
         runs=tuple(
-            Ended(
-                ("run", r.run.stage, r.notation, r.seed),
-                r.state,
-                (*values(r, "accuracy"), curve([dict(e) for e in r.curve])),
-            )
+            Ended(("run", r.run.stage, r.notation, r.seed), r.state, (r.accuracy, curve(r)))
             for r in runs
             if r.state.is_finished()
         ),
@@ -171,6 +165,12 @@ class Life:
             start_new_session=True,
         )
 
+    def __enter__(self) -> "Life":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+
     def listen(self, lines: int) -> bool:
         """Read so many lines of what it prints; whether it still runs."""
         assert self.process.stdout is not None
@@ -198,7 +198,10 @@ class Life:
         if self.outcome is not None:
             return self.outcome
         begun = time.monotonic()
-        _, errors = self.process.communicate(timeout=PATIENCE)
+        try:
+            _, errors = self.process.communicate(timeout=PATIENCE)
+        except subprocess.TimeoutExpired as error:
+            raise ViolationError(f"a program did not end in {PATIENCE:g} s") from error
         self.seconds = time.monotonic() - begun
         deadline = time.monotonic() + ORPHAN_SECONDS
         while (alive := [pid for pid in self.workers if command_of(pid)]) and time.monotonic() < deadline:
@@ -383,11 +386,13 @@ class Tally:
     faults: Counter[str] = field(default_factory=Counter)
     searches: int = 0
     lives: int = 0
+    latest: str = "no fault"
     answers: int = 0
     refusals: int = 0
     ended: int = 0
     lost: int = 0
     twice: int = 0
+    violations: list[str] = field(default_factory=list)
 
 
 def undisturbed(folder: Path, search: tuple[str, ...], storage: str | None) -> Found:
@@ -416,32 +421,32 @@ def stormy(
     """One search until it is done, hit by faults of the list until that is empty."""
     known: dict[tuple[object, ...], Ended] = {}
     results = folder / "disk" / "results"
-    while True:
-        life, of_workers, survived = Life(folder, search, storage), 0, tally.faults.total()
+    status = -1
+    while status != 0:
+        survived, of_workers = tally.faults.total(), 0
         tally.lives += 1
-        while life.listen(rng.randint(1, 12)):
-            if not left:
-                continue
-            fault = left[-1]
-            if fault in OF_WORKERS and of_workers == WORKER_FAULTS:
-                fault = left[-1] = rng.choice(("program killed", "program interrupted"))
-            if fault == "file replaced by a folder" and not (results / NAME).exists():
-                continue
-            if fault == "worker hung" and not life.ready:
-                left.insert(0, left.pop())  # another one first
-                continue
-            left.pop()
-            of_workers += fault in OF_WORKERS
-            FAULTS[fault](life, rng)
-            tally.faults[fault] += 1
-            now = found_in(results, storage)
-            if now is not None:
-                known = still_there(known, now, tally)
-        status, errors = life.end()
-        if status == 0:
-            break
+        with Life(folder, search, storage) as life:
+            while life.listen(rng.randint(1, 12)):
+                if not left:
+                    continue
+                fault = left[-1]
+                if fault in OF_WORKERS and of_workers == WORKER_FAULTS:
+                    fault = left[-1] = rng.choice(("program killed", "program interrupted"))
+                if fault == "file replaced by a folder" and not (results / NAME).exists():
+                    continue
+                if fault == "worker hung" and not life.ready:
+                    left.insert(0, left.pop())  # another one first
+                    continue
+                tally.latest = left.pop()
+                of_workers += fault in OF_WORKERS
+                FAULTS[fault](life, rng)
+                tally.faults[fault] += 1
+                now = found_in(results, storage)
+                if now is not None:
+                    known = still_there(known, now, tally)
+            status, errors = life.end()
         require("Traceback" not in errors, f"status {status}: {errors}")
-        require(tally.faults.total() > survived, f"status {status} without any fault: {errors}")
+        require(status == 0 or tally.faults.total() > survived, f"status {status} without any fault: {errors}")
     last = found_in(results, storage)
     assert last is not None
     still_there(known, last, tally)
@@ -479,8 +484,7 @@ def storm(
 ) -> Tally:
     """So many faults, spread over as many searches as that takes; `storage_of` gives the URL for each search's name.
 
-    Raises:
-        ViolationError: something did not hold; the message says what, and after which fault.
+    A search in which something did not hold ends there; the tally says what it was.
     """
     rng, tally = random.Random(seed), Tally()
     with ExitStack() as stack:
@@ -490,16 +494,21 @@ def storm(
             task = root / f"calm{index}"
             task.mkdir()
             expected.append(undisturbed(make_task(task), search, storage_of(task.name)))
-        while tally.faults.total() < faults:
-            index = tally.searches % len(searches)
-            task = root / f"stormy{tally.searches}"
+        for place in itertools.count():
+            if tally.faults.total() + len(tally.violations) >= faults:
+                break
+            task = root / f"stormy{place}"
             task.mkdir()
             make_task(task)
             storage = storage_of(task.name)
             with small_disk(task / "disk") as mounted, Poller(task, storage) as poller:
                 possible = [kind for kind in kinds if mounted or kind != "disk full"]
                 left = _shuffled(possible, min(AT_ONCE, faults - tally.faults.total()), rng)
-                stormy(task, searches[index], storage, expected[index], left, rng, tally)
+                index = place % len(searches)
+                try:
+                    stormy(task, searches[index], storage, expected[index], left, rng, tally)
+                except ViolationError as error:
+                    tally.violations.append(f"search {place}, after {tally.latest}: {error}")
             tally.answers += poller.answers
             tally.refusals += poller.errors
             shutil.rmtree(task)
@@ -519,6 +528,7 @@ def table(tally: Tally) -> Table:
     shown.add_row("trainings ended", str(tally.ended))
     shown.add_row("of these lost", str(tally.lost))
     shown.add_row("of these twice", str(tally.twice))
+    shown.add_row("violations", str(len(tally.violations)))
     shown.add_row("answers of the dashboard meanwhile", f"{tally.answers:,}")
     shown.add_row("its errors", str(tally.refusals))
     return shown
@@ -532,15 +542,13 @@ def main() -> int:
     options.add_argument("--postgresql", action="store_true", help="on a PostgreSQL server of its own, not on SQLite")
     args = options.parse_args()
     began = time.monotonic()
-    try:
-        with a_server() if args.postgresql else nullcontext(lambda _: None) as storage_of:
-            tally = storm(args.faults, args.seed, lambda line: print(line, flush=True), storage_of)
-    except ViolationError as error:
-        print(f"violated: {error}", file=sys.stderr)
-        return 1
+    with a_server() if args.postgresql else nullcontext(lambda _: None) as storage_of:
+        tally = storm(args.faults, args.seed, lambda line: print(line, flush=True), storage_of)
     Console().print(table(tally))
+    for violation in tally.violations:
+        print(f"violated: {violation}", file=sys.stderr)
     print(f"{time.monotonic() - began:.0f} s, seed {args.seed}")
-    return 0
+    return 1 if tally.violations else 0
 
 
 if __name__ == "__main__":

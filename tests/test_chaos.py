@@ -10,6 +10,7 @@ KINDS = ("worker hung", "program killed", "program interrupted")
 def test_searches_survive_faults_and_end_as_if_nothing_had_happened() -> None:
     told: list[str] = []
     tally = storm(len(KINDS), 0, told.append, searches=SEARCHES[1:], kinds=KINDS)
+    assert tally.violations == []
     assert tally.faults == dict.fromkeys(KINDS, 1)
     assert (tally.lost, tally.twice, tally.refusals) == (0, 0, 0)
     assert tally.lives > tally.searches >= 1

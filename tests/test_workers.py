@@ -6,13 +6,14 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from math import prod
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from pathlib import Path
 
 import pytest
@@ -166,6 +167,19 @@ def test_interrupt_from_the_keyboard_does_not_reach_a_worker_that_is_starting(fo
     assert (output, errors) == ("interrupted 1\n", "")
 
 
+def test_a_worker_that_cannot_be_completed_leaves_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    before = set(active_children())
+    with pytest.raises(RuntimeError, match=r"^can't start new thread$"):
+        LocalWorker()
+    (process,) = set(active_children()) - before
+    process.join(timeout=10)
+    assert process.exitcode == -signal.SIGKILL
+
+
 @contextmanager
 def run_script(source: str, folder: Dataset, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     """A program of its own, with its own group of processes, given the data set's folder."""
@@ -180,26 +194,26 @@ def run_script(source: str, folder: Dataset, tmp_path: Path) -> Iterator[subproc
         yield process
 
 
-def test_without_interrupts_restores_the_handler_even_after_an_error() -> None:
-    before = signal.getsignal(signal.SIGINT)
+def test_an_interruption_meanwhile_is_not_lost_and_reaches_no_process_that_starts() -> None:
+    told: list[str] = []
 
-    def fail() -> None:
+    def interrupted() -> None:
         with without_interrupts():
-            assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-            raise OSError("no process left")
+            signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+            ran = subprocess.run([sys.executable, "-c", KILLS_ITSELF], capture_output=True, text=True, check=True)
+            told.append(ran.stdout)
 
-    with pytest.raises(OSError, match=r"^no process left$"):
-        fail()
-    assert signal.getsignal(signal.SIGINT) is before
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert told == ["alive\n"]
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
 
 
-def test_without_interrupts_changes_nothing_outside_the_main_thread() -> None:
-    def handler_inside() -> object:
-        with without_interrupts():
-            return signal.getsignal(signal.SIGINT)
-
-    with ThreadPoolExecutor(1) as pool:
-        assert pool.submit(handler_inside).result() is signal.getsignal(signal.SIGINT)
+KILLS_ITSELF = """\
+import os, signal
+os.kill(os.getpid(), signal.SIGINT)
+print("alive")
+"""
 
 
 # ends
