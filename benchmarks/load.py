@@ -5,6 +5,7 @@ Meanwhile a dashboard is open, and somebody keeps looking at it.
 """
 
 import argparse
+import os
 import re
 import socket
 import subprocess
@@ -38,6 +39,7 @@ from nas.workers import devices
 
 STEP = 100  # trials a row
 PAUSE = 2.0  # seconds between two looks at the dashboard
+PATIENCE = 600.0  # seconds for its answer
 
 
 def resident_bytes() -> int:
@@ -58,20 +60,26 @@ class Looks:
 
 
 @contextmanager
-def dashboard(location: StudyLocation) -> Iterator[Looks]:
-    """Open it, and keep looking at the list of trials."""
+def dashboard(study: optuna.Study, location: StudyLocation) -> Iterator[Looks]:
+    """Open it, and keep looking at the list of trials.
+
+    Raises:
+        RuntimeError: it never answered.
+    """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "nas.dashboard", "--study-name", location.name, "--storage", location.storage]
-    command += ["--output-dir", str(location.folder.parent), "--no-browser", "--port", str(port)]
+    command = [sys.executable, "-m", "nas.dashboard", "--study-name", location.name, "--no-browser"]
+    command += ["--output-dir", str(location.folder.parent), "--port", str(port)]
+    environment = {**os.environ, "OPTUNA_STORAGE": location.storage}  # a password has no place in a command line
+    trials = f"http://127.0.0.1:{port}/api/studies/{study._study_id}?after=0"
     seen = Looks()
 
     def look() -> None:
         while not seen.stopped.wait(PAUSE):
             began = time.perf_counter()
             try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/studies/1?after=0", timeout=600) as answer:
+                with urllib.request.urlopen(trials, timeout=PATIENCE) as answer:
                     answer.read()
                     seen.answers += 1
             except urllib.error.HTTPError:
@@ -80,15 +88,18 @@ def dashboard(location: StudyLocation) -> Iterator[Looks]:
                 continue  # it is still starting
             seen.longest = max(seen.longest, time.perf_counter() - began)
 
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
+    nowhere = subprocess.DEVNULL
+    with subprocess.Popen(command, stdout=nowhere, stderr=nowhere, env=environment) as server:
         looking = threading.Thread(target=look)
         looking.start()
         try:
             yield seen
         finally:
             seen.stopped.set()
-            looking.join()
             server.kill()
+            looking.join()
+    if not seen.answers:
+        raise RuntimeError(f"the dashboard did not answer once, and had {seen.errors} errors")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,7 +126,7 @@ def load(location: StudyLocation, trials: int) -> tuple[list[Row], Looks]:
             annotate_trial(study, location, plan.dataset, trial, record)
 
         began = time.perf_counter()
-        with dashboard(location) as seen:
+        with dashboard(study, location) as seen:
             for progress in Search(study, location, plan, sampler, make_worker, annotate).events():
                 if progress.done >= STEP * (len(rows) + 1):
                     now = time.perf_counter()
@@ -130,12 +141,19 @@ def main() -> int:
     """Measure and print."""
     options = argparse.ArgumentParser(prog="python -m benchmarks.load", description=__doc__)
     options.add_argument("--trials", type=positive, default=2_000, help="in the study (default: 2000)")
-    options.add_argument("--storage", metavar="URL", help="Optuna storage (default: SQLite in a temporary folder)")
+    options.add_argument(
+        "--storage",
+        metavar="URL",
+        default=os.environ.get("OPTUNA_STORAGE"),
+        help="Optuna storage (default: $OPTUNA_STORAGE, else SQLite in a temporary folder)",
+    )
     args = options.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        rows, seen = load(locate("load", Path(folder), args.storage), args.trials)
-    table = Table(title=f"{args.trials:,} trials in one study, per {STEP}")
+        location = locate("load", Path(folder), args.storage)
+        rows, seen = load(location, args.trials)
+    backend = location.storage.partition(":")[0]
+    table = Table(title=f"{args.trials:,} trials in one study ({backend}), per {STEP}")
     for column in ("trials", "seconds a trial", "resident MiB"):
         table.add_column(column, justify="right")
     for row in rows:

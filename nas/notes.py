@@ -32,6 +32,7 @@ from nas.study import Record, TrialRecord
 with warnings.catch_warnings():  # the dashboard's own use of experimental parts of Optuna
     warnings.simplefilter("ignore")
     from optuna_dashboard import get_note, save_note, save_plotly_graph_object
+    from optuna_dashboard._note import note_ver_key, split_body
 
 
 class WholeArtifactStore(FileSystemArtifactStore):
@@ -102,6 +103,12 @@ def _curve_csv(curve: Iterable[Mapping[str, object]]) -> str:
     return text.getvalue()
 
 
+def _save_first_note(trial: optuna.Trial, text: str) -> None:
+    """What `save_note` does for a trial that has none; that reads the notes of all trials first, for each of them."""
+    for name, value in {note_ver_key(trial._trial_id): 1, **split_body(text, trial._trial_id)}.items():
+        trial.storage.set_study_system_attr(trial.study._study_id, name, value)
+
+
 def annotate_trial(
     study: optuna.Study, location: StudyLocation, dataset: Dataset, trial: optuna.Trial, record: TrialRecord
 ) -> None:
@@ -109,7 +116,7 @@ def annotate_trial(
 
     Artifacts that it has from a run that was killed then are not written again.
     """
-    save_note(trial, trial_note(study, location, record))
+    _save_first_note(trial, trial_note(study, location, record))
     pretty = json.dumps(json.loads(to_json(record.candidate)), indent=2)
     files = {"architecture.json": pretty, "curve.csv": _curve_csv(record.curve)}
     if record.val_accuracy is not None:

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from random import random
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,7 @@ ARTIFACTS = "artifacts"  # the folder, beside the other files of a study
 TRIALS, RUNS, ABLATION = TABLES = ("trials.csv", "final_runs.csv", "ablation.csv")
 DEFAULT_OUTPUT = Path("results")
 FINAL_RUNS = " (final runs)"  # after its name: the study that holds the runs of a search; see nas.runs
+MAX_COLLISIONS = 10  # of programs that make the tables of one database
 PROBE_SECONDS = 1.0  # that a run waits for a lock: `is_being_worked_on` holds it for much less
 
 
@@ -121,7 +123,11 @@ def _parse(storage: str) -> "URL":
 
 def _sqlite_file(location: StudyLocation) -> Path | None:
     url = _parse(location.storage)
-    return Path(url.database) if url.get_backend_name() == "sqlite" and url.database else None
+    if url.get_backend_name() != "sqlite":
+        return None
+    if not url.database or url.database == ":memory:":
+        raise UserError(f"storage {location.storage} is kept in memory and would be lost; give one with a file's path")
+    return Path(url.database)
 
 
 def command_line(module: str, location: StudyLocation) -> str:
@@ -168,18 +174,6 @@ def _require_whole(file: Path, location: StudyLocation) -> None:
         )
 
 
-def _storage(location: StudyLocation) -> optuna.storages.RDBStorage:
-    sqlite = _parse(location.storage).get_backend_name() == "sqlite"
-    file = _sqlite_file(location)
-    if sqlite and file is None:
-        raise UserError(f"storage {location.storage} is kept in memory and would be lost; give one with a file's path")
-    if file is not None and file.exists():
-        _require_whole(file, location)
-    # A dashboard that reads makes a writer wait; it gives up after a minute, not after SQLite's five seconds.
-    options = {"connect_args": {"timeout": 60}} if sqlite else {}
-    return optuna.storages.RDBStorage(location.storage, engine_kwargs=options)
-
-
 def close(study: optuna.Study) -> None:
     """Let go of the connections to its database; what is done with the study later opens them again."""
     if isinstance(study._storage, optuna.storages._CachedStorage):
@@ -204,6 +198,26 @@ def _is_made(location: StudyLocation) -> bool:
         engine.dispose()
 
 
+def _opened(location: StudyLocation) -> optuna.storages.RDBStorage:
+    """A storage that is whole; its tables are made where there are none."""
+    # A dashboard that reads makes a writer wait; it gives up after a minute, not after SQLite's five seconds.
+    options = {"connect_args": {"timeout": 60}} if _sqlite_file(location) else {}
+    return optuna.storages.RDBStorage(location.storage, engine_kwargs=options)
+
+
+def _made(location: StudyLocation) -> optuna.storages.RDBStorage:
+    """A storage, new or not; other programs may be making the tables of the same one at this moment."""
+    from sqlalchemy.exc import SQLAlchemyError
+    from sqlalchemy.pool import NullPool
+
+    for _ in range(0 if _is_made(location) else MAX_COLLISIONS):
+        with suppress(SQLAlchemyError):
+            optuna.storages.RDBStorage(location.storage, engine_kwargs={"poolclass": NullPool})
+            break
+        sleep(random() / MAX_COLLISIONS)
+    return _opened(location)
+
+
 def open_study(location: StudyLocation) -> optuna.Study:
     """A study that exists, to be read.
 
@@ -211,7 +225,7 @@ def open_study(location: StudyLocation) -> optuna.Study:
         UserError: there is no such study, or the storage cannot be opened.
     """
     with _told_of_storage_errors(location):
-        storage = _storage(location) if _is_made(location) else None
+        storage = _opened(location) if _is_made(location) else None
         names = [] if storage is None else optuna.get_all_study_names(storage)
         if storage is None or location.name not in names:
             shown = [name for name in names if not name.endswith(FINAL_RUNS)]
@@ -245,7 +259,7 @@ def _all_differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
 def _create_or_resume(location: StudyLocation, wanted: dict[str, Any]) -> optuna.Study:
     study = optuna.create_study(
         study_name=location.name,
-        storage=_storage(location),
+        storage=_made(location),
         direction="maximize",
         load_if_exists=True,
         sampler=optuna.samplers.RandomSampler(),  # never asked: trials come with their parameters
@@ -318,6 +332,11 @@ def is_being_worked_on(location: StudyLocation) -> bool:
 
     It tries the locks for a moment, for which a run that is just starting waits.
     """
+    try:
+        with _locked_in_server(location, 0):
+            pass
+    except UserError:
+        return True
     locks = [location.folder / "lock", _lock_beside_database(location)]
     for lock in locks:
         if lock is not None and lock.exists():
@@ -329,22 +348,25 @@ def is_being_worked_on(location: StudyLocation) -> bool:
 
 
 @contextmanager
-def _locked_in_server(location: StudyLocation) -> Iterator[None]:
+def _locked_in_server(location: StudyLocation, timeout: float = PROBE_SECONDS) -> Iterator[None]:
     """A lock of this study that PostgreSQL holds as long as the connection, for runs on other machines share no folder.
 
     Raises:
-        UserError: another run holds it.
+        UserError: another run holds it, for so many seconds: the server takes a moment to notice that one was killed.
     """
     from sqlalchemy import create_engine, text
 
-    if _parse(location.storage).get_backend_name() != "postgresql":
+    url = _parse(location.storage)
+    if url.get_backend_name() != "postgresql":
         yield
         return
-    engine = create_engine(location.storage, isolation_level="AUTOCOMMIT")
+    if url.get_driver_name().startswith("psycopg"):  # a router may drop a connection on which nothing is said
+        url = url.update_query_dict({"keepalives_idle": "30"})
+    engine = create_engine(url, isolation_level="AUTOCOMMIT")
     try:
         with engine.connect() as connection:
             ask = text("SELECT pg_try_advisory_lock(hashtextextended(:name, 0))")
-            deadline = monotonic() + PROBE_SECONDS  # in which the server notices that a killed program is gone
+            deadline = monotonic() + timeout
             while not connection.execute(ask, {"name": f"nas {location.name}"}).scalar():
                 if monotonic() > deadline:
                     raise UserError(_being_worked_on(location))

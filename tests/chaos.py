@@ -487,6 +487,7 @@ def storm(
     A search in which something did not hold ends there; the tally says what it was.
     """
     rng, tally = random.Random(seed), Tally()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell lets what runs in the background ignore it
     with ExitStack() as stack:
         root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="nas-chaos-")))
         expected = []
@@ -509,6 +510,7 @@ def storm(
                     stormy(task, searches[index], storage, expected[index], left, rng, tally)
                 except ViolationError as error:
                     tally.violations.append(f"search {place}, after {tally.latest}: {error}")
+                    show(f"violated: {tally.violations[-1]}")
             tally.answers += poller.answers
             tally.refusals += poller.errors
             shutil.rmtree(task)
@@ -545,8 +547,6 @@ def main() -> int:
     with a_server() if args.postgresql else nullcontext(lambda _: None) as storage_of:
         tally = storm(args.faults, args.seed, lambda line: print(line, flush=True), storage_of)
     Console().print(table(tally))
-    for violation in tally.violations:
-        print(f"violated: {violation}", file=sys.stderr)
     print(f"{time.monotonic() - began:.0f} s, seed {args.seed}")
     return 1 if tally.violations else 0
 

@@ -5,10 +5,11 @@ import random
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
+from threading import Barrier
 
 import optuna
 from PIL import Image
@@ -20,7 +21,7 @@ from nas.data import load_test, load_training
 from nas.readers import Dataset, Images, load_mnist
 from nas.recipe import Recipe
 from nas.space import SearchSpace, Trial, load_space
-from nas.storage import StudyLocation
+from nas.storage import StudyLocation, locate, writing
 from nas.training import EpochReport, TrainingJob
 from nas.workers import Worker
 
@@ -195,3 +196,16 @@ def ended(process: "subprocess.Popen[str]") -> Ended:
     """Waits for its end."""
     out, err = process.communicate(timeout=120)
     return Ended(status=process.returncode, out=out, err=err)
+
+
+def begin_at_once(storage: str, folder: Path) -> None:
+    """Make four studies in one new database at the same moment."""
+    ready = Barrier(4)
+
+    def begin(name: str) -> None:
+        ready.wait()
+        with writing(locate(name, folder, storage), {"a": 1}) as study:
+            assert study.user_attrs["settings"] == {"a": 1}
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(begin, "abcd"))

@@ -1,10 +1,14 @@
-"""A real PostgreSQL server of its own, from the system's packages."""
+"""A real PostgreSQL server of its own, from the system's packages: python tests/postgresql.py COMMAND...
+
+runs a command with $OPTUNA_STORAGE set to the URL of an empty database of such a server.
+"""
 
 import os
 import pwd
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -59,3 +63,8 @@ def a_server() -> Iterator[Callable[[str], str]]:
             call("pg_ctl", "stop", "--mode=immediate", "--pgdata", data)
     finally:
         shutil.rmtree(folder)
+
+
+if __name__ == "__main__":
+    with a_server() as made:
+        sys.exit(subprocess.run(sys.argv[1:], env={**os.environ, "OPTUNA_STORAGE": made("one")}).returncode)

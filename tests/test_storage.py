@@ -15,6 +15,7 @@ from typing import Any
 import optuna
 import pytest
 from filelock import FileLock
+from helpers import begin_at_once
 from sqlalchemy import event
 from sqlalchemy.engine import make_url
 
@@ -259,6 +260,10 @@ def test_writing_keeps_out_a_second_run_until_the_first_ends(location: StudyLoca
     assert not is_being_worked_on(location)
     with writing(location, {}) as study:
         assert study.study_name == "study"
+
+
+def test_studies_that_begin_at_once_in_one_new_database_all_begin(tmp_path: Path) -> None:
+    begin_at_once(f"sqlite:///{tmp_path / 'shared.db'}", tmp_path)
 
 
 @pytest.mark.parametrize("error", [ZeroDivisionError, UserError, KeyboardInterrupt])
