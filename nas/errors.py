@@ -8,10 +8,14 @@ class UserError(ValueError):
 
 
 def printable(text: str) -> str:
-    """One line, not too long, its control characters written as escapes: nothing quoted in it can steer a terminal."""
+    """One line, its control characters written as escapes: nothing quoted in it can steer a terminal.
+
+    Of a long one its beginning and its end, since the way out stands last.
+    """
     line = " ".join(text.split())
-    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line[:LONGEST])
-    return shown if len(line) <= LONGEST else f"{shown} …"
+    if len(line) > LONGEST:
+        line = f"{line[: LONGEST // 2]} … {line[-LONGEST // 2 :]}"
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
 
 
 def require(condition: bool, where: str, name: str, value: object, rule: str) -> None:

@@ -166,14 +166,19 @@ def resumable(module: str, location: StudyLocation) -> Iterator[Interruption]:
 
 def run(command: Callable[[], int]) -> NoReturn:
     """Run a command and exit with its status; bad input is one sentence and status 2."""
+    status: int | str | None
     try:
-        status = command()
-    except UserError as error:
-        print(f"error: {printable(str(error))}", file=sys.stderr)
-        status = BAD_INPUT
+        try:
+            status = command()
+        except SystemExit as end:  # such as after --help
+            status = end.code
+        except UserError as error:
+            print(f"error: {printable(str(error))}", file=sys.stderr)
+            status = BAD_INPUT
+        except KeyboardInterrupt:
+            status = INTERRUPTED
+        sys.stdout.flush()
     except BrokenPipeError:  # whoever read the output, such as `head`, has closed it; Python would complain at its end
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = BAD_INPUT
-    except KeyboardInterrupt:
-        status = INTERRUPTED
     sys.exit(status)

@@ -1,6 +1,7 @@
 """Option values: what is taken, and the sentence about what is not."""
 
 import argparse
+import os
 import re
 import signal
 import subprocess
@@ -100,7 +101,13 @@ def raising(error: BaseException) -> Callable[[], int]:
         (lambda: 0, 0, ""),
         (lambda: 1, 1, ""),
         (raising(UserError("two\nlines")), 2, "error: two lines\n"),
+        (
+            raising(UserError(f"{'x' * 9_000} must be shorter")),
+            2,
+            f"error: {'x' * 1000} … {'x' * 984} must be shorter\n",
+        ),
         (raising(KeyboardInterrupt()), 130, ""),
+        (raising(SystemExit(0)), 0, ""),
     ],
 )
 def test_run_exits_with_the_status(
@@ -179,13 +186,25 @@ def test_a_second_interrupt_ends_the_program_on_the_spot() -> None:
         assert time.monotonic() - began < 1
 
 
-def test_a_reader_that_closes_the_output_ends_the_program_quietly() -> None:
-    code = "from nas.options import run; run(lambda: [print('x' * 1000, flush=True) for _ in range(1000)] and 0)"
+@pytest.mark.parametrize(
+    "command",
+    [
+        "lambda: [print('x' * 1000, flush=True) for _ in range(1000)] and 0",
+        "lambda: print('kept in the buffer until the end')",
+        "argparse.ArgumentParser().parse_args",
+    ],
+)
+def test_a_reader_that_closes_the_output_ends_the_program_quietly(command: str) -> None:
+    code = f"import argparse; from nas.options import run; input(); run({command})"
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    pipe = subprocess.PIPE
     with subprocess.Popen(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", code, "--help"], stdin=pipe, stdout=pipe, stderr=pipe, text=True, env=environment
     ) as process:
         assert process.stdout is not None
-        process.stdout.readline()
         process.stdout.close()
+        assert process.stdin is not None
+        process.stdin.write("\n")
+        process.stdin.close()
         assert process.stderr is not None
         assert (process.stderr.read(), process.wait(timeout=30)) == ("", 2)
