@@ -108,7 +108,7 @@ def _training(source: TorchvisionSet, architecture: Architecture) -> str:
     return TRAINING.substitute(
         shape=", ".join(map(str, architecture.input_shape)),
         constructor=source.constructor,
-        folder=source.folder,
+        folder=source.folder_of_torchvision or source.folder,
         options=", ".join([*options, "train=train"]),
         images=f"{images}.transpose(2, 3)" if source.on_their_side else images,
     )

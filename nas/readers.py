@@ -66,11 +66,12 @@ class TorchvisionSet:
     on_their_side: bool = False  # images that are transposed
     folder: str
     files: tuple[str, ...] = tuple(MNIST_SHA256)
+    folder_of_torchvision: str | None = None  # where it reads other files, which exported source does, too
 
 
 MNIST = TorchvisionSet(constructor="MNIST", folder="MNIST/raw")  # for whoever has not this package
 _EMNIST_FILES = tuple(f"emnist-balanced-{name}".replace("t10k", "test") for name in MNIST_SHA256)
-_CIFAR10_FILES = (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch", "batches.meta")
+_CIFAR10_FILES = (*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin")
 TORCHVISION = {
     "fashion_mnist": TorchvisionSet(constructor="FashionMNIST", folder="FashionMNIST/raw"),
     "kmnist": TorchvisionSet(constructor="KMNIST", folder="KMNIST/raw"),
@@ -82,7 +83,11 @@ TORCHVISION = {
         files=_EMNIST_FILES,
     ),
     "cifar10": TorchvisionSet(
-        constructor="CIFAR10", input_shape=(3, 32, 32), folder="cifar-10-batches-py", files=_CIFAR10_FILES
+        constructor="CIFAR10",
+        input_shape=(3, 32, 32),
+        folder="cifar-10-batches-bin",
+        files=_CIFAR10_FILES,
+        folder_of_torchvision="cifar-10-batches-py",
     ),
 }
 
@@ -190,10 +195,35 @@ def _checked_images(data: Any, source: TorchvisionSet) -> Images:
     return Images(images=pixels.contiguous(), labels=labels)
 
 
+class _CIFAR10:
+    """Its binary version, since torchvision reads the one that is made of pickles."""
+
+    url = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
+    md5 = "c32a1d4ab5d03f1284b67883e8d87530"
+    classes = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+
+    def __init__(self, root: str, *, train: bool, download: bool) -> None:
+        from torchvision.datasets.utils import download_and_extract_archive
+
+        if download:
+            download_and_extract_archive(self.url, root, md5=self.md5)
+        source = TORCHVISION["cifar10"]
+        paths = [Path(root) / source.folder / name for name in (source.files[:-1] if train else source.files[-1:])]
+        if not all(path.exists() for path in paths):
+            raise RuntimeError("Dataset not found")
+        if any(path.stat().st_size > MOST_BYTES for path in paths):
+            raise ValueError(f"a file is larger than {MOST_BYTES >> 20} MiB")
+        images = np.frombuffer(b"".join(path.read_bytes() for path in paths), np.uint8).reshape(-1, 1 + 3 * 32 * 32)
+        self.targets = images[:, 0].copy()
+        self.data = images[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1).copy()
+
+
 def _open_torchvision(data_dir: Path, source: TorchvisionSet, *, train: bool) -> Any:
     import torchvision.datasets  # here, because MNIST needs none of it: seconds in every worker process
 
     constructor: Callable[..., Any] = getattr(torchvision.datasets, source.constructor)
+    if source is TORCHVISION["cifar10"]:
+        constructor = _CIFAR10
     try:  # a folder with the files may be read-only
         return constructor(root=str(data_dir), train=train, download=False, **dict(source.options))
     except RuntimeError:  # torchvision's "not found"

@@ -23,7 +23,7 @@ import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from helpers import ENVIRONMENT, make_task
@@ -34,7 +34,7 @@ from rich.table import Table
 
 from nas.errors import UserError
 from nas.runs import run_records
-from nas.storage import close, locate, open_study
+from nas.storage import ARTIFACTS, close, locate, open_study
 from nas.study import Record, choice_of, records
 
 TRIALS = 6
@@ -80,6 +80,7 @@ class Found:
     runs: tuple[Ended, ...]
     running: int
     winner: int | None
+    files: frozenset[str] = frozenset()
 
     @property
     def ended(self) -> dict[tuple[object, ...], Ended]:
@@ -117,6 +118,14 @@ def found_in(folder: Path, storage: str | None) -> Found | None:
         running=sum(not record.state.is_finished() for record in (*trials, *runs)),
         winner=choice.winner if choice else None,
     )
+
+
+def finished_in(folder: Path, storage: str | None) -> Found:
+    """What a study and its folder hold in the end; artifacts have names by chance."""
+    found = found_in(folder, storage)
+    assert found is not None
+    files = (str(path.relative_to(folder)) for path in folder.rglob("[!.]*") if path.parent.name != ARTIFACTS)
+    return replace(found, files=frozenset(files))
 
 
 def children(pid: int) -> list[int]:
@@ -287,6 +296,8 @@ def _must_say(life: Life, reason: str) -> None:
     while life.listen(1):
         pass
     status, errors = life.end()
+    if (status, errors) == (0, ""):  # it had nothing left to write, which the end of the search will tell
+        return
     require(
         status == 2 and re.fullmatch(rf"error: .* cannot be written \(.*({reason}).*\); .*\n", errors) is not None,
         f"status {status}, not 2, or not one sentence: {errors}",
@@ -403,8 +414,7 @@ def undisturbed(folder: Path, search: tuple[str, ...], storage: str | None) -> F
         pass
     status, errors = life.end()
     require((status, errors) == (0, ""), f"the undisturbed search: status {status}, {errors}")
-    found = found_in(folder / "disk" / "results", storage)
-    assert found is not None
+    found = finished_in(folder / "disk" / "results", storage)
     require(len(found.trials) == TRIALS, f"the undisturbed search has {len(found.trials)} trials")
     return found
 
@@ -447,8 +457,7 @@ def stormy(
             status, errors = life.end()
         require("Traceback" not in errors, f"status {status}: {errors}")
         require(status == 0 or tally.faults.total() > survived, f"status {status} without any fault: {errors}")
-    last = found_in(results, storage)
-    assert last is not None
+    last = finished_in(results, storage)
     still_there(known, last, tally)
     tally.searches += 1
     tally.ended += len(last.trials) + len(last.runs)

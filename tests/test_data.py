@@ -13,7 +13,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -391,38 +390,47 @@ def test_emnist_letters_are_turned_upright(tmp_path: Path) -> None:
     np.testing.assert_array_equal(load_test(dataset).images[:, 0], stored.transpose(0, 2, 1))
 
 
-def test_cifar10_is_read_in_colour(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """CIFAR-10's own pickle format; torchvision checks the real files' MD5, so it is told those of the tiny ones."""
-    folder = tmp_path / "cifar-10-batches-py"
+@pytest.fixture
+def cifar10(tmp_path: Path) -> torch.Tensor:
+    """Tiny files of CIFAR-10 and their images (72, 3, 32, 32): 60 for training."""
+    folder, images = tmp_path / "cifar-10-batches-bin", random_pixels(72, 3, 32, 32)
     folder.mkdir()
-    images = random_pixels(72, 3, 32, 32)
-    parts: dict[str, dict[str, Any]] = {
-        f"data_batch_{i + 1}": {
-            "data": images[12 * i : 12 * i + 12].reshape(12, -1).numpy(),
-            "labels": [0, 1] * 6,
-        }
-        for i in range(5)
-    }
-    parts["test_batch"] = {"data": images[60:].reshape(12, -1).numpy(), "labels": [1, 0] * 6}
-    parts["batches.meta"] = {"label_names": ["airplane", "automobile"]}
-    md5 = {}
-    for name, content in parts.items():
-        (folder / name).write_bytes(pickle.dumps(content))
-        md5[name] = hashlib.md5(pickle.dumps(content)).hexdigest()
-    cifar10 = torchvision.datasets.CIFAR10
-    monkeypatch.setattr(cifar10, "train_list", [[f"data_batch_{i}", md5[f"data_batch_{i}"]] for i in range(1, 6)])
-    monkeypatch.setattr(cifar10, "test_list", [["test_batch", md5["test_batch"]]])
-    monkeypatch.setattr(cifar10, "meta", {**cifar10.meta, "md5": md5["batches.meta"]})
-    dataset = Dataset(name="cifar10", input_shape=(3, 32, 32), data_dir=str(tmp_path))
+    labels = torch.tensor([0, 1] * 30 + [1, 0] * 6, dtype=torch.uint8)
+    records = torch.cat([labels[:, None], images.flatten(1)], dim=1).numpy()
+    for i in range(5):
+        (folder / f"data_batch_{i + 1}.bin").write_bytes(records[12 * i : 12 * i + 12].tobytes())
+    (folder / "test_batch.bin").write_bytes(records[60:].tobytes())
+    return images
 
-    data = load_training(dataset)
+
+def test_cifar10_is_read_in_colour(cifar10: torch.Tensor, tmp_path: Path) -> None:
+    dataset = Dataset(name="cifar10", input_shape=(3, 32, 32), data_dir=str(tmp_path))
+    with recorded_files() as files:
+        data = load_training(dataset)
+    assert not [path for path in files if "test_batch" in path]
     mask = torch.from_numpy(stratified_sixth(np.array([0, 1] * 30)))
-    assert torch.equal(data.train.images, images[:60][~mask])
-    assert torch.equal(data.validation.images, images[:60][mask])
-    assert data.classes == ("airplane", "automobile")
+    assert torch.equal(data.train.images, cifar10[:60][~mask])
+    assert torch.equal(data.validation.images, cifar10[:60][mask])
+    assert (len(data.classes), data.classes[0], data.classes[9]) == (10, "airplane", "truck")
     test = load_test(dataset)
-    assert torch.equal(test.images, images[60:])
+    assert torch.equal(test.images, cifar10[60:])
     assert test.labels.tolist() == [1, 0] * 6
+
+
+def test_a_damaged_file_of_cifar10_is_one_sentence(cifar10: torch.Tensor, tmp_path: Path) -> None:
+    dataset = Dataset(name="cifar10", input_shape=(3, 32, 32), data_dir=str(tmp_path))
+    damaged = tmp_path / "cifar-10-batches-bin" / "data_batch_2.bin"
+    whole = damaged.read_bytes()
+    for content, reason in (
+        (whole[:-1], "cannot reshape array of size"),
+        (bytes([10]) + whole[1:], "labels from 0 to 10 for 10 classes"),
+        (bytes(65 << 20), "a file is larger than 64 MiB"),
+    ):
+        damaged.write_bytes(content)
+        with pytest.raises(
+            UserError, match=rf"^data set 'cifar10' can be neither read nor downloaded \({reason}.*\); "
+        ):
+            load_training(dataset)
 
 
 def test_torchvision_dataset_of_another_shape_is_an_error() -> None:
