@@ -6,9 +6,7 @@ Only accuracy is compared, so both train in as many processes as there are cores
 import argparse
 import sys
 from collections import deque
-from concurrent.futures import ProcessPoolExecutor
 from math import sqrt
-from multiprocessing import get_context
 from statistics import fmean, stdev
 
 from rich.console import Console
@@ -19,7 +17,7 @@ from benchmarks.usual import UsualTraining
 from nas.errors import UserError
 from nas.options import positive, run
 from nas.training import train
-from nas.workers import devices, prepare_process
+from nas.workers import devices, process_pool
 from search_spaces.mnist import RECIPE
 
 
@@ -51,7 +49,7 @@ def main() -> int:
         table.add_column(column, justify="right")
     differences = []
     workers = len(devices("cpu", None))
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=prepare_process) as pool:
+    with process_pool(workers) as pool:
         futures = {
             (name, way): [pool.submit(way, name, seed, args.epochs) for seed in range(args.seeds)]
             for name in args.networks

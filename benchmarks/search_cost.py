@@ -34,7 +34,7 @@ from nas.options import positive, run
 from nas.pruning import DEFAULT_PRUNER, PRUNERS, make_pruner
 from nas.study import report_epoch
 from nas.training import seconds_per_epoch
-from nas.workers import devices, prepare_process
+from nas.workers import devices, process_pool
 
 WORKERS = 2
 NEAR = 0.0005  # of accuracy: 5 of 10,000 images
@@ -162,13 +162,12 @@ def usual_epoch(seconds: float) -> float:
 
 def epochs_in_pairs(pairs: int) -> tuple[float, float]:
     """Seconds of an epoch of one worker beside the others, and in the usual way: medians of alternating pairs."""
-    context = get_context("spawn")
     count = len(devices("cpu", None))
     ours: list[float] = []
     usual: list[float] = []
     with (
-        ProcessPoolExecutor(count, mp_context=context, initializer=prepare_process) as workers,
-        ProcessPoolExecutor(1, mp_context=context) as other,
+        process_pool(count) as workers,
+        ProcessPoolExecutor(1, mp_context=get_context("spawn")) as other,
     ):
         for _ in range(pairs):
             ours.append(fmean(workers.map(seconds_per_epoch, [job(TYPICAL)] * count)))

@@ -28,7 +28,7 @@ from nas.cost import cost
 from nas.execution import activation_dtype
 from nas.options import positive, positive_seconds, run
 from nas.training import CHUNK, Training, TrainingJob
-from nas.workers import devices, prepare_process
+from nas.workers import devices, process_pool
 
 SIZE = 1024
 
@@ -203,8 +203,7 @@ def main() -> int:
     own = torch.float32 if args.float32 else activation_dtype(torch.device("cpu"))
     dtypes = tuple(dict.fromkeys((torch.float32, own)))
     console = Console()
-    context = get_context("spawn")
-    workers = [ProcessPoolExecutor(1, mp_context=context, initializer=prepare_process) for _ in devices("cpu", None)]
+    workers = [process_pool(1) for _ in devices("cpu", None)]
     measured = {}
     times = {}
     for name in NETWORKS:

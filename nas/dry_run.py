@@ -3,8 +3,6 @@
 import time
 from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from random import Random
 from statistics import fmean
 
@@ -24,7 +22,7 @@ from nas.space import Feasible, SearchSpace
 from nas.study import report_epoch
 from nas.training import TrainingJob, seconds_per_epoch
 from nas.trials import Plan
-from nas.workers import prepare_process, without_interrupts
+from nas.workers import process_pool, without_interrupts
 
 DRAWS = 10_000
 BINS = 12
@@ -98,7 +96,7 @@ def _epoch_seconds(feasible: Sequence[Feasible], plan: Plan) -> float:
         for i, chosen in enumerate(typical)
     ]
     workers = len(plan.devices)
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=prepare_process) as pool:
+    with process_pool(workers) as pool:
         with without_interrupts():  # it starts the processes
             times = pool.map(seconds_per_epoch, jobs)
         return fmean(times)

@@ -1,5 +1,7 @@
 """The one kind of error that the person at the terminal can mend: printed as a sentence, without a traceback."""
 
+import re
+
 LONGEST = 2_000  # characters of a sentence that is printed
 
 
@@ -10,9 +12,9 @@ class UserError(ValueError):
 def printable(text: str) -> str:
     """One line, its control characters written as escapes: nothing quoted in it can steer a terminal.
 
-    Of a long one its beginning and its end, since the way out stands last.
+    Of a long one its beginning and its end, since the way out stands last. Passwords of URLs are hidden.
     """
-    line = " ".join(text.split())
+    line = re.sub(r"(://[^\s:@/]*:)[^\s@]+@", r"\1***@", " ".join(text.split()))
     if len(line) > LONGEST:
         line = f"{line[: LONGEST // 2]} … {line[-LONGEST // 2 :]}"
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)

@@ -8,12 +8,10 @@ last bit. Then the file must pass its own check, run as a script.
 """
 
 import argparse
-import multiprocessing
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
@@ -40,7 +38,7 @@ from nas.spread import spread
 from nas.storage import StudyLocation, open_study, read_weights
 from nas.study import TrialRecord, constraints_of, records, scores_on_test
 from nas.trials import dataset_of
-from nas.workers import without_interrupts
+from nas.workers import process_pool, without_interrupts
 
 MODEL, WEIGHTS = "model.py", "weights.safetensors"
 
@@ -64,7 +62,7 @@ def export(folder: Path, architecture: Architecture, weights: bytes, card: Model
         draft = Path(name)
         (draft / MODEL).write_text(model_source(architecture, card), encoding="utf-8", newline="\n")
         (draft / WEIGHTS).write_bytes(weights)
-        with ProcessPoolExecutor(max_workers=1, mp_context=multiprocessing.get_context("spawn")) as fresh:
+        with process_pool(1) as fresh:
             try:
                 with without_interrupts():
                     proof = fresh.submit(_written_scores, draft, architecture, constraints, card.recipe.epochs)

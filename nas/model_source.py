@@ -78,7 +78,7 @@ def model_source(architecture: Architecture, card: ModelCard) -> str:
     if known is None:
         parts.append(CHECK)
     else:
-        parts += [_training(known, architecture), COMMANDS.substitute(folder=known.folder)]
+        parts += [_training(known, architecture), COMMANDS.substitute(folder=known.exported_folder)]
     return "".join(parts)
 
 
@@ -108,7 +108,7 @@ def _training(source: TorchvisionSet, architecture: Architecture) -> str:
     return TRAINING.substitute(
         shape=", ".join(map(str, architecture.input_shape)),
         constructor=source.constructor,
-        folder=source.folder_of_torchvision or source.folder,
+        folder=source.exported_folder,
         options=", ".join([*options, "train=train"]),
         images=f"{images}.transpose(2, 3)" if source.on_their_side else images,
     )

@@ -66,7 +66,12 @@ class TorchvisionSet:
     on_their_side: bool = False  # images that are transposed
     folder: str
     files: tuple[str, ...] = tuple(MNIST_SHA256)
-    folder_of_torchvision: str | None = None  # where it reads other files, which exported source does, too
+    other_folder: str | None = None  # of the files that torchvision reads, where those are others
+
+    @property
+    def exported_folder(self) -> str:
+        """Of the files that exported source reads, with torchvision."""
+        return self.other_folder or self.folder
 
 
 MNIST = TorchvisionSet(constructor="MNIST", folder="MNIST/raw")  # for whoever has not this package
@@ -87,7 +92,7 @@ TORCHVISION = {
         input_shape=(3, 32, 32),
         folder="cifar-10-batches-bin",
         files=_CIFAR10_FILES,
-        folder_of_torchvision="cifar-10-batches-py",
+        other_folder="cifar-10-batches-py",
     ),
 }
 

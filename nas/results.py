@@ -41,7 +41,7 @@ def trials_csv(trials: list[TrialRecord]) -> str:
     return text.getvalue()
 
 
-def _runs_csv(runs: list[RunRecord]) -> str:
+def runs_csv(runs: list[RunRecord]) -> str:
     """One row a run outside the search."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -60,7 +60,7 @@ def write_tables(study: optuna.Study, location: StudyLocation) -> list[Path]:
     runs = run_records(study)
     if not runs:
         return [location.folder / TRIALS]
-    write_whole(location.folder / RUNS, _runs_csv(runs))
+    write_whole(location.folder / RUNS, runs_csv(runs))
     found = ablations(study)
     if not found:
         return [location.folder / TRIALS, location.folder / RUNS]

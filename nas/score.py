@@ -24,6 +24,13 @@ class Score:
 
 
 def read_score(stored: Mapping[str, Any]) -> Score:
-    """A score as `dataclasses.asdict` and JSON have left it."""
+    """A score as `dataclasses.asdict` and JSON have left it.
+
+    Raises:
+        TypeError, LookupError, ValueError: it is none.
+    """
     mistakes = tuple(Mistake(*map(int, mistake)) for mistake in stored["mistakes"])
-    return Score(loss=float(stored["loss"]), accuracy=float(stored["accuracy"]), n=int(stored["n"]), mistakes=mistakes)
+    score = Score(loss=float(stored["loss"]), accuracy=float(stored["accuracy"]), n=int(stored["n"]), mistakes=mistakes)
+    if not (score.loss >= 0 and 0 <= score.accuracy <= 1 and score.n > 0 and min(map(min, mistakes), default=0) >= 0):
+        raise ValueError(f"loss {score.loss}, accuracy {score.accuracy} of {score.n} images, or a mistake below 0")
+    return score

@@ -10,6 +10,7 @@ import random
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from math import inf
 from typing import Any, Literal, TypeAlias, assert_never, get_args
 
 import optuna
@@ -321,7 +322,9 @@ def common(trial: FrozenTrial) -> dict[str, Any]:
         "params": price.params,
         "macs": price.macs,
         "seed": expected(attributes["seed"], int),
-        "curve": [_read_epoch(epoch) for epoch in expected(kept.get("curve", []), list)],
+        "curve": _read_curve(
+            kept.get("curve", []), candidate.recipe.epochs, complete=trial.state is TrialState.COMPLETE
+        ),
         "seconds": _read_seconds(attributes.get("seconds")),
         "environment": {expected(k, str): expected(v, str) for k, v in kept.get("environment", {}).items()},
         "micro_batches": expected(attributes.get("micro_batches", 1), int),
@@ -336,11 +339,19 @@ def _read_seconds(stored: Any) -> float | None:
     return seconds
 
 
-def _read_epoch(stored: Mapping[str, Any]) -> Mapping[str, Any]:
-    expected(stored["epoch"], int)
-    for name in ("val_loss", "val_accuracy"):
-        expected(stored[name], float, int, type(None))
-    return stored
+def _read_curve(stored: Any, epochs: int, *, complete: bool) -> list[Mapping[str, Any]]:
+    curve = expected(stored, list)
+    if [epoch["epoch"] for epoch in curve] != list(range(1, len(curve) + 1)) or len(curve) > epochs:
+        raise ValueError(f"epochs {[epoch['epoch'] for epoch in curve]} of {epochs}")
+    if complete and len(curve) < epochs:
+        raise ValueError(f"complete after {len(curve)} epochs of {epochs}")
+    for epoch in curve:
+        for name, most in (("train_loss", inf), ("val_loss", inf), ("val_accuracy", 1.0)):
+            value = expected(epoch[name], float, int, type(None))
+            if value is not None and (value < 0 or value > most):
+                raise ValueError(f"{name} {value}")
+        _read_seconds(epoch["seconds"])
+    return curve
 
 
 def trials_of(study: optuna.Study) -> list[FrozenTrial]:
@@ -375,10 +386,14 @@ def total_ledger(study: optuna.Study) -> Ledger:
 
 def _read_ledger(stored: dict[str, Any]) -> Ledger:
     miss = stored["nearest"]
-    nearest = miss and NearestMiss(
-        excess=expected(miss["excess"], float, int),
-        notation=expected(miss["notation"], str),
-        violations=tuple(expected(violation, str) for violation in miss["violations"]),
+    nearest = (
+        None
+        if miss is None
+        else NearestMiss(
+            excess=expected(miss["excess"], float, int),
+            notation=expected(miss["notation"], str),
+            violations=tuple(expected(violation, str) for violation in miss["violations"]),
+        )
     )
     reasons = {reason: expected(count, int) for reason, count in stored["reasons"].items()}
     proposals, rejected = (expected(stored[name], int) for name in ("proposals", "rejected"))

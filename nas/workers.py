@@ -111,6 +111,11 @@ def prepare_process() -> None:
     torch.set_num_threads(1)
 
 
+def process_pool(processes: int) -> ProcessPoolExecutor:
+    """Spawned processes that are prepared; without that, they would wait for work when this one was killed."""
+    return ProcessPoolExecutor(processes, mp_context=get_context("spawn"), initializer=prepare_process)
+
+
 class LocalWorker:
     """One spawned process of this machine; `train` is a function of a module, as processes are told of it by name.
 
@@ -119,7 +124,7 @@ class LocalWorker:
 
     def __init__(self, train: Train = train) -> None:
         self._train = train
-        self._executor = ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=prepare_process)
+        self._executor = process_pool(1)
         processes = self._executor._processes
         try:
             with without_interrupts():  # importing torch takes seconds, in which Ctrl+C would end it with a traceback

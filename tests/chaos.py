@@ -124,8 +124,8 @@ def finished_in(folder: Path, storage: str | None) -> Found:
     """What a study and its folder hold in the end; artifacts have names by chance."""
     found = found_in(folder, storage)
     assert found is not None
-    files = (str(path.relative_to(folder)) for path in folder.rglob("[!.]*") if path.parent.name != ARTIFACTS)
-    return replace(found, files=frozenset(files))
+    files = {path.relative_to(folder) for path in folder.rglob("*") if path.parent.name != ARTIFACTS}
+    return replace(found, files=frozenset(str(path) for path in files if not re.search(r"(^|/)\.", str(path))))
 
 
 def children(pid: int) -> list[int]:
@@ -262,7 +262,8 @@ def interrupt(life: Life, rng: random.Random) -> None:
         else:
             life.process.terminate()
     status, errors = life.end()
-    require(status in (130, 0), f"an interrupted program ended with status {status}: {errors}")
+    if not (status == -signal.SIGINT and not errors):  # Python, at its own end, has put its handlers away
+        require(status in (130, 0), f"an interrupted program ended with status {status}: {errors}")
     require(life.seconds < INTERRUPT_SECONDS, f"an interrupted program took {life.seconds:.1f} s to end")
     require("Traceback" not in errors, f"an interrupted program said {errors}")
 
@@ -284,24 +285,27 @@ def fill_disk(life: Life, rng: random.Random) -> None:
 def replace_file(life: Life, rng: random.Random) -> None:
     """A folder stands where a table is to be written."""
     table = life.folder / "disk" / "results" / NAME / "trials.csv"
+    before = table.read_bytes() if table.exists() else None
     table.unlink(missing_ok=True)
     table.mkdir()
-    try:
-        _must_say(life, "Is a directory")
-    finally:
-        table.rmdir()
+    failed = _must_say(life, "Is a directory")
+    table.rmdir()
+    if before is not None and not failed:
+        table.write_bytes(before)
 
 
-def _must_say(life: Life, reason: str) -> None:
+def _must_say(life: Life, reason: str) -> bool:
+    """Whether it failed, with one sentence; else it had nothing left to write, as the end of the search will tell."""
     while life.listen(1):
         pass
     status, errors = life.end()
-    if (status, errors) == (0, ""):  # it had nothing left to write, which the end of the search will tell
-        return
+    if (status, errors) == (0, ""):
+        return False
     require(
         status == 2 and re.fullmatch(rf"error: .* cannot be written \(.*({reason}).*\); .*\n", errors) is not None,
         f"status {status}, not 2, or not one sentence: {errors}",
     )
+    return True
 
 
 def second_scheduler(life: Life, rng: random.Random) -> None:
@@ -463,7 +467,9 @@ def stormy(
     tally.ended += len(last.trials) + len(last.runs)
     require(last.running == 0, f"{last.running} trainings are still RUNNING")
     require(len(last.ended) == len(last.trials) + len(last.runs), "a training is there twice")
-    require(last == expected, f"the study is not what it would have been:\n{last}\n{expected}")
+    for name in ("trials", "runs", "winner", "files"):
+        now, then = getattr(last, name), getattr(expected, name)
+        require(now == then, f"the {name} are not what they would have been:\n{now}\n{then}")
 
 
 def _shuffled(kinds: Sequence[str], count: int, rng: random.Random) -> list[str]:

@@ -32,33 +32,40 @@ import numpy as np
 import optuna
 import safetensors.torch
 import torch
-from helpers import DIGITS, NOWHERE, Workshop, small_architecture, small_space, write_mnist_folder
+from helpers import DIGITS, Workshop, make_task, small_architecture, small_space
 from optuna.pruners import NopPruner
-from optuna.trial import create_trial
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from nas.ablation import ablations
+from nas.ablation import ablation_csv, ablation_runs, ablations
 from nas.architecture import Candidate, digest, from_json, notation, to_json
-from nas.commands import commands
+from nas.choice import Exam
+from nas.commands import this_command
 from nas.cost import MapTooSmallError, cost
-from nas.data import forget
-from nas.errors import UserError, printable
+from nas.data import forget, load_training
+from nas.errors import UserError
+from nas.export import winner_card
+from nas.finalists import final_runs, runs_of, winner_of
+from nas.findings import Findings, findings_of
 from nas.model_source import ModelCard, model_source
 from nas.network import build, with_weights
+from nas.notes import run_note, trial_note
+from nas.options import run
 from nas.plots import confusion
-from nas.readers import Dataset, load_mnist, read_images
+from nas.readers import Dataset, Images, load_mnist, read_images
 from nas.recipe import Recipe
-from nas.results import trials_csv
-from nas.runs import run_records
+from nas.report import page
+from nas.results import runs_csv, trials_csv
+from nas.runs import Runs, final_study
 from nas.sampling import FeasibleSampler
 from nas.score import Mistake, Score
 from nas.space import load_space, restrict
 from nas.status import status, text_of
 from nas.storage import StudyLocation, locate, open_study, writing
-from nas.study import choice_of, constraints_of, digests, make_sampler, records, scores_on_test, settings, task_of
-from nas.trials import Plan, Search
+from nas.study import Choice, digests, make_sampler, ranked, records, remember_choice, remember_task, settings
+from nas.summary import summary
+from nas.trials import Plan, Search, dataset_of
 
 SECONDS = 10.0  # that one input may take
 MOST_MEMORY = 700 << 20  # bytes that all of them may add to the program's peak
@@ -432,66 +439,121 @@ def image_folders(rng: random.Random, folder: Path) -> None:
             shutil.rmtree(added)
 
 
+def _score(images: Images) -> Score:
+    """Of somebody who takes the first test image for another digit."""
+    label = int(images.labels[0])
+    return Score(loss=0.1, accuracy=1 - 1 / len(images), n=len(images), mistakes=(Mistake(0, label, (label + 1) % 10),))
+
+
 @functools.cache
 def _study(folder: Path) -> StudyLocation:
-    """A finished search of made-up trainings, in a file."""
-    space, location = small_space(NOWHERE), locate("study", folder / "results", None)
-    with writing(location, settings(space, seed=0, sampler="random", pruner="none")) as study:
+    """A finished search of made-up trainings in a file, with final models, noise and an ablation."""
+    dataset = Dataset(name=str(make_task(folder, images=200) / "digits"), input_shape=(1, 28, 28))
+    space, location = small_space(dataset), locate("study", folder / "results", None)
+    command = this_command("python -m nas.search --trials 4", ["cpu"], {"trials": 4})
+    with writing(location, settings(space, seed=0, sampler="random", pruner="none"), command) as study:
         sampler = FeasibleSampler(make_sampler("random", 0), space, 0, seen=digests(study))
         study.pruner = NopPruner()
-        plan = Plan(trials=4, devices=("cpu",), dataset=NOWHERE, constraints=space.constraints, seed=0)
+        plan = Plan(trials=4, devices=("cpu",), dataset=dataset, constraints=space.constraints, seed=0)
         list(Search(study, location, plan, sampler, Workshop()).events())
-        study.set_user_attr("choice", {"winner": 1, "finalists": [1, 2], "seeds": 3})
-        study.set_user_attr("task", {"target": 0.9, "baseline": to_json(records(study)[0].candidate)})
+        baseline = small_architecture(9, 9)
+        remember_task(study, replace(space, target=0.9, baseline=baseline))
+        trials, test = records(study), Exam(dataset).images
+        winner, other = ranked(trials)[:2]
+        remember_choice(study, Choice(winner=winner.number, finalists=(winner.number, other.number), seeds=2))
+        wanted = [
+            *runs_of([winner, other], "finalist", 2, 0),
+            *final_runs(winner, replace(winner.candidate, architecture=baseline), 2, 0),
+            *runs_of([winner], "noise", 2, 0),
+            *ablation_runs(winner, ["dropout"], space.constraints, 2, 0),
+        ]
+        runs = Runs(study, location, wanted, plan, judge=lambda *_: _score(test), paces={}, make_worker=Workshop())
+        list(runs.events())
+        assert winner_of(study) is not None
     return location
 
 
-def _told(study: optuna.Study, location: StudyLocation) -> None:
+def _told(study: optuna.Study, location: StudyLocation) -> Findings:
     """All that the program reads of a study."""
-    constraints_of(study)
-    task_of(study)
-    choice_of(study)
-    scores_on_test(study)
-    commands(study)
-    run_records(study)
-    ablations(study)
-    assert trials_csv(records(study))
+    dataset = dataset_of(study, None)
+    found = findings_of(study, location, load_training(dataset))
+    assert trials_csv(list(found.trials))
+    assert runs_csv(list(found.runs))
     assert text_of(status(study, location))
+    for trial in found.trials:
+        assert trial_note(study, location, trial)
+    for record in found.runs:
+        assert run_note(study, record)
+    ablation_csv(ablations(study))
+    if (winner := found.winner) is not None:
+        assert summary(found, winner)
+        ast.parse(model_source(winner.record.candidate.architecture, winner_card(location, winner, dataset)))
+    return found
 
 
-def stored_values(rng: random.Random, folder: Path) -> None:
-    """What a study keeps of its trials and of itself."""
+def _mutated_study(rng: random.Random, folder: Path) -> tuple[optuna.Study, StudyLocation]:
+    """With something else among what it keeps of a trial, of a run or of itself."""
     location = _study(folder)
+    storage = optuna.storages.InMemoryStorage()
     known = _known(location)
-    study = optuna.create_study(study_name="study", direction="maximize")
-    spoiled, own = rng.randrange(len(known[0]) + 1), dict(known[1])
-    if spoiled == len(known[0]):
-        own = mutated_json(own, rng)
-    for name, value in own.items() if isinstance(own, dict) else ():
-        study.set_user_attr(name, value)
-    for i, trial in enumerate(known[0]):
-        kept = {"user": trial.user_attrs, "system": trial.system_attrs}
-        if i == spoiled:
-            kept = mutated_json(kept, rng)
-        if isinstance(kept, dict) and all(isinstance(kept.get(part, {}), dict) for part in ("user", "system")):
-            study.add_trial(
-                create_trial(
-                    state=trial.state,
-                    value=trial.value,
-                    params=trial.params,
-                    distributions=trial.distributions,
-                    user_attrs=kept.get("user", {}),
-                    system_attrs=kept.get("system", {}),
-                    intermediate_values=trial.intermediate_values,
-                )
-            )
-    _told(study, replace(location, folder=folder / "nowhere"))
+    spoiled = rng.choices(range(len(known)), [1 + len(stored.trials) for stored in known])[0]
+    for place, stored in enumerate(known):
+        study = optuna.create_study(study_name=stored.name, direction="maximize", storage=storage)
+        which = rng.randrange(len(stored.trials) + 1) if place == spoiled else None
+        own = mutated_json(stored.attributes, rng) if which == len(stored.trials) else stored.attributes
+        if isinstance(own, dict) and all(isinstance(own.get(part, {}), dict) for part in ("user", "system")):
+            for name, value in own.get("user", {}).items():
+                study.set_user_attr(name, value)
+            for name, value in own.get("system", {}).items():
+                storage.set_study_system_attr(study._study_id, name, value)
+        for i, trial in enumerate(stored.trials):
+            kept = {"user": trial.user_attrs, "system": trial.system_attrs}
+            kept = mutated_json(kept, rng) if i == which else kept
+            if isinstance(kept, dict) and all(isinstance(kept.get(part, {}), dict) for part in ("user", "system")):
+                spoilt = copy.copy(trial)
+                spoilt.user_attrs, spoilt.system_attrs = kept.get("user", {}), kept.get("system", {})
+                study.add_trial(spoilt)
+    return optuna.load_study(study_name=known[0].name, storage=storage), replace(location, folder=folder / "nowhere")
+
+
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """What a database holds of one study."""
+
+    name: str
+    trials: list[optuna.trial.FrozenTrial]
+    attributes: dict[str, dict[str, Any]]  # "user" and "system"
 
 
 @functools.cache
-def _known(location: StudyLocation) -> tuple[list[optuna.trial.FrozenTrial], dict[str, Any]]:
+def _known(location: StudyLocation) -> tuple[_Stored, ...]:
     study = open_study(location)
-    return study.get_trials(), study.user_attrs
+    both = (study, final_study(study))
+    return tuple(
+        _Stored(
+            name=one.study_name,
+            trials=one.get_trials(),
+            attributes={
+                "user": one.user_attrs,
+                "system": one._storage.get_study_system_attrs(one._study_id),
+            },
+        )
+        for one in both
+    )
+
+
+def stored_values(rng: random.Random, folder: Path) -> None:
+    """What a study keeps of its trials, its runs and of itself; all but the page says so."""
+    _told(*_mutated_study(rng, folder))
+
+
+def pages(rng: random.Random, folder: Path) -> None:
+    """The same, and the page that is drawn of it."""
+    study, location = _mutated_study(rng, folder)
+    dataset = dataset_of(study, None)
+    drawn = page(_told(study, location), location, dataset, Exam(dataset), running=False)
+    assert "<script>alert" not in drawn
+    assert drawn.count("</html>") == 1
 
 
 def databases(rng: random.Random, folder: Path) -> None:
@@ -525,9 +587,51 @@ SHARES: dict[Target, int] = {  # of a hundred inputs; by what they cost
     idx_files: 14,
     embedded_files: 1,
     image_folders: 11,
-    stored_values: 11,
+    stored_values: 10,
+    pages: 1,
     databases: 1,
 }
+
+
+class Watch:
+    """Sees every file that Python makes or opens for writing, and remembers those outside a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.strays: list[str] = []
+        self._inside = folder.resolve()
+        self._on = True
+        sys.addaudithook(self._see)
+
+    def stop(self) -> None:
+        """A hook stays for good; this one sees nothing any more."""
+        self._on = False
+
+    def _see(self, event: str, args: tuple[Any, ...]) -> None:
+        if not self._on:
+            return
+        written: Any = None
+        match event:
+            case "open" if isinstance(args[2], int) and args[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
+                written = args[0]
+            case "os.mkdir" | "sqlite3.connect":
+                written = args[0]
+            case "os.rename" | "os.link" | "os.symlink":
+                written = args[1]
+        if isinstance(written, str | bytes | os.PathLike):
+            path = Path(os.fsdecode(written)).absolute()
+            if not Path(os.path.normpath(path)).is_relative_to(self._inside) and path != Path(os.devnull):
+                self.strays.append(f"{event} {path}"[:300])
+
+
+def printed(error: UserError) -> str:
+    """What a command prints of it."""
+
+    def command() -> int:
+        raise error
+
+    with contextlib.redirect_stderr(io.StringIO()) as told, contextlib.suppress(SystemExit):
+        run(command)
+    return told.getvalue()
 
 
 @dataclass
@@ -556,9 +660,8 @@ def attack(count: int, seed: int, folder: Path) -> Tally:
     os.environ.pop("OPTUNA_STORAGE", None)
     tally, inside = Tally(), folder / "inside"
     inside.mkdir()
-    write_mnist_folder(folder / "outside", train=20, test=10)
-    before = sorted(folder.glob("outside/**/*"))
-    peak = 0
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(inside / "torchinductor")  # torch makes a folder whenever it likes
+    watch, peak = Watch(inside), 0
     for i, (target, rng, name) in enumerate(inputs_of(count, seed)):
         began = time.perf_counter()
         try:
@@ -566,9 +669,9 @@ def attack(count: int, seed: int, folder: Path) -> Tally:
             tally.results[target.__name__] += 1
         except UserError as error:
             tally.refusals[target.__name__] += 1
-            line = printable(str(error))
-            if not line.isprintable() or len(line) > 20_000 or not line:
-                tally.crashes.append(f"{name}: no line to print: {line[:200]!r}")
+            line = printed(error)
+            if not re.fullmatch(r"error: [^\n]{10,20000}\n", line) or not line[:-1].isprintable() or "secret" in line:
+                tally.crashes.append(f"{name}: not one line to print: {line[:200]!r}")
         except Exception as error:
             tally.crashes.append(f"{name}: {type(error).__name__}: {error}"[:400])
         seconds = time.perf_counter() - began
@@ -580,11 +683,8 @@ def attack(count: int, seed: int, folder: Path) -> Tally:
     tally.memory = 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak)
     if tally.memory > MOST_MEMORY:
         tally.crashes.append(f"the peak of memory rose by {tally.memory >> 20} MiB")
-    if sorted(folder.glob("outside/**/*")) != before or {path.name for path in folder.iterdir()} != {
-        "inside",
-        "outside",
-    }:
-        tally.crashes.append("files appeared outside the folder")
+    watch.stop()
+    tally.crashes += [f"outside the folder: {stray}" for stray in watch.strays]
     forget()
     return tally
 

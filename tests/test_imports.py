@@ -96,3 +96,9 @@ def test_nothing_is_unpickled() -> None:
         ]
         loads = [call for call in calls if isinstance(call, ast.Attribute) and call.attr == "load"]
         assert {ast.unparse(call) for call in loads} <= {"safetensors.torch.load"}, name
+
+
+def test_only_workers_makes_pools_of_processes() -> None:
+    """There they are told to end with the program; others would wait for work when it was killed."""
+    pools = {"multiprocessing.Process", "multiprocessing.Pool", "concurrent.futures.ProcessPoolExecutor"}
+    assert [name for name, file in FILES.items() if imports(file) & pools] == ["workers"]

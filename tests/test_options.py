@@ -107,6 +107,11 @@ def raising(error: BaseException) -> Callable[[], int]:
             f"error: {'x' * 1000} … {'x' * 984} must be shorter\n",
         ),
         (raising(KeyboardInterrupt()), 130, ""),
+        (
+            raising(UserError("no option postgresql://me:my/p:w@host/x; see")),
+            2,
+            "error: no option postgresql://me:***@host/x; see\n",
+        ),
         (raising(SystemExit(0)), 0, ""),
     ],
 )

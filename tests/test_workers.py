@@ -9,11 +9,10 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
+from concurrent.futures import BrokenExecutor, Future
 from contextlib import contextmanager
 from dataclasses import replace
 from math import prod
-from multiprocessing import active_children, get_context
 from pathlib import Path
 
 import pytest
@@ -27,7 +26,7 @@ from nas.errors import UserError
 from nas.readers import Dataset
 from nas.recipe import Recipe
 from nas.training import DivergedError, EpochReport, TrainingJob, seconds_per_epoch, train
-from nas.workers import LocalWorker, devices, keep_freed_memory, prepare_process, without_interrupts
+from nas.workers import LocalWorker, devices, keep_freed_memory, process_pool, without_interrupts
 from search_spaces.mnist import SPACE
 
 LONG = TrainingJob(  # an epoch of it takes many seconds
@@ -171,11 +170,12 @@ def test_a_worker_that_cannot_be_completed_leaves_no_process(monkeypatch: pytest
     def start(thread: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
+    pool = process_pool(1)
+    monkeypatch.setattr("nas.workers.process_pool", lambda _: pool)
     monkeypatch.setattr(threading.Thread, "start", start)
-    before = set(active_children())
     with pytest.raises(RuntimeError, match=r"^can't start new thread$"):
         LocalWorker()
-    (process,) = set(active_children()) - before
+    (process,) = pool._processes.values()
     process.join(timeout=10)
     assert process.exitcode == -signal.SIGKILL
 
@@ -293,7 +293,7 @@ def test_worker_process_stays_below_a_gigabyte() -> None:
     """On full MNIST with its real recipe; the optimizer must not bring torch.compile's machinery in."""
     assert sum(prod(row.output_shape) for row in cost(WIDE).rows) == 57_298
     job = replace(LONG, candidate=Candidate(architecture=WIDE, recipe=SPACE.recipe), constraints=SPACE.constraints)
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=prepare_process) as pool:
+    with process_pool(1) as pool:
         pool.submit(seconds_per_epoch, job, 640).result(timeout=120)
         peak, modules = pool.submit(peak_bytes_and_modules).result()
         mapped, kept = pool.submit(bytes_mapped_and_kept).result()
