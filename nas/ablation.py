@@ -127,9 +127,9 @@ def _failed(runs: Sequence[RunRecord]) -> int:
 def _epoch_by_epoch(unchanged: Sequence[RunRecord], changed: Sequence[RunRecord]) -> tuple[float, ...]:
     """The mean logarithm of the ratio of the validation losses, on the seeds on which both came to their end."""
     base, other = ({run.seed: run.curve for run in runs if run.accuracy is not None} for runs in (unchanged, changed))
-    pairs = [zip(base[seed], other[seed], strict=True) for seed in base.keys() & other.keys()]
+    pairs = [zip(base[seed], other[seed], strict=False) for seed in base.keys() & other.keys()]
     ratios = [[math.log(b["val_loss"] or math.nan) - math.log(a["val_loss"] or math.nan) for a, b in p] for p in pairs]
-    return tuple(fmean(epoch) for epoch in zip(*ratios, strict=True))
+    return tuple(fmean(epoch) for epoch in zip(*ratios, strict=False))
 
 
 def _spreads(

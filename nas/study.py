@@ -322,9 +322,7 @@ def common(trial: FrozenTrial) -> dict[str, Any]:
         "params": price.params,
         "macs": price.macs,
         "seed": expected(attributes["seed"], int),
-        "curve": _read_curve(
-            kept.get("curve", []), candidate.recipe.epochs, complete=trial.state is TrialState.COMPLETE
-        ),
+        "curve": _read_curve(kept.get("curve", []), candidate.recipe.epochs),
         "seconds": _read_seconds(attributes.get("seconds")),
         "environment": {expected(k, str): expected(v, str) for k, v in kept.get("environment", {}).items()},
         "micro_batches": expected(attributes.get("micro_batches", 1), int),
@@ -339,18 +337,16 @@ def _read_seconds(stored: Any) -> float | None:
     return seconds
 
 
-def _read_curve(stored: Any, epochs: int, *, complete: bool) -> list[Mapping[str, Any]]:
+def _read_curve(stored: Any, epochs: int) -> list[Mapping[str, Any]]:
     curve = expected(stored, list)
     if [epoch["epoch"] for epoch in curve] != list(range(1, len(curve) + 1)) or len(curve) > epochs:
         raise ValueError(f"epochs {[epoch['epoch'] for epoch in curve]} of {epochs}")
-    if complete and len(curve) < epochs:
-        raise ValueError(f"complete after {len(curve)} epochs of {epochs}")
     for epoch in curve:
         for name, most in (("train_loss", inf), ("val_loss", inf), ("val_accuracy", 1.0)):
-            value = expected(epoch[name], float, int, type(None))
+            value = expected(epoch.get(name), float, int, type(None))
             if value is not None and (value < 0 or value > most):
                 raise ValueError(f"{name} {value}")
-        _read_seconds(epoch["seconds"])
+        _read_seconds(epoch.get("seconds"))
     return curve
 
 

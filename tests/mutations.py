@@ -21,6 +21,7 @@ import shutil
 import sys
 import tempfile
 import time
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -709,6 +710,7 @@ def main() -> int:
     asked.add_argument("--seed", type=int, default=0, help="of the mutations (default: 0)")
     args = asked.parse_args()
     torch.set_num_threads(1)
+    warnings.simplefilter("ignore")  # such as those of the compiler about a mutated space
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="nas-mutations-") as folder:
         tally = attack(args.inputs, args.seed, Path(folder))
