@@ -18,6 +18,7 @@ import random
 import re
 import resource
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -655,16 +656,22 @@ def inputs_of(count: int, seed: int) -> Iterator[tuple[Target, random.Random, st
         yield target, random.Random(name), name
 
 
+def _too_long(signum: int, frame: object) -> None:
+    raise TimeoutError(f"no end after {SECONDS:g} s")
+
+
 def attack(count: int, seed: int, folder: Path) -> Tally:
     """So many mutated inputs; what is wrong stands among the crashes, with what draws it again."""
     sys.dont_write_bytecode = True
     os.environ.pop("OPTUNA_STORAGE", None)
+    signal.signal(signal.SIGALRM, _too_long)
     tally, inside = Tally(), folder / "inside"
     inside.mkdir()
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(inside / "torchinductor")  # torch makes a folder whenever it likes
     watch, peak = Watch(inside), 0
     for i, (target, rng, name) in enumerate(inputs_of(count, seed)):
         began = time.perf_counter()
+        signal.setitimer(signal.ITIMER_REAL, SECONDS)
         try:
             target(rng, inside)
             tally.results[target.__name__] += 1
@@ -675,6 +682,8 @@ def attack(count: int, seed: int, folder: Path) -> Tally:
                 tally.crashes.append(f"{name}: not one line to print: {line[:200]!r}")
         except Exception as error:
             tally.crashes.append(f"{name}: {type(error).__name__}: {error}"[:400])
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
         seconds = time.perf_counter() - began
         tally.slowest = max(tally.slowest, seconds)
         if seconds > SECONDS:
