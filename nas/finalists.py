@@ -141,6 +141,8 @@ def winner_of(study: optuna.Study) -> Winner | None:
     if not choice.finalists:
         score = scores_on_test(study).get(record.number)
         return None if score is None else Winner(record=record, test=spread([score.accuracy]), judged=score)
+    if choice.seeds > len(runs):  # they have not all begun
+        return None
     reruns = _among(runs, "finalist", fresh_seeds("finalist", choice.seeds, seed))
     finals = _among(runs, "final", fresh_seeds("final", choice.seeds, seed))
     own = [run for run in finals if run.candidate == record.candidate and run.state.is_finished()]

@@ -343,7 +343,7 @@ def _read_curve(stored: Any, epochs: int) -> list[Mapping[str, Any]]:
         raise ValueError(f"epochs {[epoch['epoch'] for epoch in curve]} of {epochs}")
     for epoch in curve:
         for name, most in (("train_loss", inf), ("val_loss", inf), ("val_accuracy", 1.0)):
-            value = expected(epoch.get(name), float, int, type(None))
+            value = expected(epoch.get(name) if name == "train_loss" else epoch[name], float, int, type(None))
             if value is not None and (value < 0 or value > most):
                 raise ValueError(f"{name} {value}")
         _read_seconds(epoch.get("seconds"))

@@ -262,7 +262,7 @@ def interrupt(life: Life, rng: random.Random) -> None:
         else:
             life.process.terminate()
     status, errors = life.end()
-    if not (status == -signal.SIGINT and not errors):  # Python, at its own end, has put its handlers away
+    if errors or status not in (-signal.SIGINT, -signal.SIGTERM):  # Python, at its end, has put its handlers away
         require(status in (130, 0), f"an interrupted program ended with status {status}: {errors}")
     require(life.seconds < INTERRUPT_SECONDS, f"an interrupted program took {life.seconds:.1f} s to end")
     require("Traceback" not in errors, f"an interrupted program said {errors}")
