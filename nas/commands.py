@@ -58,6 +58,7 @@ def commands(study: optuna.Study) -> list[Command]:
 
 
 def _read(stored: Mapping[str, Any]) -> Command:
+    expected(stored["plan"].get("trials", 0), int)
     return Command(
         line=expected(stored["line"], str),
         process=expected(stored["process"], int),

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing import active_children
 from pathlib import Path
-from typing import NoReturn, TypeAlias, TypeVar
+from typing import Any, NoReturn, TypeAlias, TypeVar
 
 from nas.errors import UserError, printable
 from nas.storage import DEFAULT_OUTPUT, StudyLocation, command_line, locate
@@ -23,6 +23,14 @@ Options: TypeAlias = argparse.ArgumentParser | argparse._ArgumentGroup
 
 class Parser(argparse.ArgumentParser):
     """An ArgumentParser whose errors are one sentence, without the usage."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        """As always, but a value of two dashes is refused; Python up to 3.12 makes an empty list of it."""
+        for argument in sys.argv[1:] if args is None else args:
+            option, given, value = argument.partition("=")
+            if option.startswith("-") and given and value == "--":
+                self.error(f"argument {option}: expected one argument")
+        return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message}; see --help")

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from nas.errors import require, require_bool, require_number, require_whole
 
-LARGEST = 1e9  # beyond any use; a whole number below it is the same as a float
+LARGEST = 1e12  # beyond any use; a whole number below it is the same as a float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

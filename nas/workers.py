@@ -1,6 +1,6 @@
 """Workers: each holds one training and answers `next` with a future of its next epoch report.
 
-A `LocalWorker` is a spawned process of this machine with one thread. Its trainings see neither the study nor the
+A `LocalWorker` is a process of this machine with one thread. Its trainings see neither the study nor the
 database; a worker that dies is one failed future.
 """
 
@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
 from contextlib import contextmanager
-from multiprocessing import connection, get_context, parent_process
+from multiprocessing import connection, forkserver, get_all_start_methods, get_context, parent_process
 from typing import Any, Protocol, TypeAlias
 
 import torch
@@ -94,11 +94,16 @@ def _end_with_parent() -> None:
 
 
 def _killed_with_parent() -> None:
-    """Let Linux kill this process when the thread that made it ends: also one that is stopped, which cannot see to it.
+    """Let Linux kill this process when the one ends that made it: also one that is stopped, which cannot see to it.
 
-    Others, and a process whose parent has died already, end by themselves.
+    Others, and a process whose parent has died already, end by themselves. The server that forks processes ends with
+    the program, when nobody is left who could ask it for more, as its children could, too.
     """
     if sys.platform == "linux":
+        server: Any = forkserver._forkserver
+        if getattr(server, "_forkserver_alive_fd", None) is not None:
+            os.close(server._forkserver_alive_fd)
+            server._forkserver_alive_fd = None
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
@@ -112,12 +117,17 @@ def prepare_process() -> None:
 
 
 def process_pool(processes: int) -> ProcessPoolExecutor:
-    """Spawned processes that are prepared; without that, they would wait for work when this one was killed."""
-    return ProcessPoolExecutor(processes, mp_context=get_context("spawn"), initializer=prepare_process)
+    """Prepared processes; without that, they would wait for work when this one was killed.
+
+    Where they can be, they are forked by a server that has imported torch, which takes each of them seconds otherwise.
+    """
+    context = get_context("forkserver" if "forkserver" in get_all_start_methods() else "spawn")
+    context.set_forkserver_preload(["nas.training"])
+    return ProcessPoolExecutor(processes, mp_context=context, initializer=prepare_process)
 
 
 class LocalWorker:
-    """One spawned process of this machine; `train` is a function of a module, as processes are told of it by name.
+    """One process of this machine; `train` is a function of a module, as processes are told of it by name.
 
     It ends with the thread that makes it.
     """

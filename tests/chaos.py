@@ -48,6 +48,7 @@ EPOCH_TIMEOUT = 2.0  # seconds; an epoch takes a hundredth of that
 DISK = 48 << 20  # bytes
 ORPHAN_SECONDS = 5.0  # that a process may outlive the program that started it
 INTERRUPT_SECONDS = 5.0  # that the program may take to end in order
+SERVER = "multiprocessing.forkserver"
 PATIENCE = 180.0  # seconds without a word, after which the program is taken for hung
 AT_ONCE = 10  # faults of one search, at most
 WORKER_FAULTS = 2  # in one life of the program: more would fail a trial, as they should
@@ -129,12 +130,21 @@ def finished_in(folder: Path, storage: str | None) -> Found:
 
 
 def children(pid: int) -> list[int]:
-    """Of a process: the workers among them, which multiprocessing has spawned to work."""
-    found = []
+    """The workers of a program: what the servers have forked that it has started for them."""
+    return [worker for server in servers(pid) for worker in _children(server)]
+
+
+def servers(pid: int) -> list[int]:
+    """Of a program: those that fork its workers."""
+    return [child for child in _children(pid) if SERVER in command_of(child)]
+
+
+def _children(pid: int) -> list[int]:
+    found: list[int] = []
     with suppress(FileNotFoundError, ProcessLookupError):
         for task in Path(f"/proc/{pid}/task").iterdir():
-            found += [int(child) for child in (task / "children").read_text().split()]
-    return [child for child in found if "spawn_main" in command_of(child)]
+            found += map(int, (task / "children").read_text().split())
+    return found
 
 
 def command_of(pid: int) -> str:
@@ -159,6 +169,7 @@ class Life:
     process: "subprocess.Popen[str]" = field(init=False)
     lines: list[str] = field(default_factory=list)
     workers: dict[int, int] = field(default_factory=dict)  # each with the epochs that had been told of when it came
+    servers: set[int] = field(default_factory=set)
     epochs: int = 0
     outcome: tuple[int, str] | None = None
 
@@ -192,6 +203,7 @@ class Life:
                 return False
             self.lines.append(line)
             self.epochs += ": epoch " in line
+            self.servers.update(servers(self.process.pid))
             for pid in children(self.process.pid):
                 self.workers.setdefault(pid, self.epochs)
         return self.outcome is None
@@ -213,9 +225,10 @@ class Life:
             raise ViolationError(f"a program did not end in {PATIENCE:g} s") from error
         self.seconds = time.monotonic() - begun
         deadline = time.monotonic() + ORPHAN_SECONDS
-        while (alive := [pid for pid in self.workers if command_of(pid)]) and time.monotonic() < deadline:
+        started = {*self.servers, *self.workers}
+        while (alive := [pid for pid in started if command_of(pid)]) and time.monotonic() < deadline:
             time.sleep(0.05)
-        require(not alive, f"workers {alive} outlived the program by {ORPHAN_SECONDS:g} s")
+        require(not alive, f"processes {alive} outlived the program by {ORPHAN_SECONDS:g} s")
         self.outcome = self.process.returncode, errors
         return self.outcome
 

@@ -191,6 +191,13 @@ def test_a_second_interrupt_ends_the_program_on_the_spot() -> None:
         assert time.monotonic() - began < 1
 
 
+def test_a_value_of_two_dashes_is_refused() -> None:
+    parser = Parser()
+    parser.add_argument("--trials", type=positive)
+    with pytest.raises(UserError, match=r"^argument --trials: expected one argument; see --help$"):
+        parser.parse_args(["--trials=--"])
+
+
 @pytest.mark.parametrize(
     "command",
     [
