@@ -39,4 +39,7 @@ def require_bool(where: str, name: str, value: object) -> None:
 def require_number(where: str, name: str, value: object, *, low: float, below: float) -> None:
     """Raise UserError unless the value is a number of at least `low` and below `below`."""
     inside = isinstance(value, int | float) and not isinstance(value, bool) and low <= value < below
-    require(inside, where, name, value, f"a number, at least {low:g} and below {below:g}")
+    bound = f" and below {below:g}" if below < float("inf") else ""
+    require(inside, where, name, value, f"a number, at least {low:g}{bound}")
+    exact = isinstance(value, float) or (isinstance(value, int) and value <= 2**53)
+    require(exact, where, name, value, "a float, since it is so large")

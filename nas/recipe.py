@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from nas.errors import require, require_bool, require_number, require_whole
 
-LARGEST = 1e12  # beyond any use; a whole number below it is the same as a float
+UNBOUNDED = float("inf")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,7 +22,7 @@ class Augmentation:
 
     def __post_init__(self) -> None:
         for name in ("rotation", "shift", "shear"):
-            require_number("Augmentation", name, getattr(self, name), low=0, below=LARGEST)
+            require_number("Augmentation", name, getattr(self, name), low=0, below=UNBOUNDED)
         require_number("Augmentation", "scale", self.scale, low=0, below=1)
 
 
@@ -50,7 +50,7 @@ class Recipe:
     def __post_init__(self) -> None:
         require_whole("Recipe", "epochs", self.epochs, 1)
         require_whole("Recipe", "batch_size", self.batch_size, 2)
-        require_number("Recipe", "learning_rate", self.learning_rate, low=0, below=LARGEST)
+        require_number("Recipe", "learning_rate", self.learning_rate, low=0, below=UNBOUNDED)
         for name in ("warmup", "momentum", "weight_decay", "ema_decay"):
             require_number("Recipe", name, getattr(self, name), low=0, below=1)
         require_bool("Recipe", "mixed_precision", self.mixed_precision)

@@ -210,9 +210,9 @@ class Life:
 
     @property
     def ready(self) -> bool:
-        """Whether its only worker has answered, so that it will be missed at once and not after a minute."""
-        alone = self.search[self.search.index("--jobs") + 1] == "1"
-        return alone and self.epochs > max(self.workers.values(), default=self.epochs)
+        """Whether all of its workers have answered, or nearly so: then one is missed at once and not after a minute."""
+        answers = 1 if self.search[self.search.index("--jobs") + 1] == "1" else 4
+        return self.epochs >= max(self.workers.values(), default=self.epochs) + answers
 
     def end(self) -> tuple[int, str]:
         """Wait for its end, and for that of its workers: its status, and what it said last."""

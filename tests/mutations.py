@@ -578,20 +578,20 @@ def databases(rng: random.Random, folder: Path) -> None:
 
 
 Target = Callable[[random.Random, Path], None]
-SHARES: dict[Target, int] = {  # of a hundred inputs; by what they cost
-    options: 14,
-    study_names: 1,
-    architectures: 16,
-    weights: 16,
-    names_in_source: 6,
-    names_on_the_page: 1,
-    spaces: 8,
-    idx_files: 14,
-    embedded_files: 1,
-    image_folders: 11,
-    stored_values: 10,
-    pages: 1,
-    databases: 1,
+SHARES: dict[Target, int] = {  # of a thousand inputs; by what they cost
+    options: 150,
+    study_names: 20,
+    architectures: 180,
+    weights: 170,
+    names_in_source: 60,
+    names_on_the_page: 8,
+    spaces: 90,
+    idx_files: 140,
+    embedded_files: 10,
+    image_folders: 120,
+    stored_values: 40,
+    pages: 2,
+    databases: 10,
 }
 
 
@@ -651,7 +651,7 @@ def inputs_of(count: int, seed: int) -> Iterator[tuple[Target, random.Random, st
     """The targets in turn, each with randomness of its own."""
     turn = [target for target, share in SHARES.items() for _ in range(share)]
     for i in range(count):
-        target = turn[i * 37 % len(turn)]
+        target = turn[i * 387 % len(turn)]
         name = f"{seed}/{target.__name__}/{i}"
         yield target, random.Random(name), name
 
@@ -688,7 +688,7 @@ def attack(count: int, seed: int, folder: Path) -> Tally:
         tally.slowest = max(tally.slowest, seconds)
         if seconds > SECONDS:
             tally.crashes.append(f"{name}: took {seconds:.1f} s")
-        if i == min(count, 500) - 1:  # every kind has been there, and what it imports
+        if i == min(count, 1_000) - 1:  # every kind has been there, and what it imports
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     tally.memory = 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak)
     if tally.memory > MOST_MEMORY:

@@ -16,7 +16,7 @@ from nas.recipe import Augmentation, Recipe
     [
         (lambda: Recipe(epochs=0), "Recipe: epochs 0 must be a whole number, at least 1"),
         (lambda: Recipe(batch_size=1), "Recipe: batch_size 1 must be a whole number, at least 2"),
-        (lambda: Recipe(learning_rate=-0.1), "Recipe: learning_rate -0.1 must be a number, at least 0 and below 1e+12"),
+        (lambda: Recipe(learning_rate=-0.1), "Recipe: learning_rate -0.1 must be a number, at least 0"),
         (lambda: Recipe(warmup=1.0), "Recipe: warmup 1.0 must be a number, at least 0 and below 1"),
         (lambda: Recipe(momentum=-0.1), "Recipe: momentum -0.1 must be a number, at least 0 and below 1"),
         (lambda: Recipe(weight_decay=1), "Recipe: weight_decay 1 must be a number, at least 0 and below 1"),
@@ -24,15 +24,15 @@ from nas.recipe import Augmentation, Recipe
         (lambda: Recipe(epochs=cast(int, 1.5)), "Recipe: epochs 1.5 must be a whole number, at least 1"),
         (
             lambda: Recipe(learning_rate=2**63 - 1),
-            f"Recipe: learning_rate {2**63 - 1} must be a number, at least 0 and below 1e+12",
+            f"Recipe: learning_rate {2**63 - 1} must be a float, since it is so large",
         ),
         (
             lambda: Recipe(learning_rate=math.inf),
-            "Recipe: learning_rate inf must be a number, at least 0 and below 1e+12",
+            "Recipe: learning_rate inf must be a number, at least 0",
         ),
         (lambda: Recipe(mixed_precision=cast(bool, 1)), "Recipe: mixed_precision 1 must be True or False"),
         (lambda: Augmentation(scale=1.0), "Augmentation: scale 1.0 must be a number, at least 0 and below 1"),
-        (lambda: Augmentation(shear=math.nan), "Augmentation: shear nan must be a number, at least 0 and below 1e+12"),
+        (lambda: Augmentation(shear=math.nan), "Augmentation: shear nan must be a number, at least 0"),
     ],
 )
 def test_bad_values_are_refused_in_words(make: Callable[[], object], message: str) -> None:

@@ -274,7 +274,7 @@ class Cut:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Searches:
-    """The same search twice: in three whole commands, and cut off by three signals."""
+    """The same search twice: in three whole commands, and cut off four times."""
 
     straight_folder: Path
     first: Ended  # --trials 3, and none trained again
@@ -291,9 +291,8 @@ WITH_FINALISTS = ("--trials", "5", "--finalists", "2", "--final-seeds", "2")
 WINNER = r"is the winner: "
 CUTS = (  # what it prints before it is cut off: patterns that follow one another
     (signal.SIGINT, ("trial 0: epoch 1 ",)),
-    (signal.SIGTERM, (r"trial 1 begins",)),
-    (signal.SIGKILL, (r"trial 4 begins",)),
-    (signal.SIGKILL, (r"seed \d+: \d+\.\d\d%", r"seed \d+: epoch 1 ")),
+    (signal.SIGKILL, (r"trial 2 begins",)),
+    (signal.SIGTERM, (r"seed \d+: \d+\.\d\d%", r"seed \d+: epoch 1 ")),
     (signal.SIGKILL, (WINNER, r"seed \d+: epoch 3 ")),
 )
 
@@ -468,7 +467,7 @@ def test_search_interrupted_says_how_to_go_on(searches: Searches, number: signal
 
 def test_search_killed_is_killed(searches: Searches) -> None:
     killed = [cut.ended.status for cut, (sent, _) in zip(searches.cuts, CUTS, strict=True) if sent is signal.SIGKILL]
-    assert len(killed) == 3
+    assert len(killed) == 2
     assert set(killed) == {-signal.SIGKILL}
 
 
