@@ -29,7 +29,9 @@ from nas.score import Mistake, Score
 
 CHUNK = 1024  # images augmented at a time; measured on one core: 1.4 times the images per second of chunks of 64
 EVALUATION_BATCH = 250  # images whose losses are summed in one go
-NO_MEMORY = ("DefaultCPUAllocator: can't allocate memory", "std::bad_alloc")  # in a RuntimeError of torch's
+NO_MEMORY = (  # in a RuntimeError of torch's, the last one from oneDNN
+    *("DefaultCPUAllocator: can't allocate memory", "std::bad_alloc", "could not create a primitive"),
+)
 FORWARD_BATCH = 50  # of them in memory at a time; measured: the same scores, 1.6 times the speed, 60 MB less
 
 

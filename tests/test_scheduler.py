@@ -1,5 +1,6 @@
 """The search loop: exact counts, pruning, workers that die, interruptions; the studies are real."""
 
+import ctypes
 import os
 import re
 import resource
@@ -599,11 +600,13 @@ def test_search_on_real_images_survives_a_lost_worker(tmp_path: Path, fault: sig
         torch.set_num_threads(threads)
 
 
-LITTLE = 370 << 20  # bytes: a whole batch of the network below takes more than 400 MiB, half of one 200
+LITTLE = 300 << 20  # bytes: a whole batch of the network below takes more than 400 MiB, half of one 200
+GLIBC_M_ARENA_MAX = -8  # malloc.h; each arena, of which a busy machine makes more, reserves 64 MiB
 
 
 def in_little_memory(job: TrainingJob) -> Iterator[EpochReport]:
     """A training in a process that gets no more than a little."""
+    ctypes.CDLL(None).mallopt(GLIBC_M_ARENA_MAX, 1)
     load_training(job.dataset)  # which imports torchvision
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + LITTLE, resource.RLIM_INFINITY))
