@@ -130,9 +130,9 @@ def existing_location(args: argparse.Namespace) -> StudyLocation:
 class Interruption:
     """Whether Ctrl+C or SIGTERM has come.
 
-    It is raised as KeyboardInterrupt at once, which Python drops where it happens to be collecting garbage; so that it
-    is never lost, `heeding` asks again at every event. A second one ends the program on the spot: whatever it is doing,
-    the database stays whole, and its workers end with it.
+    It is raised as KeyboardInterrupt at once, which Python drops where it happens to be collecting garbage, and says so
+    at length; so that it is never lost, `heeding` asks again at every event. A second one ends the program on the spot:
+    whatever it is doing, the database stays whole, and its workers end with it.
     """
 
     def __init__(self) -> None:
@@ -140,6 +140,8 @@ class Interruption:
         for number in (signal.SIGINT, signal.SIGTERM):
             if signal.getsignal(number) is not signal.SIG_IGN:  # as a shell starts what runs in the background
                 signal.signal(number, self._ask)
+        tell = sys.unraisablehook
+        sys.unraisablehook = lambda dropped: None if dropped.exc_type is KeyboardInterrupt else tell(dropped)
 
     def _ask(self, signum: int, frame: object) -> None:
         if self._asked:

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -135,20 +134,30 @@ def test_options_import_nothing_heavy() -> None:
 
 
 @pytest.fixture
-def handlers() -> Iterator[None]:
+def handlers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Those of before, afterwards."""
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
 
 
-def test_an_interruption_that_python_dropped_is_heeded_at_the_next_event(handlers: None) -> None:
+class Garbage:
+    """A signal comes while Python collects it."""
+
+    def __del__(self) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_an_interruption_that_python_dropped_is_heeded_at_the_next_event(
+    handlers: None, capsys: pytest.CaptureFixture[str]
+) -> None:
     interruption = Interruption()
     events = interruption.heeding(iter([1, 2, 3]))
     assert next(events) == 1
-    with suppress(KeyboardInterrupt):
-        signal.raise_signal(signal.SIGINT)
+    Garbage()
+    assert capsys.readouterr() == ("", "")
     with pytest.raises(KeyboardInterrupt):
         next(events)
 
