@@ -134,9 +134,13 @@ def winner_of(study: optuna.Study) -> Winner | None:
     choice = choice_of(study)
     if choice is None:
         return None
-    trials, runs = {trial.number: trial for trial in records(study)}, run_records(study)
+    trials = {trial.number: trial for trial in records(study) if trial.val_accuracy is not None}
+    runs = run_records(study)
     if missing := {choice.winner, *choice.finalists} - trials.keys():
-        raise UserError(f"study {study.study_name!r} has chosen among trials that it does not have: {sorted(missing)}")
+        raise UserError(
+            f"study {study.study_name!r} has chosen among trials that are not there, or without a score: "
+            f"{sorted(missing)}; put a copy of its storage in its place, or begin anew with another --study-name"
+        )
     record, seed = trials[choice.winner], settings_of(study)["seed"]
     if not choice.finalists:
         score = scores_on_test(study).get(record.number)

@@ -10,7 +10,6 @@ import random
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from math import inf
 from typing import Any, Literal, TypeAlias, assert_never, get_args
 
 import optuna
@@ -342,10 +341,12 @@ def _read_curve(stored: Any, epochs: int) -> list[Mapping[str, Any]]:
     if [epoch["epoch"] for epoch in curve] != list(range(1, len(curve) + 1)) or len(curve) > epochs:
         raise ValueError(f"epochs {[epoch['epoch'] for epoch in curve]} of {epochs}")
     for epoch in curve:
-        for name, most in (("train_loss", inf), ("val_loss", inf), ("val_accuracy", 1.0)):
-            value = expected(epoch.get(name) if name == "train_loss" else epoch[name], float, int, type(None))
-            if value is not None and (value < 0 or value > most):
-                raise ValueError(f"{name} {value}")
+        for loss in (epoch.get("train_loss"), epoch["val_loss"]):
+            if expected(loss, float, int, type(None)) is not None and loss < 0:  # NaN is a loss, too
+                raise ValueError(f"loss {loss}")
+        accuracy = expected(epoch["val_accuracy"], float, int, type(None))
+        if accuracy is not None and not 0 <= accuracy <= 1:
+            raise ValueError(f"accuracy {accuracy}")
         _read_seconds(epoch.get("seconds"))
     return curve
 

@@ -643,7 +643,7 @@ class Tally:
     results: Counter[str] = field(default_factory=Counter)
     refusals: Counter[str] = field(default_factory=Counter)
     crashes: list[str] = field(default_factory=list)
-    slowest: float = 0.0
+    slowest: tuple[float, str] = (0.0, "none")  # seconds, and which
     memory: int = 0  # bytes added to the peak
 
 
@@ -685,7 +685,7 @@ def attack(count: int, seed: int, folder: Path) -> Tally:
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
         seconds = time.perf_counter() - began
-        tally.slowest = max(tally.slowest, seconds)
+        tally.slowest = max(tally.slowest, (seconds, name))
         if seconds > SECONDS:
             tally.crashes.append(f"{name}: took {seconds:.1f} s")
         if i == min(count, 1_000) - 1:  # every kind has been there, and what it imports
@@ -726,8 +726,9 @@ def main() -> int:
     Console().print(table(tally))
     for crash in tally.crashes:
         print(f"crash: {crash}", file=sys.stderr)
+    seconds, slowest = tally.slowest
     print(
-        f"{len(tally.crashes)} crashes; the slowest took {tally.slowest:.2f} s, the peak of memory rose by "
+        f"{len(tally.crashes)} crashes; the slowest took {seconds:.2f} s ({slowest}), the peak of memory rose by "
         f"{tally.memory >> 20} MiB; {time.monotonic() - began:.0f} s, seed {args.seed}"
     )
     return 1 if tally.crashes else 0
