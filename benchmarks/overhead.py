@@ -138,7 +138,8 @@ def measure(location: StudyLocation, space: SearchSpace, trials: int, measured: 
 
 def worker_start() -> float:
     """Seconds until a new worker has answered for the first time."""
-    worker, started = make_worker(), time.perf_counter()
+    started = time.perf_counter()
+    worker = make_worker()
     worker.next().exception()
     seconds = time.perf_counter() - started
     worker.stop()
@@ -154,7 +155,7 @@ def main() -> int:
         raise UserError(f"--measured {measured} is too few for a mean; give at least {FEWEST}")
     torch.set_num_threads(1)
     space = load_space("mnist")
-    start = median(worker_start() for _ in range(3))
+    first, *others = (worker_start() for _ in range(6))
     table = Table(title=f"Overhead of a trial in seconds, {measured} trials measured")
     for column in ("trials in the study", "proposing", "storage and scheduling", "together"):
         table.add_column(column, justify="right")
@@ -167,7 +168,7 @@ def main() -> int:
         results.append(result)
     console = Console()
     console.print(table)
-    console.print(f"A worker starts in {start:.1f} s, once a search.")
+    console.print(f"The first worker starts in {first:.1f} s, another in {median(others):.2f} s.")
     few, many = results
     console.print(
         f"overhead: {few.together:.3f} s a trial at {few.trials} trials, {many.together:.3f} at {many.trials:,}"
