@@ -11,8 +11,9 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing import connection, forkserver, get_all_start_methods, get_context, parent_process
+from types import FrameType
 from typing import Any, Protocol, TypeAlias
 
 import torch
@@ -72,18 +73,30 @@ def keep_freed_memory() -> None:
 
 @contextmanager
 def without_interrupts() -> Iterator[None]:
-    """For a moment, this thread does not see Ctrl+C; a process that it starts meanwhile never does.
+    """Let Ctrl+C and SIGTERM wait until a process is made; it never sees Ctrl+C.
 
-    The signal waits, or another thread takes it to Python: it is not lost, as it would be if it were ignored.
+    One that is half made when the program ends would complain of it.
     """
-    if sys.platform == "win32":
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    waiting: list[int] = []
+    handlers: dict[int, Callable[[int, FrameType | None], Any]] = {}
+    if threading.current_thread() is threading.main_thread():  # no other may change them, and none is interrupted
+        for number in (signal.SIGINT, signal.SIGTERM):
+            if callable(handler := signal.getsignal(number)):
+                handlers[number] = handler
+                signal.signal(number, lambda number, _: waiting.append(number))
+    masked = sys.platform != "win32" and signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if sys.platform != "win32":
+            signal.pthread_sigmask(signal.SIG_SETMASK, masked or ())
+        for asked, handler in handlers.items():
+            signal.signal(asked, handler)
+        for again in waiting[1:]:
+            with suppress(KeyboardInterrupt):
+                handlers[again](again, None)
+        if waiting:
+            handlers[waiting[0]](waiting[0], None)
 
 
 def _end_with_parent() -> None:
