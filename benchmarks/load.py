@@ -26,11 +26,10 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.networks import MNIST
-from benchmarks.overhead import SAMPLER, SEED, make_worker
+from benchmarks.overhead import SAMPLER, SEED, TimedSampler, make_worker
 from nas.notes import annotate_trial
 from nas.options import positive, run
 from nas.pruning import DEFAULT_PRUNER, make_pruner
-from nas.sampling import FeasibleSampler
 from nas.space import load_space
 from nas.storage import StudyLocation, locate, writing
 from nas.study import TrialRecord, digests, make_sampler, settings
@@ -104,10 +103,11 @@ def dashboard(study: optuna.Study, location: StudyLocation) -> Iterator[Looks]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """A hundred trials: seconds for each, and the memory of the scheduler after them."""
+    """A hundred trials: seconds for each, with the sampler's proposals and without, and the scheduler's memory then."""
 
     trials: int
-    seconds: float
+    proposing: float
+    rest: float
     resident: int
 
 
@@ -117,7 +117,7 @@ def load(location: StudyLocation, trials: int) -> tuple[list[Row], Looks]:
     rows: list[Row] = []
     with writing(location, settings(space, seed=SEED, sampler=SAMPLER, pruner=DEFAULT_PRUNER)) as study:
         study.pruner = make_pruner(DEFAULT_PRUNER, space.recipe.epochs)
-        sampler = FeasibleSampler(make_sampler(SAMPLER, SEED), space, SEED, digests(study))
+        sampler = TimedSampler(make_sampler(SAMPLER, SEED), space, SEED, digests(study))
         plan = Plan(
             trials=trials, devices=devices("cpu", None), dataset=MNIST, constraints=space.constraints, seed=SEED
         )
@@ -130,9 +130,13 @@ def load(location: StudyLocation, trials: int) -> tuple[list[Row], Looks]:
             for progress in Search(study, location, plan, sampler, make_worker, annotate).events():
                 if progress.done >= STEP * (len(rows) + 1):
                     now = time.perf_counter()
-                    row = Row(trials=progress.done, seconds=(now - began) / STEP, resident=resident_bytes())
+                    proposing = sum(sampler.seconds) / STEP
+                    rest = (now - began) / STEP - proposing
+                    row = Row(trials=progress.done, proposing=proposing, rest=rest, resident=resident_bytes())
                     rows.append(row)
-                    print(f"{row.trials:,} trials: {row.seconds:.3f} s each, {row.resident >> 20} MiB", flush=True)
+                    told = f"{row.trials:,} trials: proposing {proposing:.3f} s each, the rest {rest:.3f} s"
+                    print(f"{told}, {row.resident >> 20} MiB", flush=True)
+                    sampler.seconds.clear()
                     began = now
     return rows, seen
 
@@ -154,10 +158,10 @@ def main() -> int:
         rows, seen = load(location, args.trials)
     backend = location.storage.partition(":")[0]
     table = Table(title=f"{args.trials:,} trials in one study ({backend}), per {STEP}")
-    for column in ("trials", "seconds a trial", "resident MiB"):
+    for column in ("trials", "proposing, s a trial", "the rest, s a trial", "resident MiB"):
         table.add_column(column, justify="right")
     for row in rows:
-        table.add_row(f"{row.trials:,}", f"{row.seconds:.3f}", f"{row.resident >> 20:,}")
+        table.add_row(f"{row.trials:,}", f"{row.proposing:.3f}", f"{row.rest:.3f}", f"{row.resident >> 20:,}")
     console = Console()
     console.print(table)
     console.print(
