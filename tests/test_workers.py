@@ -196,6 +196,7 @@ def run_script(source: str, folder: Dataset, tmp_path: Path) -> Iterator[subproc
 
 def test_an_interruption_waits_until_a_process_is_made_and_does_not_reach_it() -> None:
     told: list[str] = []
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def interrupted() -> None:
         with without_interrupts():
@@ -206,7 +207,7 @@ def test_an_interruption_waits_until_a_process_is_made_and_does_not_reach_it() -
     with pytest.raises(KeyboardInterrupt):
         interrupted()
     assert told == ["alive\n"]
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.signal(signal.SIGINT, before) is signal.default_int_handler
     assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
 
 
