@@ -13,7 +13,7 @@ search: $(READY)  ## search MNIST: make search TRIALS=5 ARGS="--seed 3"
 	$(BIN)/python -m nas.search --trials $(TRIALS) $(ARGS)
 
 test: $(READY) lint  ## everything that must hold
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(READY)
 	$(BIN)/ruff check

@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeAlias, cast
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, GPSampler, TPESampler
 from optuna.samplers._tpe.parzen_estimator import _ParzenEstimator
+from optuna.samplers._tpe.sampler import _split_trials
 from optuna.storages import BaseStorage
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState, create_trial
@@ -21,6 +22,8 @@ from nas.space import Feasible, Rejected, SearchSpace, draw_value
 SAMPLER_PROPOSALS = 200  # then uniform draws: a sampler may have learned its way into a corner where nothing is left
 GP_PROPOSALS = 20  # the same for gp, which fits its model for each of them; measured: a second each
 MAX_PROPOSALS = 20_000
+MAX_LEARNED = 1_000  # ended trials that a sampler learns from; TPE takes longer with each, and GP with its cube
+BEST_LEARNED = 25  # of them: as many as TPE takes for good, at most
 
 Reason: TypeAlias = Limit | Literal["map too small", "duplicate"]
 
@@ -147,7 +150,7 @@ class FeasibleSampler:
         trial = create_trial(state=TrialState.RUNNING)  # no storage knows it yet
         trial.number = len(trials)
         asking = copy.copy(study)
-        asking._storage = cast(Any, _Snapshot(study._storage, trials))
+        asking._storage = cast(Any, _Snapshot(study._storage, _learned(study, trials)))
         seed = derive_seed(self._seed, "proposal", trial.number)
         sampler, rng = self._make(seed), random.Random(seed)
         proposals = GP_PROPOSALS if isinstance(sampler, GPSampler) else SAMPLER_PROPOSALS
@@ -167,6 +170,18 @@ class FeasibleSampler:
                     self._seen.add(digest(candidate))
                     return Proposal(number=trial.number, params=params, feasible=feasible, ledger=ledger.accept())
         raise NothingFeasibleError(ledger)
+
+
+def _learned(study: Study, trials: list[FrozenTrial]) -> list[FrozenTrial]:
+    """All trials, or those in flight, the best, and others at even distances, so that a proposal takes no longer."""
+    ended = [trial for trial in trials if trial.state in (TrialState.COMPLETE, TrialState.PRUNED)]
+    if len(ended) <= MAX_LEARNED:
+        return trials
+    best, others = _split_trials(study, ended, BEST_LEARNED)
+    count = MAX_LEARNED - BEST_LEARNED
+    chosen = best + [others[i * len(others) // count] for i in range(count)]
+    running = [trial for trial in trials if trial.state is TrialState.RUNNING]
+    return sorted(chosen + running, key=lambda trial: trial.number)
 
 
 class _Snapshot:

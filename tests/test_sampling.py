@@ -9,7 +9,7 @@ import optuna
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from nas.architecture import Architecture, Candidate, Conv, Head, MaxPool, digest, notation
 from nas.constraints import Constraints, Limit, Violation
@@ -229,6 +229,33 @@ def test_feasible_sampler_proposes_what_tpe_would(past_the_random_phase: optuna.
             break
     assert params == proposal.params
     assert proposals == proposal.ledger.proposals > 1
+
+
+def test_a_sampler_learns_from_so_many_trials_at_most(
+    past_the_random_phase: optuna.Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[list[FrozenTrial]] = []
+
+    class Seeing(optuna.samplers.RandomSampler):
+        def sample_relative(self, study: optuna.Study, *args: Any) -> dict[str, Any]:
+            seen.append(study.get_trials(deepcopy=False))
+            return super().sample_relative(study, *args)
+
+    study = past_the_random_phase
+    ended = [trial for trial in study.trials if trial.state.is_finished()]
+    for most in (len(ended), 8):
+        monkeypatch.setattr("nas.sampling.MAX_LEARNED", most)
+        monkeypatch.setattr("nas.sampling.BEST_LEARNED", 3)
+        FeasibleSampler(lambda seed: Seeing(seed=seed), MNIST, 0, set()).propose(study)
+    assert seen[0] == study.trials
+    learned = [trial.number for trial in seen[-1] if trial.state.is_finished()]
+    best = sorted((trial.value, trial.number) for trial in ended if trial.state is TrialState.COMPLETE)[-3:]
+    others = [trial.number for trial in ended if trial.number not in {number for _, number in best}]
+    assert len(set(learned)) == 8
+    assert {number for _, number in best} < set(learned)
+    assert {others[0]} < set(learned)
+    assert [trial.number for trial in seen[-1] if not trial.state.is_finished()] == [17, 18]
+    assert learned == sorted(learned)
 
 
 def test_probe_counts_every_draw_and_stops_when_asked() -> None:
