@@ -3,6 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import BrokenExecutor
 from random import Random
 from statistics import fmean
 
@@ -15,6 +16,7 @@ from nas.architecture import notation
 from nas.console import ledger_line, roughly
 from nas.cost import cost
 from nas.data import load_training
+from nas.errors import UserError
 from nas.network import lower
 from nas.pruning import PrunerName, make_pruner
 from nas.sampling import Ledger, probe
@@ -99,7 +101,12 @@ def _epoch_seconds(feasible: Sequence[Feasible], plan: Plan) -> float:
     with process_pool(workers) as pool:
         with without_interrupts():  # it starts the processes
             times = pool.map(seconds_per_epoch, jobs)
-        return fmean(times)
+        try:
+            return fmean(times)
+        except BrokenExecutor as error:
+            raise UserError(
+                "a process died that timed a few steps; if memory ran out, close other programs, or give fewer --jobs"
+            ) from error
 
 
 def _extreme(label: str, chosen: Feasible) -> str:

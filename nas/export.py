@@ -12,11 +12,12 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from concurrent.futures import BrokenExecutor
 from dataclasses import replace
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType
-from typing import cast
+from typing import TypeVar, cast
 
 import optuna
 import safetensors.torch
@@ -38,9 +39,13 @@ from nas.spread import spread
 from nas.storage import StudyLocation, open_study, read_weights
 from nas.study import TrialRecord, constraints_of, records, scores_on_test
 from nas.trials import dataset_of
-from nas.workers import process_pool, without_interrupts
+from nas.workers import LocalProcess
 
 MODEL, WEIGHTS = "model.py", "weights.safetensors"
+PROCESSES = 3  # tried for a proof
+PROOF_SECONDS = 300.0  # for what takes one
+
+Proof = TypeVar("Proof")
 
 
 class ExportError(Exception):
@@ -62,21 +67,31 @@ def export(folder: Path, architecture: Architecture, weights: bytes, card: Model
         draft = Path(name)
         (draft / MODEL).write_text(model_source(architecture, card), encoding="utf-8", newline="\n")
         (draft / WEIGHTS).write_bytes(weights)
-        with process_pool(1) as fresh:
-            try:
-                with without_interrupts():
-                    proof = fresh.submit(_written_scores, draft, architecture, constraints, card.recipe.epochs)
-                scores = proof.result()
-            except Exception as error:  # whatever the written file raises is what the proof is there to find
-                raise ExportError(f"{MODEL} fails in a fresh interpreter: {_one_line(str(error))}") from error
-        if scores != expected:
+        if _in_fresh_process(_written_scores, draft, architecture, constraints, card.recipe.epochs) != expected:
             raise ExportError(f"{MODEL} gives other class scores than the trained network for the same images, or NaN")
-        script = subprocess.run([sys.executable, MODEL], cwd=draft, capture_output=True, text=True, check=False)
-        if script.returncode:
-            raise ExportError(f"{MODEL} does not pass its own check: {_one_line(script.stderr)}")
+        if complaint := _in_fresh_process(_own_check, draft):
+            raise ExportError(f"{MODEL} does not pass its own check: {complaint}")
         folder.mkdir(exist_ok=True)
         for file in (WEIGHTS, MODEL):
             write_whole(folder / file, (draft / file).read_bytes())
+
+
+def _in_fresh_process(prove: Callable[..., Proof], *args: object) -> Proof:
+    """What a function answers there; a process that dies or hangs, which says nothing of the file, is replaced."""
+    for _ in range(PROCESSES):
+        process = LocalProcess()
+        try:
+            return process.submit(prove, *args).result(PROOF_SECONDS)
+        except (BrokenExecutor, TimeoutError) as error:
+            lost = error
+        except Exception as error:  # whatever the written file raises is what the proof is there to find
+            raise ExportError(f"{MODEL} fails in a fresh interpreter: {_one_line(str(error))}") from error
+        finally:
+            process.stop()
+    raise UserError(
+        f"{MODEL} cannot be proven: {PROCESSES} processes died or hung over it; if memory ran out, close other "
+        "programs, and give the same command again"
+    ) from lost
 
 
 def _trained_scores(architecture: Architecture, weights: bytes, card: ModelCard) -> list[list[float]]:
@@ -104,6 +119,14 @@ def _scores(network: nn.Module, preprocess: Callable[[Tensor], Tensor], shape: S
             return cast(list[list[float]], network.eval()(preprocess(images)).tolist())
     finally:
         torch.set_num_threads(threads)
+
+
+def _own_check(folder: Path) -> str:
+    """What the file, run as a script, complains of."""
+    script = subprocess.run([sys.executable, MODEL], cwd=folder, capture_output=True, text=True, check=False)
+    if script.returncode < 0:
+        raise BrokenExecutor(f"a signal has ended it: {-script.returncode}")
+    return _one_line(script.stderr) if script.returncode else ""
 
 
 def _one_line(text: str) -> str:

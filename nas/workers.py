@@ -14,7 +14,7 @@ from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
 from contextlib import contextmanager, suppress
 from multiprocessing import connection, forkserver, get_all_start_methods, get_context, parent_process
 from types import FrameType
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 import torch
 
@@ -25,6 +25,8 @@ PR_SET_PDEATHSIG = 1  # prctl.h
 GLIBC_M_TRIM_THRESHOLD, GLIBC_M_MMAP_THRESHOLD = -1, -3  # malloc.h
 KEPT_BYTES = 1 << 30
 OLDER_MMAP_THRESHOLD = 32 << 20  # the largest that older glibc takes: half of its HEAP_MAX_SIZE
+
+Value = TypeVar("Value")
 
 
 class Worker(Protocol):
@@ -139,14 +141,10 @@ def process_pool(processes: int) -> ProcessPoolExecutor:
     return ProcessPoolExecutor(processes, mp_context=context, initializer=prepare_process)
 
 
-class LocalWorker:
-    """One process of this machine; `train` is a function of a module, as processes are told of it by name.
+class LocalProcess:
+    """One prepared process of this machine, which ends with the thread that makes it."""
 
-    It ends with the thread that makes it.
-    """
-
-    def __init__(self, train: Train = train) -> None:
-        self._train = train
+    def __init__(self) -> None:
         self._executor = process_pool(1)
         processes = self._executor._processes
         try:
@@ -164,23 +162,33 @@ class LocalWorker:
         assert self._process.pid is not None
         return self._process.pid
 
-    def start(self, job: TrainingJob) -> Future[EpochReport]:
-        return self._submit(_start, self._train, job)
-
-    def next(self) -> Future[EpochReport]:
-        return self._submit(_next)
-
-    def stop(self) -> None:
-        self._process.kill()
-        self._executor.shutdown(wait=True, cancel_futures=True)
-
-    def _submit(self, function: Callable[..., EpochReport], *args: Any) -> Future[EpochReport]:
+    def submit(self, function: Callable[..., Value], *args: Any) -> Future[Value]:
+        """What a function of a module answers there, as processes are told of it by name."""
         try:
             return self._executor.submit(function, *args)
         except BrokenExecutor as error:  # the process has died since it answered last
-            failed: Future[EpochReport] = Future()
+            failed: Future[Value] = Future()
             failed.set_exception(error)
             return failed
+
+    def stop(self) -> None:
+        """End the process at once, whatever it is doing."""
+        self._process.kill()
+        self._executor.shutdown(wait=True, cancel_futures=True)
+
+
+class LocalWorker(LocalProcess):
+    """One process that trains; `train` is a function of a module."""
+
+    def __init__(self, train: Train = train) -> None:
+        super().__init__()
+        self._train = train
+
+    def start(self, job: TrainingJob) -> Future[EpochReport]:
+        return self.submit(_start, self._train, job)
+
+    def next(self) -> Future[EpochReport]:
+        return self.submit(_next)
 
 
 def devices(device: str, jobs: int | None) -> tuple[str, ...]:

@@ -1,7 +1,9 @@
 """The exported file is judged by others: by ruff, by the built network and, run as a script, by itself."""
 
 import ast
+import os
 import random
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -18,7 +20,7 @@ from nas.architecture import Architecture, Conv, Head, MaxPool, Transition
 from nas.constraints import Constraints
 from nas.data import normalize
 from nas.errors import UserError
-from nas.export import ExportError, export
+from nas.export import ExportError, _in_fresh_process, export
 from nas.model_source import ModelCard, model_source
 from nas.network import build
 from nas.recipe import Recipe
@@ -246,6 +248,28 @@ def test_export_refuses_broken_limit_and_leaves_earlier_files(tmp_path: Path) ->
         export(tmp_path, SMALL, trained_weights(SMALL), CARD, Constraints(max_params=300))
     assert [path.name for path in tmp_path.iterdir()] == ["model.py"]
     assert (tmp_path / "model.py").read_text() == "earlier"
+
+
+def falls(folder: Path, times: int, signal_number: int) -> str:
+    """In a process that falls so often; then an answer."""
+    fallen = len(list(folder.iterdir()))
+    if fallen < times:
+        (folder / str(fallen)).touch()
+        os.kill(os.getpid(), signal_number)
+    return "proven"
+
+
+@pytest.mark.parametrize("fault", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_proof_whose_process_dies_or_hangs_is_repeated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: signal.Signals
+) -> None:
+    monkeypatch.setattr("nas.export.PROOF_SECONDS", 5.0)
+    assert _in_fresh_process(falls, tmp_path, 1, fault) == "proven"
+
+
+def test_a_proof_whose_processes_all_die_is_given_up(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"^model\.py cannot be proven: 3 processes died or hung over it; "):
+        _in_fresh_process(falls, tmp_path, 3, signal.SIGKILL)
 
 
 def test_export_refuses_weights_that_do_not_fit(tmp_path: Path) -> None:
