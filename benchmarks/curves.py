@@ -30,7 +30,7 @@ from nas.storage import locate, writing
 from nas.study import digests, make_sampler, settings
 from nas.training import EpochReport, Training, TrainingJob, evaluate
 from nas.trials import Plan, Search
-from nas.workers import LocalWorker, devices
+from nas.workers import LocalFleet, LocalWorker, devices
 
 SEED = 1  # not that of the published search
 FILE = Path(__file__).parent / "data" / "curves.json"
@@ -53,8 +53,8 @@ def train(job: TrainingJob) -> Iterator[BothReport]:
         yield BothReport(**fields, raw_loss=raw.loss, raw_accuracy=raw.accuracy)
 
 
-def make_worker() -> LocalWorker:
-    return LocalWorker(train)
+def make_worker(device: str) -> LocalWorker:
+    return LocalWorker(device, train)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,9 +120,13 @@ def main() -> int:
         sampler = FeasibleSampler(make_sampler("tpe", SEED), space, SEED, seen=digests(study))
         study.pruner = make_pruner("none", space.recipe.epochs)
         plan = Plan(
-            trials=candidates, devices=devices("cpu", None), dataset=dataset, constraints=space.constraints, seed=SEED
+            trials=candidates,
+            fleet=LocalFleet(devices("cpu", None), make_worker),
+            dataset=dataset,
+            constraints=space.constraints,
+            seed=SEED,
         )
-        follow(Search(study, location, plan, sampler, make_worker).events(), "curves", Console(), verbosity=0)
+        follow(Search(study, location, plan, sampler).events(), "curves", Console(), verbosity=0)
         write_whole(FILE, text_of([curves_of(trial) for trial in study.get_trials(states=(TrialState.COMPLETE,))]))
     return 0
 

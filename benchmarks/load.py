@@ -34,7 +34,7 @@ from nas.space import load_space
 from nas.storage import StudyLocation, locate, writing
 from nas.study import TrialRecord, digests, make_sampler, settings
 from nas.trials import Plan, Search
-from nas.workers import devices
+from nas.workers import LocalFleet, devices
 
 STEP = 100  # trials a row
 PAUSE = 2.0  # seconds between two looks at the dashboard
@@ -119,7 +119,11 @@ def load(location: StudyLocation, trials: int) -> tuple[list[Row], Looks]:
         study.pruner = make_pruner(DEFAULT_PRUNER, space.recipe.epochs)
         sampler = TimedSampler(make_sampler(SAMPLER, SEED), space, SEED, digests(study))
         plan = Plan(
-            trials=trials, devices=devices("cpu", None), dataset=MNIST, constraints=space.constraints, seed=SEED
+            trials=trials,
+            fleet=LocalFleet(devices("cpu", None), make_worker),
+            dataset=MNIST,
+            constraints=space.constraints,
+            seed=SEED,
         )
 
         def annotate(trial: optuna.Trial, record: TrialRecord) -> None:
@@ -127,7 +131,7 @@ def load(location: StudyLocation, trials: int) -> tuple[list[Row], Looks]:
 
         began = time.perf_counter()
         with dashboard(study, location) as seen:
-            for progress in Search(study, location, plan, sampler, make_worker, annotate).events():
+            for progress in Search(study, location, plan, sampler, annotate).events():
                 if progress.done >= STEP * (len(rows) + 1):
                     now = time.perf_counter()
                     proposing = sum(sampler.seconds) / STEP

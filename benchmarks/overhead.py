@@ -33,7 +33,7 @@ from nas.storage import StudyLocation, locate, writing
 from nas.study import SamplerName, TrialRecord, ask, digests, make_sampler, report_epoch, settings
 from nas.training import EpochReport, TrainingJob, weights_of
 from nas.trials import Plan, Search
-from nas.workers import LocalWorker, devices
+from nas.workers import LocalFleet, LocalWorker, devices
 
 SEED = 0
 FEWEST = 20  # trials measured; the first of each worker wait for its start
@@ -77,8 +77,8 @@ class TimedSampler(FeasibleSampler):
             self.seconds.append(time.perf_counter() - started)
 
 
-def make_worker() -> LocalWorker:
-    return LocalWorker(instantly)
+def make_worker(device: str) -> LocalWorker:
+    return LocalWorker(device, instantly)
 
 
 def fill(study: optuna.Study, space: SearchSpace, trials: int) -> None:
@@ -115,7 +115,7 @@ def measure(location: StudyLocation, space: SearchSpace, trials: int, measured: 
         sampler = TimedSampler(make_sampler(SAMPLER, SEED), space, SEED, digests(study))
         plan = Plan(
             trials=trials + measured,
-            devices=devices("cpu", None),
+            fleet=LocalFleet(devices("cpu", None), make_worker),
             dataset=MNIST,
             constraints=space.constraints,
             seed=SEED,
@@ -125,10 +125,10 @@ def measure(location: StudyLocation, space: SearchSpace, trials: int, measured: 
             annotate_trial(study, location, plan.dataset, trial, record)
 
         ends: list[float] = []
-        for progress in Search(study, location, plan, sampler, make_worker, annotate).events():
+        for progress in Search(study, location, plan, sampler, annotate).events():
             if progress.done > trials + len(ends):
                 ends.append(time.perf_counter())
-    first = len(plan.devices)  # they wait for the start of the workers
+    first = len(plan.fleet.devices)  # they wait for the start of the workers
     return Overhead(
         trials=trials,
         proposing=fmean(sampler.seconds[first:]),
@@ -139,7 +139,7 @@ def measure(location: StudyLocation, space: SearchSpace, trials: int, measured: 
 def worker_start() -> float:
     """Seconds until a new worker has answered for the first time."""
     started = time.perf_counter()
-    worker = make_worker()
+    worker = make_worker("cpu")
     worker.next().exception()
     seconds = time.perf_counter() - started
     worker.stop()

@@ -44,7 +44,13 @@ def _headline(progress: Progress, elapsed: float) -> RenderableType:
     line = Table.grid(padding=(0, 2))
     bar = ProgressBar(total=max(1, progress.total), completed=progress.done, width=BAR)
     line.add_row(bar, Text(" · ").join(counts))
-    return Group(line, Text(f"{duration(elapsed)} elapsed, {_left(progress)}"))
+    return Group(line, Text(f"{duration(elapsed)} elapsed, {_left(progress)}{_on(progress)}"))
+
+
+def _on(progress: Progress) -> str:
+    """The workers of a cluster."""
+    workers, nodes = sum(progress.nodes.values()), len(progress.nodes)
+    return f" · {workers} worker{'s' * (workers > 1)} on {nodes} node{'s' * (nodes > 1)}" if nodes else ""
 
 
 def _done(progress: Progress) -> str:
@@ -82,11 +88,14 @@ def _percent(accuracy: float | None) -> str:
 
 def _running_table(running: tuple[Running, ...]) -> Table:
     table = _trials_table("training now")
+    if any(trial.node for trial in running):
+        table.add_column("node", no_wrap=True)
     for trial in running:
         bar = Table.grid(padding=(0, 1))
         bar.add_row(ProgressBar(total=trial.epochs, completed=trial.epoch, width=10), f"{trial.epoch}/{trial.epochs}")
         accuracy = _percent(trial.val_accuracy)
-        table.add_row(trial.label, bar, accuracy, f"{trial.params:,}", escape(trial.notation))
+        cells: list[RenderableType] = [trial.label, bar, accuracy, f"{trial.params:,}", escape(trial.notation)]
+        table.add_row(*cells, *([escape(trial.node)] if trial.node else []))
     return table
 
 

@@ -37,7 +37,15 @@ def load_training(dataset: Dataset, *, hold_out: bool = True) -> TrainingData:
     Raises:
         UserError: an unknown data set, another input shape, or files that are missing or damaged.
     """
-    return _split(dataset, hold_out)
+    return _handed_over.get((dataset, hold_out)) or _split(dataset, hold_out)
+
+
+_handed_over: dict[tuple[Dataset, bool], TrainingData] = {}
+
+
+def hand_over(dataset: Dataset, hold_out: bool, data: TrainingData) -> None:
+    """What `load_training` gives in this process, which may not have the files."""
+    _handed_over[dataset, hold_out] = data
 
 
 @functools.cache
@@ -69,6 +77,7 @@ def fingerprint(dataset: Dataset) -> str:
 
 def forget() -> None:
     """Let go of the training images that this process has loaded."""
+    _handed_over.clear()
     _split.cache_clear()
     _read_training.cache_clear()
 

@@ -24,7 +24,7 @@ from nas.space import Feasible, SearchSpace
 from nas.study import report_epoch
 from nas.training import TrainingJob, seconds_per_epoch
 from nas.trials import Plan
-from nas.workers import process_pool, without_interrupts
+from nas.workers import LocalFleet, devices, process_pool, without_interrupts
 
 DRAWS = 10_000
 BINS = 12
@@ -84,7 +84,8 @@ def expected_epochs(pruner: PrunerName, trials: int, epochs: int) -> float:
 
 
 def _epoch_seconds(feasible: Sequence[Feasible], plan: Plan) -> float:
-    """Mean time of an epoch over typical candidates, timed in as many processes at once as the search would use."""
+    """Mean time of an epoch over typical candidates, timed here in as many processes as this machine would train in."""
+    here = plan.fleet.devices if isinstance(plan.fleet, LocalFleet) else devices("auto", None)
     by_cost = sorted(feasible, key=lambda candidate: candidate.cost.macs)
     typical = [by_cost[(2 * i + 1) * len(by_cost) // (2 * TIMED)] for i in range(TIMED)]
     jobs = [
@@ -93,12 +94,11 @@ def _epoch_seconds(feasible: Sequence[Feasible], plan: Plan) -> float:
             constraints=plan.constraints,
             dataset=plan.dataset,
             seed=plan.seed,
-            device=plan.devices[i % len(plan.devices)],
+            device=here[i % len(here)],
         )
         for i, chosen in enumerate(typical)
     ]
-    workers = len(plan.devices)
-    with process_pool(workers) as pool:
+    with process_pool(len(here)) as pool:
         with without_interrupts():  # it starts the processes
             times = pool.map(seconds_per_epoch, jobs)
         try:
@@ -139,10 +139,11 @@ def dry_run(space: SearchSpace, plan: Plan, pruner: PrunerName, console: Console
     if (table := layer_table(space)) is not None:
         console.print(table)
     say("timing a few steps of typical candidates ...")
-    seconds, workers = _epoch_seconds(feasible, plan), len(plan.devices)
+    seconds, workers = _epoch_seconds(feasible, plan), len(plan.fleet.devices)
     epochs = expected_epochs(pruner, plan.trials, space.recipe.epochs)
+    pace = "" if isinstance(plan.fleet, LocalFleet) else ", if they are as fast as this machine"
     say(
-        f"an epoch takes {roughly(seconds)} in each of {workers} workers; with pruner {pruner} a trial trains "
+        f"an epoch takes {roughly(seconds)} in each of {workers} workers{pace}; with pruner {pruner} a trial trains "
         f"{epochs:.1f} of {space.recipe.epochs} epochs on average: {plan.trials} trials take "
         f"{roughly(plan.trials * epochs * seconds / workers)}"
     )

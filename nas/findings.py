@@ -1,6 +1,7 @@
 """What a study has come to, in rows and sentences: the summary prints them, the report shows them."""
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -262,7 +263,7 @@ def what_was_done(found: Findings) -> str:
 def how_it_was_run(found: Findings, winner: Winner) -> str:
     """The command, versions and processor."""
     searches, environment = [c for c in commands(found.study) if c.plan], winner.environment
-    line = f"Last command, workers on {', '.join(searches[-1].devices)}:\n{searches[-1].line}\n" if searches else ""
+    line = f"Last command, workers on {_counted(searches[-1].devices)}:\n{searches[-1].line}\n" if searches else ""
     machine = environment.get("processor", "processor not told")
     if environment.get("device", "cpu") != "cpu":
         machine = environment["device"]
@@ -291,3 +292,8 @@ def earlier_readings(found: Findings, winner: Winner) -> list[str]:
         trials -= {f"trial {winner.record.number}"}
     read = sorted((others - {"the network to beat"}) | trials)
     return [f"The test images were read before, for {', '.join(read)}."] if read else []
+
+
+def _counted(devices: Sequence[str]) -> str:
+    """Such as `2 × cpu`."""
+    return ", ".join(f"{count} × {device}" for device, count in Counter(devices).items())

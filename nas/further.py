@@ -11,14 +11,23 @@ from nas.commands import this_command
 from nas.console import follow
 from nas.errors import UserError
 from nas.notes import annotate_runs
-from nas.options import add_data_dir, add_location, add_loudness, add_workers, existing_location, natural, resumable
+from nas.options import (
+    add_data_dir,
+    add_location,
+    add_loudness,
+    add_workers,
+    existing_location,
+    fleet_of,
+    natural,
+    resumable,
+)
 from nas.progress import Progress
 from nas.results import write_anew
 from nas.runs import Run, train_runs
 from nas.storage import StudyLocation, command_line, open_study, writing
 from nas.study import TrialRecord, choice_of, constraints_of, ranked, records, settings_of
+from nas.training import TrainingJob
 from nas.trials import Plan, dataset_of
-from nas.workers import devices
 
 
 def add_options(options: argparse.ArgumentParser) -> None:
@@ -70,22 +79,24 @@ def work_of(args: argparse.Namespace) -> Work:
     """
     location = existing_location(args)
     study = open_study(location)
+    trial = chosen(study, location, args.trial)
+    limits, dataset = constraints_of(study), dataset_of(study, args.data_dir)
+    job = TrainingJob(candidate=trial.candidate, constraints=limits, dataset=dataset, seed=trial.seed)
     plan = Plan(
         trials=0,
-        devices=devices(args.device, args.jobs),
-        dataset=dataset_of(study, args.data_dir),
-        constraints=constraints_of(study),
+        fleet=fleet_of(args, lambda: job),
+        dataset=dataset,
+        constraints=limits,
         seed=settings_of(study)["seed"],
         epoch_timeout=args.epoch_timeout,
     )
-    trial = chosen(study, location, args.trial)
     return Work(study=study, location=location, trial=trial, plan=plan, console=Console(highlight=False))
 
 
 def train(module: str, work: Work, wanted: Sequence[Run], title: str, verbosity: int) -> None:
     """Train what is missing of the runs, and write the results anew; an interrupted command goes on later."""
     location = work.location
-    command = this_command(command_line(module, location), work.plan.devices, {})
+    command = this_command(command_line(module, location), work.plan.fleet.devices, {})
     with resumable(module, location) as interruption, writing(location, None, command) as study:
 
         def show(events: Iterator[Progress], title: str) -> None:

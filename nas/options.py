@@ -9,10 +9,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing import active_children
 from pathlib import Path
-from typing import Any, NoReturn, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, TypeVar
 
 from nas.errors import UserError, printable
 from nas.storage import DEFAULT_OUTPUT, StudyLocation, command_line, locate
+
+if TYPE_CHECKING:  # torch takes seconds to import, and --help needs none of it
+    from nas.training import TrainingJob
+    from nas.workers import Fleet
 
 DONE, NOTHING_FEASIBLE, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 SHOW_CURSOR = b"\x1b[?25h"  # which the live view hides
@@ -101,16 +105,55 @@ def add_data_dir(parser: Options) -> None:
     parser.add_argument("--data-dir", metavar="DIR", help="folder of torchvision's data sets (default: ~/.cache/nas)")
 
 
+def add_device(parser: Options) -> None:
+    """The options that say where training runs."""
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
+    parser.add_argument(
+        "--ray",
+        metavar="ADDRESS",
+        help="train on a Ray cluster: auto, local, host:port or ray://host:port (default: on this machine)",
+    )
+
+
 def add_workers(parser: Options) -> None:
     """The options that say what trains."""
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
-    parser.add_argument("--jobs", metavar="N", type=positive, help="workers (default: one per core, or one per GPU)")
+    add_device(parser)
+    parser.add_argument(
+        "--jobs", metavar="N", type=positive, help="workers, at most (default: one per core, or one per GPU)"
+    )
+    parser.add_argument(
+        "--jobs-per-gpu",
+        metavar="K",
+        type=positive,
+        help="workers that share a GPU of the cluster (default: as many as its memory holds, up to 8)",
+    )
     parser.add_argument(
         "--epoch-timeout",
         metavar="SECONDS",
         type=positive_seconds,
         help="replace a worker that takes longer for an epoch (default: 20 times what is expected, at least 300)",
     )
+
+
+def fleet_of(args: argparse.Namespace, typical: "Callable[[], TrainingJob]") -> "Fleet":
+    """The workers that the options name; `typical` is a training that takes as much memory as any will.
+
+    Raises:
+        UserError: an unknown device, one that is not there, or no Ray cluster.
+    """
+    from nas.workers import LocalFleet, devices
+
+    if args.ray is not None:
+        try:
+            from nas.cluster import RayFleet
+        except ImportError as error:
+            raise UserError(
+                f"--ray needs Ray, which is not installed ({error}); install it with: pip install -e '.[ray]'"
+            ) from error
+        return RayFleet(args.ray, args.device, args.jobs, args.jobs_per_gpu, typical)
+    if args.jobs_per_gpu is not None:
+        raise UserError("--jobs-per-gpu is for --ray; give --jobs, which are shared out among the GPUs of this machine")
+    return LocalFleet(devices(args.device, args.jobs))
 
 
 def add_loudness(parser: Options) -> None:

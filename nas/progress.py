@@ -1,7 +1,7 @@
 """Where a search stands, as values: what a scheduler tells and the console shows."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 
 from nas.sampling import Ledger
 from nas.spread import Spread
@@ -18,6 +18,7 @@ class Running:
     epoch: int
     epochs: int
     val_accuracy: float | None
+    node: str = ""  # of the cluster
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +33,7 @@ class Progress:
     seconds_left: float | None
     news: str
     milestone: bool
+    nodes: Mapping[str, int] = field(default_factory=dict)  # of the cluster, with their workers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

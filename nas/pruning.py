@@ -1,6 +1,8 @@
 """Who stops trials early: Optuna's pruners by name, and one that looks at the validation loss at a few epochs."""
 
+from bisect import insort
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal, TypeAlias, assert_never, get_args
 
 import optuna
@@ -22,22 +24,44 @@ class RungPruner(BasePruner):
     """Asynchronous successive halving by validation loss: at a rung the share with the lowest losses so far goes on.
 
     The loss tells candidates apart earlier than the accuracy. It is read from the trials' learning curves, so that
-    nothing is kept beside them; see `nas.study.report_epoch`. The first trial to reach a rung always goes on.
+    nothing is kept beside them; see `nas.study.report_epoch`. The first trial to reach a rung always goes on. A study's
+    trials are read once: whoever reaches a rung later is asked about here.
     """
 
     def __init__(self, rungs: Mapping[int, float]) -> None:
         self._rungs = rungs
+        self._study: optuna.Study | None = None
+        self._reached: dict[int, _Reached] = {}
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
         epoch = trial.last_step or 0
         share = self._rungs.get(epoch)
         if share is None:
             return False
-        curves = [details(other).get("curve", ()) for other in study.get_trials(deepcopy=False)]
-        losses = sorted(curve[epoch - 1]["val_loss"] for curve in curves if len(curve) >= epoch)
+        if study is not self._study:
+            self._study, self._reached = study, {}
+        if epoch not in self._reached:
+            self._reached[epoch] = _Reached()
+            for other in study.get_trials(deepcopy=False):
+                self._reached[epoch].add(other, epoch)
+        reached = self._reached[epoch]
+        reached.add(trial, epoch)
         own: float = details(trial)["curve"][epoch - 1]["val_loss"]
-        last_kept: float = losses[max(1, int(share * len(losses))) - 1]
-        return own > last_kept
+        return own > reached.losses[max(1, int(share * len(reached.losses))) - 1]
+
+
+@dataclass(frozen=True, slots=True)
+class _Reached:
+    """The trials that have reached a rung, and their losses there in ascending order."""
+
+    numbers: set[int] = field(default_factory=set)
+    losses: list[float] = field(default_factory=list)
+
+    def add(self, trial: FrozenTrial, epoch: int) -> None:
+        curve = details(trial).get("curve", ())
+        if trial.number not in self.numbers and len(curve) >= epoch:
+            self.numbers.add(trial.number)
+            insort(self.losses, curve[epoch - 1]["val_loss"])
 
 
 def make_pruner(name: PrunerName, epochs: int) -> BasePruner:

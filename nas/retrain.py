@@ -4,19 +4,21 @@ import argparse
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from time import sleep
 from typing import Any
 
 from nas.environment import differences
 from nas.errors import UserError
-from nas.options import DONE, Parser, add_data_dir, add_location, existing_location, natural, run
+from nas.options import DONE, Parser, add_data_dir, add_device, add_location, existing_location, fleet_of, natural, run
 from nas.runs import RunRecord, run_records
 from nas.storage import StudyLocation, open_study
 from nas.study import Record, constraints_of, records
 from nas.training import DivergedError, EpochReport, TrainingJob
 from nas.trials import dataset_of
-from nas.workers import LocalWorker, devices
+from nas.workers import Fleet
 
 DIFFERENT = 1
+TICK = 0.1  # seconds between two questions for a worker
 NUMBERS = ("train_loss", "val_loss", "val_accuracy")
 
 DESCRIPTION = """\
@@ -36,7 +38,8 @@ def parser() -> argparse.ArgumentParser:
     which = options.add_mutually_exclusive_group(required=True)
     which.add_argument("--trial", metavar="N", type=natural, help="number of the trial")
     which.add_argument("--final-run", metavar="N", type=natural, help="number of the final run, as in final_runs.csv")
-    options.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
+    add_device(options)
+    options.set_defaults(jobs=1, jobs_per_gpu=None)
     add_location(options)
     add_data_dir(options)
     return options
@@ -56,15 +59,16 @@ def chosen(known: list[Record], number: int, option: str, location: StudyLocatio
     return found
 
 
-def retrained(job: TrainingJob, epochs: int) -> Iterator[EpochReport]:
-    """The first epochs of a training, in a process of its own."""
-    worker = LocalWorker()
+def retrained(job: TrainingJob, epochs: int, fleet: Fleet) -> Iterator[EpochReport]:
+    """The first epochs of a training, in a worker of its own."""
+    while (worker := next(iter(fleet.hire(1)), None)) is None:
+        sleep(TICK)
     try:
         yield worker.start(job).result()
         for _ in range(1, epochs):
             yield worker.next().result()
     finally:
-        worker.stop()
+        fleet.dismiss(worker)
 
 
 def _line(before: Mapping[str, Any], now: EpochReport) -> str:
@@ -89,17 +93,18 @@ def main() -> int:
     known: list[Record] = [*records(study)] if is_trial else [*run_records(study)]
     number, option = (args.trial, "--trial") if is_trial else (args.final_run, "--final-run")
     record = chosen(known, number, option, location)
-    limits, dataset, (device,) = constraints_of(study), dataset_of(study, args.data_dir), devices(args.device, 1)
+    limits, dataset = constraints_of(study), dataset_of(study, args.data_dir)
     if isinstance(record, RunRecord):
         job = record.run.job(limits, dataset)
     else:
         job = TrainingJob(candidate=record.candidate, constraints=limits, dataset=dataset, seed=record.seed)
-    job = replace(job, device=device, micro_batches=record.micro_batches)
+    job = replace(job, micro_batches=record.micro_batches)
+    fleet = fleet_of(args, lambda: job)
     what = f"trial {number}, seed {record.seed}" if is_trial else f"final run {number} ({record.title})"
     print(f"{what}, again to epoch {record.epochs}: {record.notation}", flush=True)
     equal, now = 0, record.environment
     try:
-        for before, report in zip(record.curve, retrained(job, record.epochs), strict=True):
+        for before, report in zip(record.curve, retrained(job, record.epochs, fleet), strict=True):
             print(_line(before, report), flush=True)
             equal += not changed_numbers(before, report)
             now = report.environment

@@ -21,11 +21,10 @@ from nas.readers import HOLDOUT, Dataset
 from nas.scheduler import Flight, Scheduler, keep
 from nas.score import Score, read_score
 from nas.spread import spread
-from nas.storage import FINAL_RUNS, StudyLocation
+from nas.storage import FINAL_RUNS, StudyLocation, commit
 from nas.study import Record, common, in_flight, records, trials_of
 from nas.training import TrainingJob
 from nas.trials import Plan
-from nas.workers import LocalWorker, Worker
 
 Stage: TypeAlias = Literal["finalist", "final", "noise", "ablation"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
@@ -183,10 +182,8 @@ class Runs(Scheduler[RunRecord]):
         *,
         judge: Judge | None = None,
         paces: Mapping[Candidate, float],
-        make_worker: Callable[[], Worker] = LocalWorker,
     ) -> None:
-        super().__init__(plan.devices, make_worker, plan.epoch_timeout)
-        self._study = final_study(study)
+        super().__init__(final_study(study), plan.fleet, plan.epoch_timeout)
         self._location = location
         self._wanted = {run.key: run for run in wanted}
         self._plan = plan
@@ -210,8 +207,8 @@ class Runs(Scheduler[RunRecord]):
     def _finished(self) -> list[RunRecord]:
         return [self._records[key] for key in self._wanted if key in self._settled]
 
-    def _fulfilled(self) -> bool:
-        return self._settled >= self._wanted.keys()
+    def _left(self) -> int:
+        return len(self._wanted.keys() - self._settled)
 
     def _next_flight(self) -> Flight[RunRecord] | None:
         flying = {flight.record.run.key for flight in self._flights}
@@ -265,6 +262,7 @@ class Runs(Scheduler[RunRecord]):
         assert self._judge is not None
         score = self._judge(self._weights(record.number).read_bytes(), record.candidate)
         keep_detail(trial, "test", asdict(score))
+        commit(self._study)  # it has been read now
         return score
 
     def _progress(self, news: str, *, milestone: bool = True) -> RunProgress:
@@ -279,6 +277,7 @@ class Runs(Scheduler[RunRecord]):
             standings=standings(self._wanted.values(), finished),
             news=news,
             milestone=milestone,
+            nodes=self._nodes,
         )
 
     def _seconds_left(self) -> float | None:
@@ -295,7 +294,7 @@ class Runs(Scheduler[RunRecord]):
             images = ALL_IMAGES if run.stage == "final" else 1
             spent = begun[key].seconds if key in begun else 0.0
             left.append(max(0.0, pace * images * run.candidate.recipe.epochs - spent))
-        return max(sum(left) / len(self._devices), max(left, default=0.0))
+        return max(sum(left) / self._workers, max(left, default=0.0))
 
     def _pace(self, candidate: Candidate) -> float | None:
         """Seconds an epoch of a candidate."""

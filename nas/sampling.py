@@ -24,7 +24,10 @@ GP_PROPOSALS = 20  # the same for gp, which fits its model for each of them; mea
 MAX_PROPOSALS = 20_000
 MAX_LEARNED = 1_000  # ended trials that a sampler learns from; TPE takes longer with each, and GP with its cube
 BEST_LEARNED = 25  # of them: as many as TPE takes for good, at most
+REFITS = 100  # a longer study is learned from anew whenever it has grown by this part of it, ...
+RUNNING_A_FIT = 8  # ... and one with many workers, when this part of them has begun anew
 
+Fitted: TypeAlias = dict[tuple[str, ...], dict[bool, _ParzenEstimator]]  # by parameters; True: to the good trials
 Reason: TypeAlias = Limit | Literal["map too small", "duplicate"]
 
 
@@ -138,6 +141,7 @@ class FeasibleSampler:
         self._space = space
         self._seed = seed
         self._seen = set(seen)
+        self._model: _Model | None = None
         self.distributions = space.distributions
 
     def propose(self, study: Study) -> Proposal:
@@ -149,10 +153,13 @@ class FeasibleSampler:
         trials = study.get_trials(deepcopy=False)
         trial = create_trial(state=TrialState.RUNNING)  # no storage knows it yet
         trial.number = len(trials)
+        model = self._model_for(study, trials)
         asking = copy.copy(study)
-        asking._storage = cast(Any, _Snapshot(study._storage, _learned(study, trials)))
+        asking._storage = cast(Any, _Snapshot(study._storage, model.learned))
         seed = derive_seed(self._seed, "proposal", trial.number)
         sampler, rng = self._make(seed), random.Random(seed)
+        if isinstance(sampler, RepeatedTPESampler):
+            sampler.fitted = model.fitted
         proposals = GP_PROPOSALS if isinstance(sampler, GPSampler) else SAMPLER_PROPOSALS
         ledger = Ledger()
         for attempt in range(MAX_PROPOSALS):
@@ -170,6 +177,28 @@ class FeasibleSampler:
                     self._seen.add(digest(candidate))
                     return Proposal(number=trial.number, params=params, feasible=feasible, ledger=ledger.accept())
         raise NothingFeasibleError(ledger)
+
+    def _model_for(self, study: Study, trials: list[FrozenTrial]) -> "_Model":
+        """What the next trial is proposed from: those before it, but the latest in a long study or with many workers.
+
+        With one worker that depends on the trial's number alone, so that a resumed search draws what an uninterrupted
+        one would.
+        """
+        number, running = len(trials), sum(trial.state is TrialState.RUNNING for trial in trials)
+        every = max(1, number // REFITS if number > MAX_LEARNED else 0, running // RUNNING_A_FIT)
+        upto = number - number % every
+        if self._model is None or self._model.upto != upto or every == 1:
+            self._model = _Model(upto=upto, learned=_learned(study, trials[:upto]))
+        return self._model
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Model:
+    """The trials, up to a number, that proposals are learned from, and what TPE has fitted to them."""
+
+    upto: int
+    learned: list[FrozenTrial]
+    fitted: Fitted = field(default_factory=dict)
 
 
 def _learned(study: Study, trials: list[FrozenTrial]) -> list[FrozenTrial]:
@@ -209,19 +238,27 @@ class _Snapshot:
 
 
 class RepeatedTPESampler(TPESampler):
-    """TPE that fits its estimators once a trial, not once a proposal; the proposals are TPESampler's, bit for bit."""
+    """TPE that fits its estimators once, not for each proposal; the proposals are TPESampler's, bit for bit."""
 
     def __init__(self, seed: int) -> None:
         super().__init__(seed=seed)
-        self._fitted: dict[tuple[bool, tuple[str, ...]], _ParzenEstimator] = {}
+        self.fitted: Fitted = {}
 
     def _build_parzen_estimator(
         self, study: Study, search_space: dict[str, BaseDistribution], trials: list[FrozenTrial], handle_below: bool
     ) -> _ParzenEstimator:
-        key = handle_below, tuple(search_space)
-        if key not in self._fitted:
-            self._fitted[key] = super()._build_parzen_estimator(study, search_space, trials, handle_below)
-        return self._fitted[key]
+        fitted = super()._build_parzen_estimator(study, search_space, trials, handle_below)
+        self.fitted.setdefault(tuple(search_space), {})[handle_below] = fitted
+        return fitted
+
+    def _sample(self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]) -> dict[str, Any]:
+        estimators = self.fitted.get(tuple(search_space))
+        if estimators is None:
+            return super()._sample(study, trial, search_space)
+        samples = estimators[True].sample(self._rng.rng, self._n_ei_candidates)
+        gains = self._compute_acquisition_func(samples, estimators[True], estimators[False])
+        best = self._compare(samples, gains)
+        return {name: distribution.to_external_repr(best[name]) for name, distribution in search_space.items()}
 
 
 def _propose(

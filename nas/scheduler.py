@@ -5,8 +5,8 @@ again under their own numbers, with their own parameters and seeds.
 """
 
 from abc import ABC, abstractmethod
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -18,11 +18,12 @@ from optuna.trial import TrialState
 
 from nas.details import keep_detail
 from nas.errors import UserError, printable
-from nas.files import reason_of, write_whole
+from nas.files import write_whole
 from nas.progress import Progress, Running
+from nas.storage import commit, together
 from nas.study import DIVERGED, Record, report_epoch
 from nas.training import DivergedError, EpochReport, OutOfMemoryError, TrainingJob
-from nas.workers import Worker
+from nas.workers import Fleet, Worker
 
 MAX_RERUNS = 2  # of a training whose worker was lost
 MAX_ALIKE = 3  # trainings that failed for the same reason, with none that ended well between them: then it is a bug
@@ -52,36 +53,34 @@ class Flight(Generic[AnyRecord]):
         return sum(report.seconds for report in self.reports)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Slot(Generic[AnyRecord]):
     """A worker, and what it trains."""
 
-    device: str
     worker: Worker
     flight: Flight[AnyRecord] | None = None
     silent: float = -BEGINNING  # seconds since it was given something to do
 
 
 class Scheduler(ABC, Generic[AnyRecord]):
-    """Workers, one on each of `devices`, and the loop over their answers; what they train is up to the subclass.
+    """Workers of a fleet, and the loop over their answers; what they train is up to the subclass.
 
     A worker that takes longer than `epoch_timeout` seconds for an epoch is given up; by default, much longer than
     expected.
     """
 
-    def __init__(
-        self, devices: Sequence[str], make_worker: Callable[[], Worker], epoch_timeout: float | None = None
-    ) -> None:
-        self._devices = devices
-        self._make_worker = make_worker
+    def __init__(self, study: optuna.Study, fleet: Fleet, epoch_timeout: float | None = None) -> None:
+        self._study = study
+        self._fleet = fleet
         self._epoch_timeout = epoch_timeout
         self._slots: list[_Slot[AnyRecord]] = []
+        self._lost: deque[Flight[AnyRecord]] = deque()  # trainings without a worker, to be trained again
         self._slowest: float | None = None  # seconds per MAC of an epoch
         self._failures: Counter[str] = Counter()  # by reason, since a training ended well
 
     @abstractmethod
-    def _fulfilled(self) -> bool:
-        """Whether nothing is left to train."""
+    def _left(self) -> int:
+        """How many trainings are left, those in flight among them."""
 
     @abstractmethod
     def _next_flight(self) -> Flight[AnyRecord] | None:
@@ -106,68 +105,73 @@ class Scheduler(ABC, Generic[AnyRecord]):
     def events(self) -> Iterator[Progress]:
         """Train until nothing is left, telling of every epoch; closing the iterator ends the workers."""
         pending: dict[Future[EpochReport], _Slot[AnyRecord]] = {}
-        if self._fulfilled():
+        if not self._left():
             yield self._progress("nothing is left to train")
             yield from self._leave()
             return
         try:
-            for device in self._devices:
-                self._slots.append(_Slot(device, self._new_worker()))
             yield self._progress("workers are starting")
             while True:
+                yield from self._hire()
                 for slot in self._slots:
-                    if slot.flight is None and (flight := self._next_flight()) is not None:
+                    if slot.flight is None and (flight := self._next()) is not None:
                         slot.flight = flight
-                        pending[self._start(slot)] = slot
+                        pending[slot.worker.start(flight.job)] = slot
                         yield self._progress(_begins(flight))
-                if not pending:
+                if not pending and (self._slots or not self._left()):
                     yield from self._leave()
                     return
-                for future in self._answered(pending):
-                    slot = pending.pop(future)
-                    progress, following = self._advance(slot, future)
-                    if following is not None:
-                        pending[following] = slot
-                    yield progress
+                answered, news = self._answered(pending), list[Progress]()
+                with together(self._study):
+                    for future in answered:
+                        slot = pending.pop(future)
+                        progress, following = self._advance(slot, future)
+                        if following is not None:
+                            pending[following] = slot
+                        news.append(progress)
+                yield from news
         finally:
             for slot in self._slots:
-                slot.worker.stop()
+                self._fleet.dismiss(slot.worker)
+
+    def _hire(self) -> Iterator[Progress]:
+        for worker in self._fleet.hire(self._left()):
+            self._slots.append(_Slot(worker))
+            if worker.node:
+                yield self._progress(f"a worker on {worker.node} joins")
+
+    def _next(self) -> Flight[AnyRecord] | None:
+        return self._lost.popleft() if self._lost else self._next_flight()
 
     @property
     def _flights(self) -> list[Flight[AnyRecord]]:
-        return [slot.flight for slot in self._slots if slot.flight is not None]
+        return [*(slot.flight for slot in self._slots if slot.flight is not None), *self._lost]
+
+    @property
+    def _workers(self) -> int:
+        """How many share the work, as far as one can tell."""
+        return len(self._slots) or len(self._fleet.devices) or 1
 
     @property
     def _running(self) -> tuple[Running, ...]:
-        return tuple(_running(flight) for flight in self._flights)
+        placed = [(slot.flight, slot.worker.node) for slot in self._slots if slot.flight is not None]
+        return tuple(_running(flight, node) for flight, node in [*placed, *((lost, "") for lost in self._lost)])
 
-    def _new_worker(self, tries: int = 1 + MAX_RERUNS) -> Worker:
-        try:
-            return self._make_worker()
-        except (OSError, RuntimeError) as error:  # such as no process, memory or thread left, which may pass
-            if tries == 1:
-                reason = reason_of(error)
-                raise UserError(
-                    f"no worker can be started ({reason}); close other programs, or give fewer --jobs"
-                ) from error
-        sleep(TICK)
-        return self._new_worker(tries - 1)
-
-    def _start(self, slot: _Slot[AnyRecord]) -> Future[EpochReport]:
-        assert slot.flight is not None
-        return slot.worker.start(replace(slot.flight.job, device=slot.device))
+    @property
+    def _nodes(self) -> Counter[str]:
+        """The nodes of a cluster, with how many workers each has."""
+        return Counter(slot.worker.node for slot in self._slots if slot.worker.node)
 
     def _answered(self, pending: dict[Future[EpochReport], _Slot[AnyRecord]]) -> list[Future[EpochReport]]:
-        """Those that are done, and those of workers that have been silent for too long; waits for one."""
-        while True:
-            began = monotonic()
-            done, silent = wait(pending, TICK, FIRST_COMPLETED)
-            waited = min(monotonic() - began, TICK)  # a machine that slept meanwhile says nothing about its workers
-            for future in silent:
-                pending[future].silent += waited
-            hung = [future for future in silent if pending[future].silent > self._patience(pending[future])]
-            if done or hung:
-                return [*done, *hung]
+        """Those that are done, and those of workers that have been silent for too long; waits a moment for one."""
+        began = monotonic()
+        if not pending:
+            sleep(TICK)  # until there are workers
+        done, silent = wait(pending, TICK, FIRST_COMPLETED)
+        waited = min(monotonic() - began, TICK)  # a machine that slept meanwhile says nothing about its workers
+        for future in silent:
+            pending[future].silent += waited
+        return [*done, *(future for future in silent if pending[future].silent > self._patience(pending[future]))]
 
     def _patience(self, slot: _Slot[AnyRecord]) -> float:
         """Seconds that a worker may take for an epoch."""
@@ -185,21 +189,21 @@ class Scheduler(ABC, Generic[AnyRecord]):
         flight = slot.flight
         assert flight is not None
         if not future.done():
-            return self._without_worker(slot, "hung")
+            return self._without_worker(slot, "hung"), None
         slot.silent = 0.0
         try:
             report = future.result()
         except DivergedError as error:
             return self._finish(slot, TrialState.FAIL, f"{DIVERGED}: {error}"), None
         except BrokenExecutor:
-            return self._without_worker(slot, "died")
+            return self._without_worker(slot, "died"), None
         except UserError:  # once it is mended, the same command trains it
             raise
         except OutOfMemoryError as error:
             if flight.job.micro_batches > 1:
                 return self._failed(slot, error), None
             flight.job = replace(flight.job, micro_batches=2)
-            return self._again(slot, "out of memory; it is trained again with half a batch at a time")
+            return self._again(slot, "out of memory; it is trained again with half a batch at a time"), None
         except Exception as error:
             return self._failed(slot, error), None
         self._slowest = max(self._slowest or 0.0, report.seconds / flight.record.macs)
@@ -219,27 +223,28 @@ class Scheduler(ABC, Generic[AnyRecord]):
         news = f"{flight.record.title}: epoch {report.epoch} of {epochs}{accuracy}"
         return self._progress(news, milestone=False), slot.worker.next()
 
-    def _again(self, slot: _Slot[AnyRecord], news: str) -> tuple[Progress, Future[EpochReport]]:
-        """Train in a new worker, from the start."""
-        flight = slot.flight
-        assert flight is not None
-        self._replace_worker(slot)
-        return self._progress(f"{flight.record.title}: {news}"), self._start(slot)
+    def _again(self, slot: _Slot[AnyRecord], news: str) -> Progress:
+        """Train in another worker, from the start."""
+        flight = self._lose(slot)
+        self._lost.append(flight)
+        return self._progress(f"{flight.record.title}: {news}")
 
-    def _replace_worker(self, slot: _Slot[AnyRecord]) -> None:
+    def _lose(self, slot: _Slot[AnyRecord]) -> Flight[AnyRecord]:
+        """Do without a worker, and without what it has trained of a training."""
+        self._fleet.dismiss(slot.worker)
+        self._slots.remove(slot)
         assert slot.flight is not None
-        slot.worker.stop()
-        slot.worker, slot.silent = self._new_worker(), -BEGINNING
         slot.flight.reports.clear()
+        return slot.flight
 
-    def _without_worker(self, slot: _Slot[AnyRecord], how: str) -> tuple[Progress, Future[EpochReport] | None]:
+    def _without_worker(self, slot: _Slot[AnyRecord], how: str) -> Progress:
         """Go on after a worker was lost."""
         flight = slot.flight
         assert flight is not None
         flight.lost[how] += 1
         if flight.lost.total() <= MAX_RERUNS:
             return self._again(slot, f"its worker {how}; it is trained again")
-        self._replace_worker(slot)
+        self._lose(slot)
         reason = "its worker " + ", ".join(f"{how} {_times(count)}" for how, count in flight.lost.items())
         progress = self._finish(slot, TrialState.FAIL, reason)
         self._failures["its worker was lost"] += 1
@@ -251,7 +256,7 @@ class Scheduler(ABC, Generic[AnyRecord]):
                 f"the workers of {MAX_ALIKE} trainings were lost {MAX_RERUNS + 1} times each, none that ended well "
                 f"between; the last one's {reason.removeprefix('its worker ')}: give {way_out}"
             )
-        return progress, None
+        return progress
 
     def _failed(self, slot: _Slot[AnyRecord], error: Exception) -> Progress:
         """Go on after an exception of a training, unless it comes again and again."""
@@ -288,6 +293,7 @@ def keep(flight: Flight[Any], weights: Path, reason: str) -> None:
         trial.set_user_attr("seconds", round(flight.seconds, 2))
         if reports[-1].val_loss is not None:
             trial.set_user_attr("val_loss", reports[-1].val_loss)
+        commit(trial.study)
         write_whole(weights, reports[-1].weights)
 
 
@@ -304,7 +310,7 @@ def _begins(flight: Flight[Any]) -> str:
     return f"{flight.record.title} {verb}: {flight.record.notation} ({flight.record.params:,} params)"
 
 
-def _running(flight: Flight[Any]) -> Running:
+def _running(flight: Flight[Any], node: str) -> Running:
     last = flight.reports[-1] if flight.reports else None
     return Running(
         label=flight.record.label,
@@ -313,4 +319,5 @@ def _running(flight: Flight[Any]) -> Running:
         epoch=last.epoch if last else 0,
         epochs=flight.record.candidate.recipe.epochs,
         val_accuracy=last.val_accuracy if last else None,
+        node=node,
     )

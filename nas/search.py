@@ -20,6 +20,7 @@ from nas.options import (
     add_location,
     add_loudness,
     add_workers,
+    fleet_of,
     fraction,
     natural,
     positive,
@@ -157,19 +158,24 @@ def plan_of(args: argparse.Namespace, space: SearchSpace) -> "Plan":
     """
     from nas.data import load_training
     from nas.readers import Dataset
+    from nas.training import TrainingJob
     from nas.trials import Plan
-    from nas.workers import devices
 
     dataset = Dataset(name=space.dataset, input_shape=space.input_shape, data_dir=args.data_dir)
-    workers = devices(args.device, args.jobs)
     if (classes := len(load_training(dataset).classes)) != space.num_classes:
         raise UserError(
             f"data set {space.dataset!r} has {classes} classes, the networks of the space {space.num_classes}; "
             "make them equal"
         )
+
+    def largest() -> TrainingJob:
+        feasible, _ = probe(space, args.seed, draws=MAX_PROPOSALS, until_feasible=False)
+        candidate = max(feasible, key=lambda found: found.cost.peak_activation_bytes).candidate
+        return TrainingJob(candidate=candidate, constraints=space.constraints, dataset=dataset, seed=args.seed)
+
     return Plan(
         trials=args.trials,
-        devices=workers,
+        fleet=fleet_of(args, largest),
         dataset=dataset,
         constraints=space.constraints,
         seed=args.seed,
@@ -220,7 +226,9 @@ def search(
         follow(interruption.heeding(events), title, console, args.verbosity)
 
     goal = {name: getattr(args, name) for name in ("trials", "finalists", "final_seeds", "baseline")}
-    with writing(location, wanted, this_command(command_line("nas.search", location), plan.devices, goal)) as study:
+    with writing(
+        location, wanted, this_command(command_line("nas.search", location), plan.fleet.devices, goal)
+    ) as study:
         remember_task(study, space)
         sampler = FeasibleSampler(make_sampler(args.sampler, args.seed), space, args.seed, seen=digests(study))
         study.pruner = make_pruner(args.pruner, space.recipe.epochs)

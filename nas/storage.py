@@ -11,7 +11,7 @@ import sqlite3
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from random import random
@@ -174,6 +174,21 @@ def _require_whole(file: Path, location: StudyLocation) -> None:
         )
 
 
+def together(study: optuna.Study) -> AbstractContextManager[None]:
+    """Within it, what is written of a study that this process works on is committed at the end, or by `commit`."""
+    from nas.single_writer import SingleWriterStorage
+
+    return study._storage.batch() if isinstance(study._storage, SingleWriterStorage) else nullcontext()
+
+
+def commit(study: optuna.Study) -> None:
+    """Write what is not written yet."""
+    from nas.single_writer import SingleWriterStorage
+
+    if isinstance(study._storage, SingleWriterStorage):
+        study._storage.flush()
+
+
 def close(study: optuna.Study) -> None:
     """Let go of the connections to its database; what is done with the study later opens them again."""
     if isinstance(study._storage, optuna.storages._CachedStorage):
@@ -218,12 +233,14 @@ def _made(location: StudyLocation) -> optuna.storages.RDBStorage:
     return _opened(location)
 
 
-def open_study(location: StudyLocation) -> optuna.Study:
-    """A study that exists, to be read.
+def open_study(location: StudyLocation, *, to_write: bool = False) -> optuna.Study:
+    """A study that exists, to be read, or by the only one who may, to be written.
 
     Raises:
         UserError: there is no such study, or the storage cannot be opened.
     """
+    from nas.single_writer import SingleWriterStorage
+
     with _told_of_storage_errors(location):
         storage = _opened(location) if _is_made(location) else None
         names = [] if storage is None else optuna.get_all_study_names(storage)
@@ -236,7 +253,9 @@ def open_study(location: StudyLocation) -> optuna.Study:
                 f"there is no study {location.name!r} in {location.public_storage}{known}; run a search first, "
                 "or say where it is with --output-dir or --storage"
             )
-        return optuna.load_study(study_name=location.name, storage=storage)
+        return optuna.load_study(
+            study_name=location.name, storage=SingleWriterStorage(storage) if to_write else storage
+        )
 
 
 def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> Iterator[str]:
@@ -257,9 +276,11 @@ def _all_differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
 
 
 def _create_or_resume(location: StudyLocation, wanted: dict[str, Any]) -> optuna.Study:
+    from nas.single_writer import SingleWriterStorage
+
     study = optuna.create_study(
         study_name=location.name,
-        storage=_made(location),
+        storage=SingleWriterStorage(_made(location)),
         direction="maximize",
         load_if_exists=True,
         sampler=optuna.samplers.RandomSampler(),  # never asked: trials come with their parameters
@@ -414,7 +435,7 @@ def writing(
                         undo.callback(lock.unlink, missing_ok=True)
                     held.enter_context(_acquire(lock, location))
                 held.enter_context(_locked_in_server(location))
-                study = open_study(location) if wanted is None else _create_or_resume(location, wanted)
+                study = open_study(location, to_write=True) if wanted is None else _create_or_resume(location, wanted)
                 if command is not None:
                     remember(study, command)
             undo.pop_all()

@@ -1,8 +1,7 @@
 """The trials of a search: new ones are asked for within the limits, interrupted ones come first, hopeless ones end."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from statistics import fmean
 from time import monotonic
 
 import optuna
@@ -16,8 +15,9 @@ from nas.scheduler import Flight, Scheduler, keep
 from nas.storage import StudyLocation
 from nas.study import TrialRecord, ask, in_flight, ranked, read_trial, records, settings_of, total_ledger
 from nas.training import TrainingJob
-from nas.workers import LocalWorker, Worker
+from nas.workers import Fleet
 
+BEST = 5  # trials that are shown
 GIVEN_UP = "given up: the search was continued with fewer trials"
 
 
@@ -26,7 +26,7 @@ class Plan:
     """How much to train, on what, with what."""
 
     trials: int
-    devices: Sequence[str]  # one worker each
+    fleet: Fleet
     dataset: Dataset
     constraints: Constraints
     seed: int
@@ -42,6 +42,31 @@ def dataset_of(study: optuna.Study, data_dir: str | None) -> Dataset:
     return Dataset(name=stored["dataset"], input_shape=(channels, height, width), data_dir=data_dir)
 
 
+@dataclass(slots=True)
+class _Ended:
+    """What the trials that have ended come to, as sums: there may be many of them."""
+
+    trained: int = 0
+    stopped_early: int = 0
+    failed: int = 0
+    epochs: int = 0
+    timed: int = 0  # those whose time is known, their seconds and epochs
+    timed_seconds: float = 0.0
+    timed_epochs: int = 0
+    best: tuple[TrialRecord, ...] = ()
+
+    def add(self, record: TrialRecord) -> None:
+        self.trained += record.trained
+        self.stopped_early += record.state is TrialState.PRUNED
+        self.failed += record.state is TrialState.FAIL
+        self.epochs += record.epochs
+        if record.seconds is not None:
+            self.timed += 1
+            self.timed_seconds += record.seconds
+            self.timed_epochs += record.epochs
+        self.best = tuple(ranked([*self.best, record])[:BEST])
+
+
 class Search(Scheduler[TrialRecord]):
     """One run of a search; `events` is the loop.
 
@@ -55,29 +80,30 @@ class Search(Scheduler[TrialRecord]):
         location: StudyLocation,
         plan: Plan,
         sampler: FeasibleSampler,
-        make_worker: Callable[[], Worker] = LocalWorker,
         annotate: Callable[[optuna.Trial, TrialRecord], None] = lambda *_: None,
     ) -> None:
-        super().__init__(plan.devices, make_worker, plan.epoch_timeout)
-        self._study = study
+        super().__init__(study, plan.fleet, plan.epoch_timeout)
         self._annotate = annotate
         self._location = location
         self._plan = plan
         self._sampler = sampler
         self._started = monotonic()
         known = records(study)
-        self._finished = [record for record in known if record.state.is_finished()]
+        self._ended = _Ended()
+        for record in known:
+            if record.state.is_finished():
+                self._ended.add(record)
         self._interrupted = [record for record in known if not record.state.is_finished()]
         self._ledger = total_ledger(study)
         self.exhausted: Ledger | None = None
 
-    def _fulfilled(self) -> bool:
-        return self._trained() >= self._plan.trials
+    def _left(self) -> int:
+        return max(0, self._plan.trials - self._ended.trained)
 
     def _next_flight(self) -> Flight[TrialRecord] | None:
         """While the plan is short of trials: an interrupted one, or else a new one."""
         late = self._plan.timeout is not None and monotonic() - self._started > self._plan.timeout
-        if late or self._trained() + len(self._flights) >= self._plan.trials:
+        if late or self._ended.trained + len(self._flights) >= self._plan.trials:
             return None
         if self._interrupted:
             return self._resumed(self._interrupted.pop(0))
@@ -110,7 +136,7 @@ class Search(Scheduler[TrialRecord]):
     def _leave(self) -> Iterator[SearchProgress]:
         if self.exhausted is not None:
             yield self._progress("no new feasible candidate was found, so the search ends here")
-        while self._fulfilled() and self._interrupted:
+        while not self._left() and self._interrupted:
             news = self._tell(self._resumed(self._interrupted.pop(0)), TrialState.FAIL, GIVEN_UP)
             yield self._progress(news)
 
@@ -122,27 +148,25 @@ class Search(Scheduler[TrialRecord]):
         value = flight.reports[-1].val_accuracy if state is TrialState.COMPLETE else None
         record = read_trial(self._study.tell(flight.trial, value, state=state))
         assert record is not None
-        self._finished.append(record)
+        self._ended.add(record)
         accuracy = f"{record.val_accuracy:.2%}, " if record.val_accuracy is not None else ""
         return f"{record.title}: {accuracy}{reason or 'trained to the end'} ({record.params:,} params)"
-
-    def _trained(self) -> int:
-        return sum(record.trained for record in self._finished)
 
     def _progress(self, news: str, *, milestone: bool = True) -> SearchProgress:
         running = self._running
         return SearchProgress(
-            done=self._trained(),
+            done=self._ended.trained,
             total=self._plan.trials,
-            stopped_early=sum(record.state is TrialState.PRUNED for record in self._finished),
-            failed=sum(record.state is TrialState.FAIL for record in self._finished),
-            epochs=sum(record.epochs for record in self._finished) + sum(trial.epoch for trial in running),
+            stopped_early=self._ended.stopped_early,
+            failed=self._ended.failed,
+            epochs=self._ended.epochs + sum(trial.epoch for trial in running),
             ledger=self._ledger,
             running=running,
-            best=tuple(ranked(self._finished)[:5]),
+            best=self._ended.best,
             seconds_left=self._seconds_left(),
             news=news,
             milestone=milestone,
+            nodes=self._nodes,
         )
 
     def _seconds_left(self) -> float | None:
@@ -150,15 +174,14 @@ class Search(Scheduler[TrialRecord]):
 
         None before the first has finished; 0 when all have, for then those who train the final runs know better.
         """
-        if self._fulfilled() and not self._flights:
+        if not self._left() and not self._flights:
             return 0.0
-        timed = [(record.seconds, record.epochs) for record in self._finished if record.seconds is not None]
-        if not timed:
+        ended = self._ended
+        if not ended.timed:
             return None
-        typical = fmean(seconds for seconds, _ in timed)
-        per_epoch = sum(seconds for seconds, _ in timed) / sum(epochs for _, epochs in timed)
+        typical, per_epoch = ended.timed_seconds / ended.timed, ended.timed_seconds / ended.timed_epochs
         begun = [max(0.0, typical - flight.seconds) for flight in self._flights]
-        to_begin = 0 if self.exhausted else max(0, self._plan.trials - self._trained() - len(begun))
-        left = begun + [typical] * to_begin
-        search = max(sum(left) / len(self._devices), max(left, default=0.0))
-        return search + self._plan.later_epochs * per_epoch / len(self._devices)
+        to_begin = 0 if self.exhausted else max(0, self._plan.trials - ended.trained - len(begun))
+        longest = max([*begun, typical] if to_begin else begun, default=0.0)
+        search = max((sum(begun) + typical * to_begin) / self._workers, longest)
+        return search + self._plan.later_epochs * per_epoch / self._workers

@@ -1,7 +1,7 @@
-"""Workers: each holds one training and answers `next` with a future of its next epoch report.
+"""Workers: each holds one training and answers `next` with a future of its next epoch report; and the fleet of them.
 
 A `LocalWorker` is a process of this machine with one thread. Its trainings see neither the study nor the
-database; a worker that dies is one failed future.
+database; a worker that dies is one failed future. Workers of a Ray cluster are in `nas.cluster`.
 """
 
 import ctypes
@@ -9,28 +9,37 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from multiprocessing import connection, forkserver, get_all_start_methods, get_context, parent_process
+from time import sleep
 from types import FrameType
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 import torch
 
 from nas.errors import UserError
+from nas.files import reason_of
 from nas.training import EpochReport, TrainingJob, train
 
 PR_SET_PDEATHSIG = 1  # prctl.h
 GLIBC_M_TRIM_THRESHOLD, GLIBC_M_MMAP_THRESHOLD = -1, -3  # malloc.h
 KEPT_BYTES = 1 << 30
 OLDER_MMAP_THRESHOLD = 32 << 20  # the largest that older glibc takes: half of its HEAP_MAX_SIZE
+TRIES = 3  # to make a worker ...
+BETWEEN_TRIES = 1.0  # ... with so many seconds between
 
 Value = TypeVar("Value")
 
 
 class Worker(Protocol):
     """What the scheduler needs of a worker, wherever it runs."""
+
+    @property
+    def node(self) -> str:
+        """The machine, for a person to read; nothing for this one."""
 
     def start(self, job: TrainingJob) -> Future[EpochReport]:
         """Begin a training, giving up any other; the future is that of its first epoch."""
@@ -40,6 +49,24 @@ class Worker(Protocol):
 
     def stop(self) -> None:
         """End the worker at once, whatever it is doing."""
+
+
+class Fleet(Protocol):
+    """The workers that a scheduler may have; there may be more or fewer of them from one moment to the next."""
+
+    @property
+    def devices(self) -> Sequence[str]:
+        """What there is to train on now, one entry a worker, for a person to read."""
+
+    def hire(self, most: int) -> Iterable[Worker]:
+        """Workers that are to be had now, besides those hired; at most so many in all.
+
+        Raises:
+            UserError: there will never be any.
+        """
+
+    def dismiss(self, worker: Worker) -> None:
+        """Stop a worker; another may be hired in its place."""
 
 
 Train: TypeAlias = Callable[[TrainingJob], Iterator[EpochReport]]
@@ -178,17 +205,53 @@ class LocalProcess:
 
 
 class LocalWorker(LocalProcess):
-    """One process that trains; `train` is a function of a module."""
+    """One process that trains on one device; `train` is a function of a module."""
 
-    def __init__(self, train: Train = train) -> None:
+    node = ""
+
+    def __init__(self, device: str = "cpu", train: Train = train) -> None:
         super().__init__()
+        self._device = device
         self._train = train
 
     def start(self, job: TrainingJob) -> Future[EpochReport]:
-        return self.submit(_start, self._train, job)
+        return self.submit(_start, self._train, replace(job, device=self._device))
 
     def next(self) -> Future[EpochReport]:
         return self.submit(_next)
+
+
+class LocalFleet:
+    """The workers of this machine, one on each of `devices`."""
+
+    def __init__(self, devices: Sequence[str], make_worker: Callable[[str], Worker] = LocalWorker) -> None:
+        self.devices = devices
+        self._make_worker = make_worker
+        self._vacant = list(devices)
+        self._hired: list[tuple[Worker, str]] = []
+
+    def hire(self, most: int) -> Iterator[Worker]:
+        while self._vacant and len(self._hired) < most:
+            worker = self._made(self._vacant[0])
+            self._hired.append((worker, self._vacant.pop(0)))
+            yield worker
+
+    def _made(self, device: str, tries: int = TRIES) -> Worker:
+        try:
+            return self._make_worker(device)
+        except (OSError, RuntimeError) as error:  # such as no process, memory or thread left, which may pass
+            if tries == 1:
+                reason = reason_of(error)
+                raise UserError(
+                    f"no worker can be started ({reason}); close other programs, or give fewer --jobs"
+                ) from error
+        sleep(BETWEEN_TRIES)
+        return self._made(device, tries - 1)
+
+    def dismiss(self, worker: Worker) -> None:
+        worker.stop()
+        self._vacant += [device for hired, device in self._hired if hired is worker]
+        self._hired = [(hired, device) for hired, device in self._hired if hired is not worker]
 
 
 def devices(device: str, jobs: int | None) -> tuple[str, ...]:

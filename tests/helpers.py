@@ -104,6 +104,8 @@ def made_up(job: TrainingJob, epoch: int) -> EpochReport:
 class InstantWorker:
     """Answers at once, in this process: the reports of `answer`, or the exceptions that it raises."""
 
+    node = ""
+
     def __init__(self, answer: Answer = made_up) -> None:
         self.answer = answer
         self.stopped = False

@@ -68,6 +68,7 @@ from nas.storage import StudyLocation, locate, open_study, writing
 from nas.study import Choice, digests, make_sampler, ranked, records, remember_choice, remember_task, settings
 from nas.summary import summary
 from nas.trials import Plan, Search, dataset_of
+from nas.workers import LocalFleet
 
 SECONDS = 10.0  # that one input may compute
 WAITED = 120.0  # seconds that it may take in all: a busy machine makes it wait
@@ -457,8 +458,14 @@ def _study(folder: Path) -> StudyLocation:
     with writing(location, settings(space, seed=0, sampler="random", pruner="none"), command) as study:
         sampler = FeasibleSampler(make_sampler("random", 0), space, 0, seen=digests(study))
         study.pruner = NopPruner()
-        plan = Plan(trials=4, devices=("cpu",), dataset=dataset, constraints=space.constraints, seed=0)
-        list(Search(study, location, plan, sampler, Workshop()).events())
+        plan = Plan(
+            trials=4,
+            fleet=LocalFleet(("cpu",), lambda _: Workshop()()),
+            dataset=dataset,
+            constraints=space.constraints,
+            seed=0,
+        )
+        list(Search(study, location, plan, sampler).events())
         baseline = small_architecture(9, 9)
         remember_task(study, replace(space, target=0.9, baseline=baseline))
         trials, test = records(study), Exam(dataset).images
@@ -470,7 +477,7 @@ def _study(folder: Path) -> StudyLocation:
             *runs_of([winner], "noise", 2, 0),
             *ablation_runs(winner, ["dropout"], space.constraints, 2, 0),
         ]
-        runs = Runs(study, location, wanted, plan, judge=lambda *_: _score(test), paces={}, make_worker=Workshop())
+        runs = Runs(study, location, wanted, plan, judge=lambda *_: _score(test), paces={})
         list(runs.events())
         assert winner_of(study) is not None
     return location

@@ -25,6 +25,7 @@ from nas.sampling import FeasibleSampler
 from nas.storage import StudyLocation, command_line, locate, open_study, writing
 from nas.study import make_sampler, ranked, records, settings
 from nas.trials import Plan, Search
+from nas.workers import LocalFleet
 
 SEED = 3
 LINE = "python -m nas.search --space x.py"
@@ -35,9 +36,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> StudyLocation:
     """Two trials of one epoch and another in flight, trained on real images."""
     dataset = write_mnist_folder(tmp_path_factory.mktemp("images"))
     space = small_space(dataset, epochs=2)
-    plan = Plan(trials=3, devices=("cpu",), dataset=dataset, constraints=space.constraints, seed=SEED)
+    plan = Plan(trials=3, fleet=LocalFleet(("cpu",)), dataset=dataset, constraints=space.constraints, seed=SEED)
     location = locate("study", tmp_path_factory.mktemp("results"), None)
-    command = this_command(LINE, plan.devices, {"trials": 3})
+    command = this_command(LINE, plan.fleet.devices, {"trials": 3})
     with writing(location, settings(space, seed=SEED, sampler="random", pruner="none"), command) as study:
         sampler = FeasibleSampler(make_sampler("random", SEED), space, SEED, seen=set())
         events = Search(study, location, plan, sampler).events()

@@ -17,6 +17,7 @@ from nas.readers import Dataset
 from nas.sampling import probe
 from nas.space import load_space
 from nas.trials import Plan
+from nas.workers import LocalFleet
 
 SPACE = load_space("mnist")
 
@@ -42,7 +43,7 @@ def test_dry_run_of_the_default_space_prints_what_a_person_asks() -> None:
     output = io.StringIO()
     dataset = Dataset(name="mnist", input_shape=(1, 28, 28))
     limits = SPACE.constraints
-    plan = Plan(trials=50, devices=("cpu",), dataset=dataset, constraints=limits, seed=0, later_epochs=285)
+    plan = Plan(trials=50, fleet=LocalFleet(("cpu",)), dataset=dataset, constraints=limits, seed=0, later_epochs=285)
     ledger = dry_run(SPACE, plan, "hyperband", Console(file=output, width=120))
     text = output.getvalue()
     assert ledger.proposals == DRAWS
@@ -70,7 +71,7 @@ def test_dry_run_with_nothing_feasible_says_how_far_off_it_is() -> None:
     output = io.StringIO()
     limits = Constraints(max_params=1_000)
     dataset = Dataset(name="mnist", input_shape=(1, 28, 28))
-    plan = Plan(trials=50, devices=("cpu",), dataset=dataset, constraints=limits, seed=0)
+    plan = Plan(trials=50, fleet=LocalFleet(("cpu",)), dataset=dataset, constraints=limits, seed=0)
     ledger = dry_run(replace(SPACE, constraints=limits), plan, "none", Console(file=output, width=120))
     rng = random.Random(0)
     sizes = [price_of(SPACE.decode(SPACE.draw(rng)).architecture) for _ in range(DRAWS)]

@@ -47,6 +47,7 @@ from nas.storage import RUNS, TRIALS, StudyLocation, locate, open_study, writing
 from nas.study import TrialRecord, choice_of, digests, make_sampler, records, remember_task, settings
 from nas.training import evaluate
 from nas.trials import Plan, Search
+from nas.workers import LocalFleet
 
 SEED = 3
 SCORE = Score(loss=0.02, accuracy=0.995, n=10_000)
@@ -250,7 +251,9 @@ def opened_test_images() -> int:
 
 def searched(folder: Path, dataset: Dataset, workers: int) -> Searched:
     space = replace(small_space(dataset, epochs=1), baseline=small_architecture(12, 12), target=0.1)
-    plan = Plan(trials=4, devices=("cpu",) * workers, dataset=dataset, constraints=space.constraints, seed=SEED)
+    plan = Plan(
+        trials=4, fleet=LocalFleet(("cpu",) * workers), dataset=dataset, constraints=space.constraints, seed=SEED
+    )
     location, seen, again = locate("study", folder, None), list[str](), list[str]()
     with writing(location, settings(space, seed=SEED, sampler="random", pruner="none")) as study:
         remember_task(study, space)
@@ -423,7 +426,7 @@ class CutOffError(Exception):
 
 def test_no_winner_is_named_before_its_last_final_model_is_judged(dataset: Dataset, tmp_path: Path) -> None:
     space = replace(small_space(dataset, epochs=1), target=0.1)
-    plan = Plan(trials=2, devices=("cpu",), dataset=dataset, constraints=space.constraints, seed=SEED)
+    plan = Plan(trials=2, fleet=LocalFleet(("cpu",)), dataset=dataset, constraints=space.constraints, seed=SEED)
     location = locate("study", tmp_path, None)
 
     def until_the_first_model(events: Iterator[Progress], title: str) -> None:

@@ -17,6 +17,7 @@ FILES = {file.stem: file for file in sorted(PACKAGE.glob("*.py"))}
 HOMES = {
     "optuna": {
         *("space", "pruning", "sampling", "storage", "study", "details", "commands", "scheduler", "trials", "runs"),
+        *("single_writer",),
         *("choice", "export", "results", "finalists", "findings", "dry_run", "further", "ablation", "status"),
         *("plots", "report", "notes", "search", "dashboard"),
     },
@@ -24,7 +25,7 @@ HOMES = {
     "plotly": {"plots", "report"},
     "jinja2": {"report"},
     "rich": {"console", "results", "summary", "dry_run", "search", "further", "ablate"},
-    "ray": {"workers"},
+    "ray": {"cluster"},
 }
 WITHOUT_TORCH = ("errors", "score", "recipe", "architecture", "cost", "constraints", "space")
 WITHOUT_OPTUNA = ("network", "execution", "environment", "optimizer", "readers", "data", "training")

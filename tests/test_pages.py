@@ -36,6 +36,7 @@ from nas.sampling import FeasibleSampler
 from nas.storage import StudyLocation, locate, writing
 from nas.study import TrialRecord, digests, make_sampler, remember_task, settings
 from nas.trials import Plan, Search
+from nas.workers import LocalFleet
 
 HOSTILE = "<img src=x onerror=alert(1)>"  # a class's folder
 STUDY = "it's {{ found }} & co"  # as hostile as a study's name may be
@@ -70,7 +71,7 @@ def reported(tmp_path_factory: pytest.TempPathFactory, dataset: Dataset) -> Iter
     space = small_space(dataset, epochs=3, max_params=500)
     space = replace(space, baseline=small_architecture(12, 12), target=0.3)
     location = locate(STUDY, tmp_path_factory.mktemp("results"), None)
-    plan = Plan(trials=TRIALS, devices=("cpu",), dataset=dataset, constraints=space.constraints, seed=0)
+    plan = Plan(trials=TRIALS, fleet=LocalFleet(("cpu",)), dataset=dataset, constraints=space.constraints, seed=0)
     with writing(location, settings(space, seed=0, sampler="random", pruner="rungs")) as study:
         remember_task(study, space)
         study.pruner = make_pruner("rungs", 3)

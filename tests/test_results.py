@@ -37,6 +37,7 @@ from nas.storage import TRIALS, StudyLocation, locate, writing
 from nas.study import ask, digests, make_sampler, ranked, records, remember_task, report_epoch, scores_on_test, settings
 from nas.training import weights_of
 from nas.trials import Plan
+from nas.workers import LocalFleet
 
 MNIST = Dataset(name="mnist", input_shape=(1, 28, 28))
 RECIPE = Recipe(epochs=3)
@@ -91,7 +92,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[optuna.Stud
         yield study, location
 
 
-PLAN = Plan(trials=4, devices=("cpu",), dataset=MNIST, constraints=SPACE.constraints, seed=0)
+PLAN = Plan(trials=4, fleet=LocalFleet(("cpu",)), dataset=MNIST, constraints=SPACE.constraints, seed=0)
 SCORE = Score(loss=0.02, accuracy=0.995, n=10_000)
 AS_IT_IS = Effort(finalists=0, seeds=3, baseline=False)
 

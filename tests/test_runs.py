@@ -21,7 +21,7 @@ from nas.spread import spread
 from nas.study import in_flight, records
 from nas.training import DivergedError, EpochReport, TrainingJob
 from nas.trials import Plan
-from nas.workers import Worker
+from nas.workers import LocalFleet, Worker
 
 EPOCHS = 3
 LIMITS = Constraints(max_params=400)
@@ -56,10 +56,15 @@ def loop(
         desk.study,
         desk.location,
         wanted,
-        Plan(trials=0, devices=("cpu",) * workers, dataset=NOWHERE, constraints=LIMITS, seed=0),
+        Plan(
+            trials=0,
+            fleet=LocalFleet(("cpu",) * workers, lambda _: make_worker()),
+            dataset=NOWHERE,
+            constraints=LIMITS,
+            seed=0,
+        ),
         judge=judge,
         paces={candidate(2): 0.5},
-        make_worker=make_worker,
     )
 
 

@@ -126,6 +126,16 @@ def test_feasible_sampler_resumed_draws_what_an_uninterrupted_one_would(name: Sa
     assert [trial.values for trial in resumed.trials] == [trial.values for trial in straight.trials]
 
 
+def test_a_long_study_resumed_draws_what_an_uninterrupted_one_would(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nas.sampling.MAX_LEARNED", 8)
+    monkeypatch.setattr("nas.sampling.REFITS", 4)  # so that every fifth trial learns anew at last
+    straight, resumed = study_in(None), study_in(None)
+    search(straight, sampler_for(straight, DIGITS, "tpe"), 24)
+    for trials in (13, 9, 2):
+        search(resumed, sampler_for(resumed, DIGITS, "tpe"), trials)
+    assert [trial.params for trial in resumed.trials] == [trial.params for trial in straight.trials]
+
+
 @pytest.mark.parametrize("name", ["tpe", "random", "qmc"])
 def test_feasible_sampler_draws_otherwise_with_another_seed(name: SamplerName) -> None:
     drawn = []

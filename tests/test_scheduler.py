@@ -36,7 +36,7 @@ from nas.storage import locate, writing
 from nas.study import TrialRecord, digests, make_sampler, records, settings, total_ledger
 from nas.training import DivergedError, EpochReport, OutOfMemoryError, TrainingJob, train
 from nas.trials import Plan, Search
-from nas.workers import LocalWorker, Worker
+from nas.workers import LocalFleet, LocalWorker, Worker
 
 SPACE = small_space(NOWHERE)
 EPOCHS = SPACE.recipe.epochs
@@ -80,14 +80,14 @@ def scheduler(
     desk.study.pruner = pruner or NopPruner()
     plan = Plan(
         trials=trials,
-        devices=("cpu",) * workers,
+        fleet=LocalFleet(("cpu",) * workers, lambda _: make_worker()),
         dataset=dataset,
         constraints=space.constraints,
         seed=SEED,
         timeout=timeout,
         epoch_timeout=epoch_timeout,
     )
-    return Search(desk.study, desk.location, plan, sampler, make_worker)
+    return Search(desk.study, desk.location, plan, sampler)
 
 
 def told(loop: Search) -> list[SearchProgress]:
@@ -120,7 +120,7 @@ def test_scheduler_trains_exactly_as_many_as_asked(desk: Desk, trials: int, work
     events, trained = run(desk, workshop, trials=trials, workers=workers)
     assert [(t.number, t.state, t.epochs) for t in trained] == [(i, TrialState.COMPLETE, EPOCHS) for i in range(trials)]
     assert len({digest(t.candidate) for t in trained}) == trials
-    assert len(workshop.made) == workers
+    assert len(workshop.made) == min(workers, trials), "no more than there is work for"
     assert all(worker.stopped for worker in workshop.made)
     last = events[-1]
     assert (last.done, last.total, last.stopped_early, last.failed) == (trials, trials, 0, 0)
@@ -204,9 +204,11 @@ def test_seconds_left_are_those_of_the_last_trial_however_many_workers_wait(desk
 
 def test_milestones_are_all_but_the_epochs_of_trials_that_go_on(desk: Desk) -> None:
     events, _ = run(desk, Workshop(DiesIn({0}, times=1)), trials=1, workers=1)
+    begins = events[1].news.split(":")[-1]
     assert [(event.milestone, event.news.split(":")[-1].split(",")[0]) for event in events[2:]] == [
         (False, " epoch 1 of 3"),
         (True, " its worker died; it is trained again"),
+        (True, begins),
         (False, " epoch 1 of 3"),
         (False, " epoch 2 of 3"),
         (True, f" {made_up(job_of(records(desk.study)[0]), EPOCHS).val_accuracy:.2%}"),
@@ -425,7 +427,7 @@ def test_workers_made_before_one_that_cannot_be_made_are_stopped(desk: Desk, mon
             raise OSError("no process left")
         return workshop()
 
-    monkeypatch.setattr("nas.scheduler.TICK", 0.0)
+    monkeypatch.setattr("nas.workers.BETWEEN_TRIES", 0.0)
     with pytest.raises(
         UserError, match=r"^no worker can be started \(no process left\); close other programs, or give fewer --jobs$"
     ):
@@ -434,7 +436,7 @@ def test_workers_made_before_one_that_cannot_be_made_are_stopped(desk: Desk, mon
 
 
 def test_worker_that_cannot_be_made_at_first_is_made_later(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nas.scheduler.TICK", 0.0)
+    monkeypatch.setattr("nas.workers.BETWEEN_TRIES", 0.0)
     workshop, refusals = Workshop(), [2]
 
     def refuses_twice() -> Worker:
@@ -625,7 +627,9 @@ def test_search_whose_batches_take_too_much_memory_trains_by_halves(tmp_path: Pa
 
     space = SearchSpace(sample=sample, constraints=Constraints(), dataset=dataset.name, recipe=recipe)
     with a_desk_in_a_file(tmp_path, space) as desk:
-        loop = scheduler(desk, lambda: LocalWorker(in_little_memory), trials=1, workers=1, space=space, dataset=dataset)
+        loop = scheduler(
+            desk, lambda: LocalWorker(train=in_little_memory), trials=1, workers=1, space=space, dataset=dataset
+        )
         news = [event.news for event in loop.events()]
         trial, *others = records(desk.study)
     assert others == [], "\n".join(news)

@@ -100,6 +100,24 @@ NAME = "must be a plain name of at most 100 characters, without path separators"
         ),
         ("--device=tpu", "--device 'tpu' is unknown; give auto, cpu, cuda or cuda:N"),
         (
+            "--ray=nowhere",
+            "--ray 'nowhere' is no address of a Ray cluster; give auto, local, host:port on a machine of the cluster, "
+            "or ray://host:port",
+        ),
+        (
+            "--ray=127.0.0.1:1",
+            "--ray 127.0.0.1:1: nobody answers there (Connection refused); give auto, local, host:port on a machine of "
+            "the cluster, or ray://host:port",
+        ),
+        (
+            "--ray=auto --device=cuda:0",
+            "--device 'cuda:0': Ray says which GPU a worker has; give auto, cpu or cuda",
+        ),
+        (
+            "--jobs-per-gpu=2",
+            "--jobs-per-gpu is for --ray; give --jobs, which are shared out among the GPUs of this machine",
+        ),
+        (
             "--storage=study.db",
             "--storage (or $OPTUNA_STORAGE) is no database URL; give one such as sqlite:///study.db",
         ),

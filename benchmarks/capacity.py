@@ -1,0 +1,212 @@
+"""How many decisions a scheduler takes a second, by the number of workers and of trials in the study.
+
+A decision is the answer to an epoch report: to go on, or to stop and begin the next trial. The real scheduler,
+sampler, pruner and storage work on a study of so many trials of the default space; in place of the workers stand some
+that answer after `--seconds-per-epoch`, by default at once, so that the scheduler never waits.
+"""
+
+import argparse
+import heapq
+import itertools
+import os
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+
+import optuna
+import torch
+from optuna.trial import TrialState
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.load import resident_bytes
+from benchmarks.networks import MNIST
+from benchmarks.overhead import SAMPLER, SEED, curve, fill
+from nas.notes import annotate_trial
+from nas.options import positive, positive_seconds, run
+from nas.pruning import DEFAULT_PRUNER, make_pruner
+from nas.sampling import FeasibleSampler
+from nas.space import SearchSpace, load_space
+from nas.storage import StudyLocation, locate, together, writing
+from nas.study import TrialRecord, digests, make_sampler, settings
+from nas.training import EpochReport, TrainingJob
+from nas.trials import Plan, Search
+from nas.workers import Worker
+
+WORKERS = (2, 16, 64, 256)
+TRIALS = (100, 1_000, 10_000)
+WEIGHTS = bytes(64 << 10)  # as many as 16,000 parameters take
+ROUNDS = 4  # decisions of each worker that are not counted: the first ones all begin at once
+
+
+class Clock(threading.Thread):
+    """Answers futures when their time has come."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self._due: list[tuple[float, int, Future[EpochReport], EpochReport]] = []
+        self._counter = itertools.count()
+        self._changed = threading.Condition()
+        self.start()
+
+    def answer(self, seconds: float, report: EpochReport) -> Future[EpochReport]:
+        """After so many seconds."""
+        future: Future[EpochReport] = Future()
+        if not seconds:
+            future.set_result(report)
+            return future
+        with self._changed:
+            heapq.heappush(self._due, (time.monotonic() + seconds, next(self._counter), future, report))
+            self._changed.notify()
+        return future
+
+    def run(self) -> None:
+        while True:
+            with self._changed:
+                while not self._due or self._due[0][0] > time.monotonic():
+                    self._changed.wait(self._due[0][0] - time.monotonic() if self._due else None)
+                _, _, future, report = heapq.heappop(self._due)
+            future.set_result(report)
+
+
+class StandIn:
+    """A worker that trains nothing."""
+
+    node = ""
+
+    def __init__(self, clock: Clock, seconds: float) -> None:
+        self._clock, self._seconds = clock, seconds
+
+    def start(self, job: TrainingJob) -> Future[EpochReport]:
+        self._accuracies = iter(enumerate(curve(job.seed, job.candidate.recipe.epochs), 1))
+        return self.next()
+
+    def next(self) -> Future[EpochReport]:
+        epoch, accuracy = next(self._accuracies)
+        report = EpochReport(
+            epoch=epoch,
+            train_loss=1 - accuracy,
+            val_loss=1 - accuracy,
+            val_accuracy=accuracy,
+            seconds=self._seconds,
+            environment={},
+            weights=WEIGHTS,
+        )
+        return self._clock.answer(self._seconds, report)
+
+    def stop(self) -> None:
+        pass
+
+
+class StandInFleet:
+    """So many of them."""
+
+    def __init__(self, workers: int, seconds: float) -> None:
+        self.devices = ("cpu",) * workers
+        clock = Clock()
+        self._waiting: list[Worker] = [StandIn(clock, seconds) for _ in range(workers)]
+
+    def hire(self, most: int) -> Sequence[Worker]:
+        hired, self._waiting = self._waiting, []
+        return hired
+
+    def dismiss(self, worker: Worker) -> None:
+        worker.stop()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """What a scheduler did in the time it was watched."""
+
+    trials: int  # in the study before
+    workers: int
+    decisions: float  # a second
+    begun: float  # trials a second
+    busy: float  # the part of the time in which it computed
+    resident: int  # bytes
+
+
+def measure(location: StudyLocation, space: SearchSpace, workers: int, seconds: float, watched: float) -> Measured:
+    """Go on with a study for so many seconds; what it has found meanwhile stays there."""
+    with writing(location, settings(space, seed=SEED, sampler=SAMPLER, pruner=DEFAULT_PRUNER)) as study:
+        study.pruner = make_pruner(DEFAULT_PRUNER, space.recipe.epochs)
+        for trial in study.get_trials(deepcopy=False):
+            if not trial.state.is_finished():  # in flight when the last measurement ended
+                study.tell(trial.number, state=TrialState.FAIL)
+        known = len(study.get_trials(deepcopy=False))
+        sampler = FeasibleSampler(make_sampler(SAMPLER, SEED), space, SEED, digests(study))
+        fleet = StandInFleet(workers, seconds)
+        plan = Plan(trials=10 * known + 100_000, fleet=fleet, dataset=MNIST, constraints=space.constraints, seed=SEED)
+
+        def annotate(trial: optuna.Trial, record: TrialRecord) -> None:
+            annotate_trial(study, location, plan.dataset, trial, record)
+
+        events = Search(study, location, plan, sampler, annotate=annotate).events()
+        decisions = begun = 0
+        started = computed = 0.0
+        for progress in events:
+            if not progress.milestone or "stopped after" in progress.news or "trained to the end" in progress.news:
+                decisions += 1
+            begun += " begins: " in progress.news
+            if not started and decisions >= ROUNDS * workers:
+                started, computed = time.monotonic(), time.process_time()
+                decisions = begun = 0
+            if started and time.monotonic() - started >= watched:
+                break
+        elapsed, computed = time.monotonic() - started, time.process_time() - computed
+        events.close()  # type: ignore[attr-defined]  # it is a generator
+    return Measured(
+        trials=known,
+        workers=workers,
+        decisions=decisions / elapsed,
+        begun=begun / elapsed,
+        busy=computed / elapsed,
+        resident=resident_bytes(),
+    )
+
+
+def main() -> int:
+    """Measure and print."""
+    options = argparse.ArgumentParser(prog="python -m benchmarks.capacity", description=__doc__)
+    options.add_argument("--workers", type=positive, nargs="+", default=WORKERS, help="default: 2 16 64 256")
+    options.add_argument("--trials", type=positive, nargs="+", default=TRIALS, help="default: 100 1000 10000")
+    options.add_argument(
+        "--seconds-per-epoch", type=positive_seconds, default=0.0, help="of a worker (default: at once)"
+    )
+    options.add_argument("--seconds", type=positive_seconds, default=15.0, help="of each measurement (default: 15)")
+    options.add_argument(
+        "--storage",
+        metavar="URL",
+        default=os.environ.get("OPTUNA_STORAGE"),
+        help="Optuna storage (default: $OPTUNA_STORAGE, else SQLite in a temporary folder)",
+    )
+    args = options.parse_args()
+    torch.set_num_threads(1)
+    space = load_space("mnist")
+    console = Console()
+    table = Table(title="decisions of the scheduler")
+    for column in ("trials in the study", "workers", "decisions a second", "trials begun a second", "busy", "MiB"):
+        table.add_column(column, justify="right")
+    with tempfile.TemporaryDirectory() as folder:
+        for trials in sorted(args.trials):
+            for workers in args.workers:
+                location = locate(f"capacity {trials} {workers}", Path(folder), args.storage)
+                with writing(location, settings(space, seed=SEED, sampler=SAMPLER, pruner=DEFAULT_PRUNER)) as study:
+                    study.pruner = make_pruner(DEFAULT_PRUNER, space.recipe.epochs)
+                    with together(study):
+                        fill(study, space, trials)
+                row = measure(location, space, workers, args.seconds_per_epoch, args.seconds)
+                cells = (f"{row.trials:,}", str(workers), f"{row.decisions:.0f}", f"{row.begun:.0f}")
+                table.add_row(*cells, f"{row.busy:.0%}", f"{row.resident >> 20:,}")
+                print(*cells, f"{row.busy:.0%}", f"{row.resident >> 20} MiB", sep="  ", flush=True)
+    console.print(table)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))

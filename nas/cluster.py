@@ -1,0 +1,333 @@
+"""The workers of a Ray cluster: actors, as many as it has room for, on whichever nodes it has at the moment.
+
+They answer as the processes of this machine do. An actor is one core, or a part of a GPU; it ends with the program,
+since that owns it. The images travel to each node once and are shared there, in Ray's object store.
+"""
+
+import logging
+import os
+import platform
+import re
+import signal
+import socket
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import BrokenExecutor, Future
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy.typing as npt
+import ray
+import torch
+from ray.exceptions import RayError, RayTaskError
+
+import nas
+from nas.data import TrainingData, hand_over, load_training
+from nas.environment import source_digest
+from nas.errors import UserError
+from nas.files import reason_of
+from nas.readers import Dataset, Images
+from nas.training import EpochReport, TrainingJob, seconds_per_epoch, train
+from nas.workers import TRIES, Train, Worker, keep_freed_memory
+
+GPU_SHARE = 0.9  # of a GPU's memory that workers may take together
+MOST_PER_GPU = 8  # workers: more of them wait for each other
+SECONDS_TO_ANSWER = 10.0
+WAYS_IN = "give auto, local, host:port on a machine of the cluster, or ray://host:port"
+
+Arrays = Mapping[str, npt.NDArray[Any]]
+
+
+def versions() -> dict[str, str]:
+    """What must be the same on every node, or the numbers of a training depend on where it is trained."""
+    return {
+        "Python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "nas": f"{nas.__version__} ({source_digest()})",
+    }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Greeting:
+    """What an actor says of itself when it has started."""
+
+    node: str
+    pid: int
+    versions: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shared:
+    """Training data in a form that Ray's object store shares between processes without a copy."""
+
+    arrays: Arrays
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    classes: tuple[str, ...]
+
+
+def shared(data: TrainingData) -> Shared:
+    """The same images as NumPy arrays."""
+    parts = {"train": data.train, "validation": data.validation}
+    arrays = {f"{name} images": part.images.numpy() for name, part in parts.items()}
+    arrays |= {f"{name} labels": part.labels.numpy() for name, part in parts.items()}
+    return Shared(arrays=arrays, mean=data.mean, std=data.std, classes=data.classes)
+
+
+def restored(data: Shared) -> TrainingData:
+    """The images as they were, in the memory that they lie in."""
+
+    def part(name: str) -> Images:
+        return Images(images=_tensor(data.arrays[f"{name} images"]), labels=_tensor(data.arrays[f"{name} labels"]))
+
+    return TrainingData(
+        train=part("train"), validation=part("validation"), mean=data.mean, std=data.std, classes=data.classes
+    )
+
+
+def _tensor(array: npt.NDArray[Any]) -> torch.Tensor:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that it must not be written, which nobody does
+        return torch.from_numpy(array)
+
+
+class Trainer:
+    """What runs in an actor: the training begun last."""
+
+    def __init__(self, train: Train) -> None:
+        keep_freed_memory()
+        torch.set_num_threads(1)
+        self._train = train
+
+    def greet(self) -> Greeting:
+        """Who it is, to be asked first."""
+        node = f"{platform.node()} {ray.get_runtime_context().get_node_id()[:4]}"
+        return Greeting(node=node, pid=os.getpid(), versions=versions())
+
+    def start(self, job: TrainingJob, data: Shared) -> EpochReport:
+        """The first epoch of a training, giving up any other."""
+        hand_over(job.dataset, job.hold_out, restored(data))
+        self._training = self._train(job)
+        return next(self._training)
+
+    def next(self) -> EpochReport:
+        """The next epoch of it."""
+        return next(self._training)
+
+    def gpu_memory(self, job: TrainingJob, data: Shared) -> tuple[int, int]:
+        """Bytes of the GPU that a training takes, all that torch keeps included, and that it has."""
+        hand_over(job.dataset, job.hold_out, restored(data))
+        seconds_per_epoch(job)
+        free, total = torch.cuda.mem_get_info()
+        return total - free, total
+
+
+def require_same_versions(greeting: Greeting) -> None:
+    """Raise UserError if a worker would compute with other software than this program."""
+    for name, here in versions().items():
+        if (there := greeting.versions[name]) != here:
+            raise UserError(
+                f"{name} is {there} on node {greeting.node} of the Ray cluster and {here} here; "
+                "install the same version on both"
+            )
+
+
+def jobs_per_gpu(used: int, total: int, cores: float) -> int:
+    """How many workers share a GPU, of which one takes so many bytes; each needs a core, too."""
+    return max(1, min(MOST_PER_GPU, int(GPU_SHARE * total) // max(1, used), int(cores)))
+
+
+class RayWorker:
+    """An actor; it may have to wait for its place in the cluster, until `greeting` is done."""
+
+    def __init__(
+        self, train: Train, device: str, resources: Mapping[str, float], share: Callable[[TrainingJob], Any]
+    ) -> None:
+        actor: Any = ray.remote(Trainer).options(**resources, max_restarts=0, scheduling_strategy="SPREAD")
+        self._actor = actor.remote(train)
+        self._device = device
+        self._share = share
+        self.greeting: Future[Greeting] = _answer(self._actor.greet.remote())
+
+    @property
+    def node(self) -> str:
+        return self.greeting.result().node
+
+    def start(self, job: TrainingJob) -> Future[EpochReport]:
+        return _answer(self._actor.start.remote(replace(job, device=self._device), self._share(job)))
+
+    def next(self) -> Future[EpochReport]:
+        return _answer(self._actor.next.remote())
+
+    def gpu_memory(self, job: TrainingJob) -> Future[tuple[int, int]]:
+        """See Trainer."""
+        return _answer(self._actor.gpu_memory.remote(replace(job, device=self._device), self._share(job)))
+
+    def stop(self) -> None:
+        ray.kill(self._actor)
+
+
+def _answer(reference: Any) -> Future[Any]:
+    """A future of what an actor answers; one that has died is a BrokenExecutor, as with processes."""
+    answer: Future[Any] = Future()
+
+    def pass_on(done: Future[Any]) -> None:
+        error = done.exception()
+        if error is None:
+            answer.set_result(done.result())
+        elif isinstance(error, RayTaskError):
+            error.cause.__cause__ = error  # which tells its traceback there
+            answer.set_exception(error.cause)
+        elif isinstance(error, RayError):
+            answer.set_exception(BrokenExecutor(str(error)))
+        else:
+            answer.set_exception(error)
+
+    reference.future().add_done_callback(pass_on)
+    return answer
+
+
+def _require_listening(address: str) -> None:
+    """Raise UserError where nobody answers; Ray itself would try for a minute, and say much."""
+    parts = re.fullmatch(r"(?:ray://)?(?P<host>[^\s:/]+|\[[0-9a-fA-F:]+\]):(?P<port>\d{1,5})", address)
+    if parts is None:
+        raise UserError(f"--ray {address!r} is no address of a Ray cluster; {WAYS_IN}")
+    try:
+        socket.create_connection((parts["host"].strip("[]"), int(parts["port"])), timeout=SECONDS_TO_ANSWER).close()
+    except (OSError, OverflowError) as error:
+        raise UserError(f"--ray {address}: nobody answers there ({reason_of(error)}); {WAYS_IN}") from error
+
+
+def connect(address: str) -> None:
+    """Join a Ray cluster, or with `local` start one on this machine.
+
+    Raises:
+        UserError: there is none, or it runs other versions of Ray or Python.
+    """
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    if address not in ("auto", "local"):
+        _require_listening(address)
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would tell its makers over the internet
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # as it will be; else it warns
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
+    if address == "local":
+        quiet["include_dashboard"] = False
+    try:
+        ray.init(address, ignore_reinit_error=True, **quiet)
+    except (OSError, RuntimeError, ValueError, AssertionError, RayError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"--ray {address}: no Ray cluster can be joined there ({reason}); {WAYS_IN}, and set RAY_AUTH_MODE=token "
+            "where it asks for a token"
+        ) from error
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+def _resources() -> dict[str, float]:
+    """Of all the nodes that the cluster has at this moment."""
+    found: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    return found
+
+
+class RayFleet:
+    """As many workers as the cluster has cores for, or GPUs, at most `jobs`; nodes may join it and leave.
+
+    `typical` is a training that takes as much memory of a GPU as any will.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        device: str,
+        jobs: int | None,
+        per_gpu: int | None,
+        typical: Callable[[], TrainingJob],
+        train: Train = train,
+    ) -> None:
+        if device not in ("auto", "cpu", "cuda"):
+            raise UserError(f"--device {device!r}: Ray says which GPU a worker has; give auto, cpu or cuda")
+        connect(address)
+        gpus = _resources().get("GPU", 0)
+        if device == "cuda" and not gpus and jobs is None:
+            raise UserError(f"--device cuda: the Ray cluster at {address} has no GPU now; give --jobs to wait for some")
+        self._device = "cuda" if device == "cuda" or (device == "auto" and gpus) else "cpu"
+        self._jobs, self._per_gpu, self._typical, self._train = jobs, per_gpu, typical, train
+        self._starting: list[RayWorker] = []
+        self._hired: list[Worker] = []
+        self._images: dict[tuple[Dataset, bool], Any] = {}
+        self._refused = 0  # workers that could not start, one after the other
+        self._probe: tuple[RayWorker, Future[tuple[int, int]]] | None = None
+
+    @property
+    def devices(self) -> Sequence[str]:
+        return (f"{self._device} of a Ray cluster",) * self._size()
+
+    def _size(self) -> int:
+        found = _resources()
+        cores, gpus = int(found.get("CPU", 0)), int(found.get("GPU", 0))
+        size = cores if self._device == "cpu" else gpus * (self._per_gpu or 1)
+        return size if self._jobs is None else min(size, self._jobs)
+
+    def hire(self, most: int) -> Sequence[Worker]:
+        if self._device == "cuda" and self._per_gpu is None and not self._probed():
+            return []
+        new = [worker for worker in self._starting if worker.greeting.done()]
+        self._starting = [worker for worker in self._starting if worker not in new]
+        welcome = [worker for worker in new if self._is_welcome(worker)]
+        self._hired += welcome
+        wanted = min(most, self._size() if self._jobs is None else self._jobs) - len(self._hired)
+        while len(self._starting) > max(0, wanted):
+            self._starting.pop().stop()
+        while len(self._starting) < wanted:
+            self._starting.append(self._made())
+        return welcome
+
+    def dismiss(self, worker: Worker) -> None:
+        worker.stop()
+        self._hired.remove(worker)
+
+    def _made(self) -> RayWorker:
+        resources = {"num_cpus": 1.0}
+        if self._device == "cuda":
+            resources["num_gpus"] = 1 / (self._per_gpu or 1)
+        return RayWorker(self._train, self._device, resources, self._share)
+
+    def _is_welcome(self, worker: RayWorker) -> bool:
+        """Whether a worker can be hired; one whose node has left cannot."""
+        try:
+            greeting = worker.greeting.result()
+        except Exception as error:
+            self._refused += 1
+            if self._refused == TRIES:
+                reason = " ".join(str(error).split())
+                raise UserError(
+                    f"no worker can be started on the Ray cluster ({reason}); install nas in the same environment on "
+                    "every node"
+                ) from error
+            return False
+        self._refused = 0
+        require_same_versions(greeting)
+        return True
+
+    def _probed(self) -> bool:
+        """Whether it is known how many workers a GPU holds."""
+        if self._probe is None:
+            probe = self._made()
+            self._probe = probe, probe.gpu_memory(self._typical())
+        probe, answer = self._probe
+        if not answer.done():
+            return False
+        found = _resources()
+        self._per_gpu = jobs_per_gpu(*answer.result(), found["CPU"] / found["GPU"])
+        probe.stop()
+        return True
+
+    def _share(self, job: TrainingJob) -> Any:
+        """The images of a training, in the object store."""
+        key = job.dataset, job.hold_out
+        if key not in self._images:
+            self._images[key] = ray.put(shared(load_training(job.dataset, hold_out=job.hold_out)))
+        return self._images[key]

@@ -1,0 +1,201 @@
+"""An Optuna storage for the one process that writes a study: trials are read once, and many values written at a time.
+
+Optuna's own asks the database for every unfinished trial whenever all are listed, since others may have written, and
+commits each value by itself. Here what is written is known at once in this process; within `batch` it is committed
+together, so that the database holds all of it or nothing.
+"""
+
+import copy
+import json
+from collections.abc import Container, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+from optuna.distributions import distribution_to_json
+from optuna.storages import RDBStorage, _CachedStorage
+from optuna.storages._rdb import models
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy import Connection, Table, bindparam
+
+FIELDS: Mapping[str, tuple[Table, str]] = {  # of a trial: where it is kept, under which key
+    "user_attrs": (models.TrialUserAttributeModel.__table__, "key"),
+    "system_attrs": (models.TrialSystemAttributeModel.__table__, "key"),
+    "intermediate_values": (models.TrialIntermediateValueModel.__table__, "step"),
+    "values": (models.TrialValueModel.__table__, "objective"),
+}
+NOTES: Table = models.StudySystemAttributeModel.__table__
+TRIALS: Table = models.TrialModel.__table__
+PARAMS: Table = models.TrialParamModel.__table__
+
+
+class SingleWriterStorage(_CachedStorage):
+    """What Optuna's storages do, where nobody else writes the trials of the studies that are asked for."""
+
+    def __init__(self, backend: RDBStorage) -> None:
+        super().__init__(backend)
+        self._read: set[int] = set()  # studies whose trials are all known
+        self._batches = 0  # entered and not left
+        self._unwritten: dict[tuple[str, int], dict[str | int, dict[str, Any]]] = {}  # by field and trial
+        self._notes: dict[tuple[int, str], str] = {}  # a study's attributes
+        self._states: dict[int, FrozenTrial] = {}
+
+    @contextmanager
+    def batch(self) -> Iterator[None]:
+        """Commit at the end, together, what is written meanwhile; `flush` does it earlier."""
+        self._batches += 1
+        try:
+            yield
+        finally:
+            self._batches -= 1
+            self._written()
+
+    def flush(self) -> None:
+        """Commit what is not written yet."""
+        if not (self._unwritten or self._notes or self._states):
+            return
+        with self._backend.engine.begin() as connection:
+            for field, (table, key) in FIELDS.items():
+                changed = [(trial, new) for (name, trial), new in self._unwritten.items() if name == field]
+                rows = [{"trial_id": trial, key: k, **v} for trial, new in changed for k, v in new.items()]
+                _replace(connection, table, ("trial_id", key), rows)
+            notes = [{"study_id": study, "key": key, "value_json": text} for (study, key), text in self._notes.items()]
+            _replace(connection, NOTES, ("study_id", "key"), notes)
+            for trial_id, trial in self._states.items():
+                stands = {"state": trial.state, "datetime_complete": _utc(trial.datetime_complete)}
+                connection.execute(TRIALS.update().where(TRIALS.c.trial_id == trial_id).values(stands))
+        self._unwritten.clear()
+        self._notes.clear()
+        self._states.clear()
+
+    def _written(self) -> None:
+        if not self._batches:
+            self.flush()
+
+    def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
+        if template_trial is None or template_trial.state is not TrialState.RUNNING:
+            self.flush()
+            return super().create_new_trial(study_id, template_trial)
+        trial = copy.copy(template_trial)
+        trial.params, trial.distributions = dict(trial.params), dict(trial.distributions)
+        trial.intermediate_values = {}
+        trial.number = len(self.get_all_trials(study_id, deepcopy=False))
+        begun = {"study_id": study_id, "number": trial.number, "state": trial.state}
+        with self._backend.engine.begin() as connection:
+            values = {**begun, "datetime_start": _utc(trial.datetime_start)}
+            (trial._trial_id,) = connection.execute(TRIALS.insert().values(values)).inserted_primary_key or (0,)
+            _insert(connection, PARAMS, [{"trial_id": trial._trial_id, **row} for row in _params(trial)])
+            for field in ("user_attrs", "system_attrs"):
+                texts = {name: json.dumps(value) for name, value in getattr(trial, field).items()}
+                rows = [{"trial_id": trial._trial_id, "key": k, "value_json": text} for k, text in texts.items()]
+                _insert(connection, FIELDS[field][0], rows)
+                setattr(trial, field, {name: json.loads(text) for name, text in texts.items()})
+        self._add_trials_to_cache(study_id, [trial])
+        return trial._trial_id
+
+    def set_trial_intermediate_value(self, trial_id: int, step: int, intermediate_value: float) -> None:
+        number, kind = models.TrialIntermediateValueModel.intermediate_value_to_stored_repr(intermediate_value)
+        stored = {"intermediate_value": number, "intermediate_value_type": kind}
+        self._change(trial_id, "intermediate_values", step, intermediate_value, stored)
+
+    def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
+        self._set_attribute(trial_id, "user_attrs", key, value)
+
+    def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
+        self._set_attribute(trial_id, "system_attrs", key, value)
+
+    def _set_attribute(self, trial_id: int, field: str, key: str, value: Any) -> None:
+        text = json.dumps(value)
+        self._change(trial_id, field, key, json.loads(text), {"value_json": text})
+
+    def set_study_system_attr(self, study_id: int, key: str, value: Any) -> None:
+        self._notes[study_id, key] = json.dumps(value)
+        self._written()
+
+    def set_trial_state_values(self, trial_id: int, state: TrialState, values: Sequence[float] | None = None) -> bool:
+        trial = copy.copy(self._updatable(trial_id))
+        if state is TrialState.RUNNING and trial.state is not TrialState.WAITING:
+            return False
+        trial.state = state
+        if values is not None:
+            trial.values = list(values)
+            pairs = enumerate(map(models.TrialValueModel.value_to_stored_repr, values))
+            stored: dict[str | int, Any] = {i: {"value": number, "value_type": kind} for i, (number, kind) in pairs}
+            self._unwritten["values", trial_id] = stored
+        if state.is_finished():
+            trial.datetime_complete = datetime.now()
+        self._states[trial_id] = trial
+        self._keep(trial)
+        self._written()
+        return True
+
+    def _change(self, trial_id: int, field: str, key: str | int, value: Any, stored: dict[str, Any]) -> None:
+        trial = copy.copy(self._updatable(trial_id))
+        setattr(trial, field, {**getattr(trial, field), key: value})
+        self._unwritten.setdefault((field, trial_id), {})[key] = stored
+        self._keep(trial)
+        self._written()
+
+    def _updatable(self, trial_id: int) -> FrozenTrial:
+        trial = self.get_trial(trial_id)
+        self.check_trial_is_updatable(trial_id, trial.state)
+        return trial
+
+    def _keep(self, trial: FrozenTrial) -> None:
+        study_id, number = self._trial_id_to_study_id_and_number[trial._trial_id]
+        self._studies[study_id].trials[number] = trial
+
+    def _get_cached_trial(self, trial_id: int) -> FrozenTrial | None:
+        known = self._trial_id_to_study_id_and_number.get(trial_id)
+        return None if known is None else self._studies[known[0]].trials[known[1]]
+
+    def _read_trials_from_remote_storage(self, study_id: int) -> None:
+        if study_id not in self._read:
+            self.flush()
+            super()._read_trials_from_remote_storage(study_id)
+            self._read.add(study_id)
+
+    def get_all_trials(
+        self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
+    ) -> list[FrozenTrial]:
+        self._read_trials_from_remote_storage(study_id)
+        trials = self._studies[study_id].trials.values()  # in order of number, since ids are
+        found = [trial for trial in trials if states is None or trial.state in states]
+        return copy.deepcopy(found) if deepcopy else found
+
+    def get_study_user_attrs(self, study_id: int) -> dict[str, Any]:
+        self.flush()
+        return super().get_study_user_attrs(study_id)
+
+    def get_study_system_attrs(self, study_id: int) -> dict[str, Any]:
+        self.flush()
+        return super().get_study_system_attrs(study_id)
+
+
+def _params(trial: FrozenTrial) -> Iterator[dict[str, Any]]:
+    for name, value in trial.params.items():
+        distribution = trial.distributions[name]
+        yield {
+            "param_name": name,
+            "param_value": distribution.to_internal_repr(value),
+            "distribution_json": distribution_to_json(distribution),
+        }
+
+
+def _insert(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
+    if rows:
+        connection.execute(table.insert(), rows)
+
+
+def _replace(connection: Connection, table: Table, key: tuple[str, str], rows: Sequence[Mapping[str, Any]]) -> None:
+    """Rows in place of those of the same key; every database can do this, while each has an upsert of its own."""
+    if rows:
+        owner, name = key
+        same = (table.c[owner] == bindparam("its_owner"), table.c[name] == bindparam("its_name"))
+        connection.execute(table.delete().where(*same), [{"its_owner": r[owner], "its_name": r[name]} for r in rows])
+        _insert(connection, table, rows)
+
+
+def _utc(local: datetime | None) -> datetime | None:
+    """As Optuna keeps it: without a time zone."""
+    return None if local is None else local.astimezone(UTC).replace(tzinfo=None)
