@@ -7,14 +7,16 @@ import csv
 import io
 import json
 import shlex
-import tempfile
 import warnings
 from collections.abc import Iterable, Mapping
-from pathlib import Path
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from typing import BinaryIO
+from uuid import uuid4
 
 import optuna
-from optuna.artifacts import FileSystemArtifactStore, get_all_artifact_meta, upload_artifact
+from optuna.artifacts import ArtifactMeta, FileSystemArtifactStore, get_all_artifact_meta
+from optuna.artifacts._upload import ARTIFACTS_ATTR_PREFIX
 
 from nas.architecture import Architecture, to_json
 from nas.cost import cost
@@ -33,6 +35,9 @@ with warnings.catch_warnings():  # the dashboard's own use of experimental parts
     warnings.simplefilter("ignore")
     from optuna_dashboard import get_note, save_note, save_plotly_graph_object
     from optuna_dashboard._note import note_ver_key, split_body
+
+
+WRITERS = ThreadPoolExecutor(max_workers=3)  # as many as a trial has files
 
 
 class WholeArtifactStore(FileSystemArtifactStore):
@@ -123,12 +128,18 @@ def annotate_trial(
         files[MODEL] = model_source(record.candidate.architecture, trial_card(location, record, dataset, None))
     store = artifact_store(location)
     known = {a.filename for a in get_all_artifact_meta(trial) if store.holds(a.artifact_id)}
-    with tempfile.TemporaryDirectory() as folder:
-        for file, text in files.items():
-            if file not in known:
-                path = Path(folder) / file
-                path.write_text(text, encoding="utf-8")
-                upload_artifact(study_or_trial=trial, file_path=str(path), artifact_store=store, mimetype="text/plain")
+    _attach(trial, store, {file: text for file, text in files.items() if file not in known})
+
+
+def _attach(trial: optuna.Trial, store: WholeArtifactStore, texts: Mapping[str, str]) -> None:
+    """What `upload_artifact` does with a file, for texts; all are written at once, as disks take their time."""
+    contents = {str(uuid4()): (file, text) for file, text in texts.items()}
+    list(WRITERS.map(store.write, contents, [io.BytesIO(text.encode()) for _, text in contents.values()]))
+    for artifact_id, (file, _) in contents.items():
+        meta = ArtifactMeta(artifact_id=artifact_id, filename=file, mimetype="text/plain", encoding=None)
+        trial.storage.set_trial_system_attr(
+            trial._trial_id, ARTIFACTS_ATTR_PREFIX + artifact_id, json.dumps(asdict(meta))
+        )
 
 
 def run_note(study: optuna.Study, record: RunRecord) -> str:

@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, cast
 
 from optuna.distributions import BaseDistribution
-from optuna.samplers import BaseSampler, GPSampler, TPESampler
-from optuna.samplers._tpe.parzen_estimator import _ParzenEstimator
+from optuna.samplers import BaseSampler, GPSampler, RandomSampler
 from optuna.samplers._tpe.sampler import _split_trials
 from optuna.storages import BaseStorage
 from optuna.study import Study
@@ -18,6 +17,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from nas.architecture import Architecture, digest, notation
 from nas.constraints import Limit
 from nas.space import Feasible, Rejected, SearchSpace, draw_value
+from nas.tpe import Fitted, RepeatedTPESampler
 
 SAMPLER_PROPOSALS = 200  # then uniform draws: a sampler may have learned its way into a corner where nothing is left
 GP_PROPOSALS = 20  # the same for gp, which fits its model for each of them; measured: a second each
@@ -27,7 +27,6 @@ BEST_LEARNED = 25  # of them: as many as TPE takes for good, at most
 REFITS = 100  # a longer study is learned from anew whenever it has grown by this part of it, ...
 RUNNING_A_FIT = 8  # ... and one with many workers, when this part of them has begun anew
 
-Fitted: TypeAlias = dict[tuple[str, ...], dict[bool, _ParzenEstimator]]  # by parameters; True: to the good trials
 Reason: TypeAlias = Limit | Literal["map too small", "duplicate"]
 
 
@@ -150,17 +149,19 @@ class FeasibleSampler:
         Raises:
             NothingFeasibleError: nothing new was feasible among MAX_PROPOSALS.
         """
-        trials = study.get_trials(deepcopy=False)
         trial = create_trial(state=TrialState.RUNNING)  # no storage knows it yet
-        trial.number = len(trials)
-        model = self._model_for(study, trials)
+        trial.number = len(study.get_trials(deepcopy=False))
+        running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        model = self._model_for(study, trial.number - len(running), len(running))
         asking = copy.copy(study)
-        asking._storage = cast(Any, _Snapshot(study._storage, model.learned))
+        asking._storage = cast(Any, _Snapshot(study._storage, model.learned + running))
         seed = derive_seed(self._seed, "proposal", trial.number)
         sampler, rng = self._make(seed), random.Random(seed)
         if isinstance(sampler, RepeatedTPESampler):
             sampler.fitted = model.fitted
         proposals = GP_PROPOSALS if isinstance(sampler, GPSampler) else SAMPLER_PROPOSALS
+        if type(sampler) is RandomSampler:  # it draws uniformly itself, and takes 30 times as long
+            proposals = 0
         ledger = Ledger()
         for attempt in range(MAX_PROPOSALS):
             if attempt < proposals:
@@ -178,23 +179,23 @@ class FeasibleSampler:
                     return Proposal(number=trial.number, params=params, feasible=feasible, ledger=ledger.accept())
         raise NothingFeasibleError(ledger)
 
-    def _model_for(self, study: Study, trials: list[FrozenTrial]) -> "_Model":
-        """What the next trial is proposed from: those before it, but the latest in a long study or with many workers.
+    def _model_for(self, study: Study, finished: int, running: int) -> "_Model":
+        """What is learned from the trials that have ended: anew with each, but in a long study or with many workers.
 
         With one worker that depends on the trial's number alone, so that a resumed search draws what an uninterrupted
         one would.
         """
-        number, running = len(trials), sum(trial.state is TrialState.RUNNING for trial in trials)
-        every = max(1, number // REFITS if number > MAX_LEARNED else 0, running // RUNNING_A_FIT)
-        upto = number - number % every
-        if self._model is None or self._model.upto != upto or every == 1:
-            self._model = _Model(upto=upto, learned=_learned(study, trials[:upto]))
+        every = max(1, finished // REFITS if finished > MAX_LEARNED else 0, running // RUNNING_A_FIT)
+        upto = finished - finished % every
+        if self._model is None or self._model.upto != upto:
+            trials = [trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()][:upto]
+            self._model = _Model(upto=upto, learned=_learned(study, trials))
         return self._model
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Model:
-    """The trials, up to a number, that proposals are learned from, and what TPE has fitted to them."""
+    """Which of the first trials that have ended proposals are learned from, and what TPE has fitted to them."""
 
     upto: int
     learned: list[FrozenTrial]
@@ -202,15 +203,13 @@ class _Model:
 
 
 def _learned(study: Study, trials: list[FrozenTrial]) -> list[FrozenTrial]:
-    """All trials, or those in flight, the best, and others at even distances, so that a proposal takes no longer."""
+    """All that did not fail, or the best and others at even distances, so that a proposal takes no longer."""
     ended = [trial for trial in trials if trial.state in (TrialState.COMPLETE, TrialState.PRUNED)]
     if len(ended) <= MAX_LEARNED:
-        return trials
+        return ended
     best, others = _split_trials(study, ended, BEST_LEARNED)
     count = MAX_LEARNED - BEST_LEARNED
-    chosen = best + [others[i * len(others) // count] for i in range(count)]
-    running = [trial for trial in trials if trial.state is TrialState.RUNNING]
-    return sorted(chosen + running, key=lambda trial: trial.number)
+    return sorted(best + [others[i * len(others) // count] for i in range(count)], key=lambda trial: trial.number)
 
 
 class _Snapshot:
@@ -235,30 +234,6 @@ class _Snapshot:
 
     def set_trial_system_attr(self, *_: object) -> None:
         pass
-
-
-class RepeatedTPESampler(TPESampler):
-    """TPE that fits its estimators once, not for each proposal; the proposals are TPESampler's, bit for bit."""
-
-    def __init__(self, seed: int) -> None:
-        super().__init__(seed=seed)
-        self.fitted: Fitted = {}
-
-    def _build_parzen_estimator(
-        self, study: Study, search_space: dict[str, BaseDistribution], trials: list[FrozenTrial], handle_below: bool
-    ) -> _ParzenEstimator:
-        fitted = super()._build_parzen_estimator(study, search_space, trials, handle_below)
-        self.fitted.setdefault(tuple(search_space), {})[handle_below] = fitted
-        return fitted
-
-    def _sample(self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]) -> dict[str, Any]:
-        estimators = self.fitted.get(tuple(search_space))
-        if estimators is None:
-            return super()._sample(study, trial, search_space)
-        samples = estimators[True].sample(self._rng.rng, self._n_ei_candidates)
-        gains = self._compute_acquisition_func(samples, estimators[True], estimators[False])
-        best = self._compare(samples, gains)
-        return {name: distribution.to_external_repr(best[name]) for name, distribution in search_space.items()}
 
 
 def _propose(

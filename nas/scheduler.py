@@ -20,7 +20,7 @@ from nas.details import keep_detail
 from nas.errors import UserError, printable
 from nas.files import write_whole
 from nas.progress import Progress, Running
-from nas.storage import commit, together
+from nas.storage import together
 from nas.study import DIVERGED, Record, report_epoch
 from nas.training import DivergedError, EpochReport, OutOfMemoryError, TrainingJob
 from nas.workers import Fleet, Worker
@@ -32,6 +32,7 @@ LEAST_PATIENCE = 300.0  # ... but at least so many seconds ...
 FIRST_PATIENCE = 3600.0  # ... and so many before the first epoch
 BEGINNING = 60.0  # seconds more for the first epoch of a worker, which has to start and to load the images
 TICK = 1.0  # seconds
+MOMENT = 0.25  # seconds of finding trainings to begin, before those found are begun and answers are looked at
 
 AnyRecord = TypeVar("AnyRecord", bound=Record)
 
@@ -46,11 +47,27 @@ class Flight(Generic[AnyRecord]):
     reported: int  # epochs that the study knows of, from an earlier run or a worker that died
     reports: list[EpochReport] = field(default_factory=list)
     lost: Counter[str] = field(default_factory=Counter)  # workers, by how: "died", "hung"
+    _running: Running | None = None
 
     @property
     def seconds(self) -> float:
         """Trained so far."""
         return sum(report.seconds for report in self.reports)
+
+    def running(self, node: str) -> Running:
+        """What a person sees of it; made once an epoch, while everybody's is told of with every epoch of anybody's."""
+        known, epoch = self._running, len(self.reports)
+        if known is None or (known.epoch, known.node) != (epoch, node):
+            known = self._running = Running(
+                label=self.record.label,
+                notation=self.record.notation,
+                params=self.record.params,
+                epoch=epoch,
+                epochs=self.record.candidate.recipe.epochs,
+                val_accuracy=self.reports[-1].val_accuracy if self.reports else None,
+                node=node,
+            )
+        return known
 
 
 @dataclass(slots=True, eq=False)
@@ -113,15 +130,14 @@ class Scheduler(ABC, Generic[AnyRecord]):
             yield self._progress("workers are starting")
             while True:
                 yield from self._hire()
-                for slot in self._slots:
-                    if slot.flight is None and (flight := self._next()) is not None:
-                        slot.flight = flight
-                        pending[slot.worker.start(flight.job)] = slot
-                        yield self._progress(_begins(flight))
+                begun = self._begun()
+                for slot, flight in begun:
+                    pending[slot.worker.start(flight.job)] = slot
+                    yield self._progress(_begins(flight))
                 if not pending and (self._slots or not self._left()):
                     yield from self._leave()
                     return
-                answered, news = self._answered(pending), list[Progress]()
+                answered, news = self._answered(pending, 0.0 if begun else TICK), list[Progress]()
                 with together(self._study):
                     for future in answered:
                         slot = pending.pop(future)
@@ -140,6 +156,18 @@ class Scheduler(ABC, Generic[AnyRecord]):
             if worker.node:
                 yield self._progress(f"a worker on {worker.node} joins")
 
+    def _begun(self) -> list[tuple[_Slot[AnyRecord], Flight[AnyRecord]]]:
+        """Give idle workers something to train: all of them, or those for which it was found in a moment."""
+        began, begun = monotonic(), list[tuple[_Slot[AnyRecord], Flight[AnyRecord]]]()
+        with together(self._study):
+            for slot in self._slots:
+                if begun and monotonic() - began > MOMENT:
+                    break
+                if slot.flight is None and (flight := self._next()) is not None:
+                    slot.flight = flight
+                    begun.append((slot, flight))
+        return begun
+
     def _next(self) -> Flight[AnyRecord] | None:
         return self._lost.popleft() if self._lost else self._next_flight()
 
@@ -154,20 +182,22 @@ class Scheduler(ABC, Generic[AnyRecord]):
 
     @property
     def _running(self) -> tuple[Running, ...]:
-        placed = [(slot.flight, slot.worker.node) for slot in self._slots if slot.flight is not None]
-        return tuple(_running(flight, node) for flight, node in [*placed, *((lost, "") for lost in self._lost)])
+        placed = [slot.flight.running(slot.worker.node) for slot in self._slots if slot.flight is not None]
+        return (*placed, *(flight.running("") for flight in self._lost))
 
     @property
     def _nodes(self) -> Counter[str]:
         """The nodes of a cluster, with how many workers each has."""
         return Counter(slot.worker.node for slot in self._slots if slot.worker.node)
 
-    def _answered(self, pending: dict[Future[EpochReport], _Slot[AnyRecord]]) -> list[Future[EpochReport]]:
-        """Those that are done, and those of workers that have been silent for too long; waits a moment for one."""
+    def _answered(
+        self, pending: dict[Future[EpochReport], _Slot[AnyRecord]], timeout: float
+    ) -> list[Future[EpochReport]]:
+        """Those that are done, and those of workers that have been silent for too long; waits so long for one."""
         began = monotonic()
         if not pending:
-            sleep(TICK)  # until there are workers
-        done, silent = wait(pending, TICK, FIRST_COMPLETED)
+            sleep(timeout)  # until there are workers
+        done, silent = wait(pending, timeout, FIRST_COMPLETED)
         waited = min(monotonic() - began, TICK)  # a machine that slept meanwhile says nothing about its workers
         for future in silent:
             pending[future].silent += waited
@@ -282,7 +312,7 @@ class Scheduler(ABC, Generic[AnyRecord]):
 
 
 def keep(flight: Flight[Any], weights: Path, reason: str) -> None:
-    """Complete the attributes of a training that has ended; then write its weights, a sign that all of it is kept."""
+    """Write the weights of a training that has ended, and complete its attributes, which are committed with its end."""
     trial, reports = flight.trial, flight.reports
     if reason or "reason" in trial.user_attrs:  # one left from before the program was killed
         trial.set_user_attr("reason", reason)
@@ -293,7 +323,6 @@ def keep(flight: Flight[Any], weights: Path, reason: str) -> None:
         trial.set_user_attr("seconds", round(flight.seconds, 2))
         if reports[-1].val_loss is not None:
             trial.set_user_attr("val_loss", reports[-1].val_loss)
-        commit(trial.study)
         write_whole(weights, reports[-1].weights)
 
 
@@ -308,16 +337,3 @@ def _times(count: int) -> str:
 def _begins(flight: Flight[Any]) -> str:
     verb = "begins again" if flight.reported else "begins"
     return f"{flight.record.title} {verb}: {flight.record.notation} ({flight.record.params:,} params)"
-
-
-def _running(flight: Flight[Any], node: str) -> Running:
-    last = flight.reports[-1] if flight.reports else None
-    return Running(
-        label=flight.record.label,
-        notation=flight.record.notation,
-        params=flight.record.params,
-        epoch=last.epoch if last else 0,
-        epochs=flight.record.candidate.recipe.epochs,
-        val_accuracy=last.val_accuracy if last else None,
-        node=node,
-    )

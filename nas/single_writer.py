@@ -34,11 +34,13 @@ class SingleWriterStorage(_CachedStorage):
 
     def __init__(self, backend: RDBStorage) -> None:
         super().__init__(backend)
-        self._read: set[int] = set()  # studies whose trials are all known
+        self._unfinished: dict[int, dict[int, None]] = {}  # by study, once all of its trials are known: numbers
         self._batches = 0  # entered and not left
         self._unwritten: dict[tuple[str, int], dict[str | int, dict[str, Any]]] = {}  # by field and trial
         self._notes: dict[tuple[int, str], str] = {}  # a study's attributes
         self._states: dict[int, FrozenTrial] = {}
+        self._params: list[dict[str, Any]] = []  # of new trials
+        self._connection: Connection | None = None  # with the new trials, which the database numbers
 
     @contextmanager
     def batch(self) -> Iterator[None]:
@@ -52,9 +54,11 @@ class SingleWriterStorage(_CachedStorage):
 
     def flush(self) -> None:
         """Commit what is not written yet."""
-        if not (self._unwritten or self._notes or self._states):
+        if self._connection is None and not (self._unwritten or self._notes or self._states):
             return
-        with self._backend.engine.begin() as connection:
+        connection = self._connected()
+        try:
+            _insert(connection, PARAMS, self._params)
             for field, (table, key) in FIELDS.items():
                 changed = [(trial, new) for (name, trial), new in self._unwritten.items() if name == field]
                 rows = [{"trial_id": trial, key: k, **v} for trial, new in changed for k, v in new.items()]
@@ -64,9 +68,18 @@ class SingleWriterStorage(_CachedStorage):
             for trial_id, trial in self._states.items():
                 stands = {"state": trial.state, "datetime_complete": _utc(trial.datetime_complete)}
                 connection.execute(TRIALS.update().where(TRIALS.c.trial_id == trial_id).values(stands))
-        self._unwritten.clear()
-        self._notes.clear()
-        self._states.clear()
+            connection.commit()
+        finally:
+            self._connection = None
+            connection.close()
+        for unwritten in (self._params, self._unwritten, self._notes, self._states):
+            unwritten.clear()
+
+    def _connected(self) -> Connection:
+        """What the batch is written through."""
+        if self._connection is None:
+            self._connection = self._backend.engine.connect()
+        return self._connection
 
     def _written(self) -> None:
         if not self._batches:
@@ -79,18 +92,19 @@ class SingleWriterStorage(_CachedStorage):
         trial = copy.copy(template_trial)
         trial.params, trial.distributions = dict(trial.params), dict(trial.distributions)
         trial.intermediate_values = {}
-        trial.number = len(self.get_all_trials(study_id, deepcopy=False))
+        self._read_trials_from_remote_storage(study_id)
+        trial.number = len(self._studies[study_id].trials)
         begun = {"study_id": study_id, "number": trial.number, "state": trial.state}
-        with self._backend.engine.begin() as connection:
-            values = {**begun, "datetime_start": _utc(trial.datetime_start)}
-            (trial._trial_id,) = connection.execute(TRIALS.insert().values(values)).inserted_primary_key or (0,)
-            _insert(connection, PARAMS, [{"trial_id": trial._trial_id, **row} for row in _params(trial)])
-            for field in ("user_attrs", "system_attrs"):
-                texts = {name: json.dumps(value) for name, value in getattr(trial, field).items()}
-                rows = [{"trial_id": trial._trial_id, "key": k, "value_json": text} for k, text in texts.items()]
-                _insert(connection, FIELDS[field][0], rows)
-                setattr(trial, field, {name: json.loads(text) for name, text in texts.items()})
+        values = {**begun, "datetime_start": _utc(trial.datetime_start)}
+        (trial._trial_id,) = self._connected().execute(TRIALS.insert().values(values)).inserted_primary_key or (0,)
+        self._params += [{"trial_id": trial._trial_id, **row} for row in _params(trial)]
+        for field in ("user_attrs", "system_attrs"):
+            texts = {name: json.dumps(value) for name, value in getattr(trial, field).items()}
+            self._unwritten[field, trial._trial_id] = {name: {"value_json": text} for name, text in texts.items()}
+            setattr(trial, field, {name: json.loads(text) for name, text in texts.items()})
         self._add_trials_to_cache(study_id, [trial])
+        self._unfinished[study_id][trial.number] = None
+        self._written()
         return trial._trial_id
 
     def set_trial_intermediate_value(self, trial_id: int, step: int, intermediate_value: float) -> None:
@@ -144,24 +158,36 @@ class SingleWriterStorage(_CachedStorage):
     def _keep(self, trial: FrozenTrial) -> None:
         study_id, number = self._trial_id_to_study_id_and_number[trial._trial_id]
         self._studies[study_id].trials[number] = trial
+        if trial.state.is_finished() and study_id in self._unfinished:
+            self._unfinished[study_id].pop(number, None)
 
     def _get_cached_trial(self, trial_id: int) -> FrozenTrial | None:
         known = self._trial_id_to_study_id_and_number.get(trial_id)
         return None if known is None else self._studies[known[0]].trials[known[1]]
 
     def _read_trials_from_remote_storage(self, study_id: int) -> None:
-        if study_id not in self._read:
+        if study_id not in self._unfinished:
             self.flush()
             super()._read_trials_from_remote_storage(study_id)
-            self._read.add(study_id)
+            trials = self._studies[study_id].trials.values()
+            self._unfinished[study_id] = {trial.number: None for trial in trials if not trial.state.is_finished()}
 
     def get_all_trials(
         self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
     ) -> list[FrozenTrial]:
         self._read_trials_from_remote_storage(study_id)
-        trials = self._studies[study_id].trials.values()  # in order of number, since ids are
-        found = [trial for trial in trials if states is None or trial.state in states]
+        trials = self._studies[study_id].trials  # in order of number, since ids are
+        if states is None:
+            found = list(trials.values())
+        elif not any(state in states for state in TrialState if state.is_finished()):
+            found = [trials[number] for number in self._unfinished[study_id] if trials[number].state in states]
+        else:
+            found = [trial for trial in trials.values() if trial.state in states]
         return copy.deepcopy(found) if deepcopy else found
+
+    def set_study_user_attr(self, study_id: int, key: str, value: Any) -> None:
+        self.flush()  # a transaction of ours would lock out Optuna's
+        super().set_study_user_attr(study_id, key, value)
 
     def get_study_user_attrs(self, study_id: int) -> dict[str, Any]:
         self.flush()

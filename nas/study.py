@@ -31,9 +31,10 @@ from nas.details import (
 )
 from nas.errors import UserError
 from nas.pruning import PrunerName
-from nas.sampling import FeasibleSampler, Ledger, NearestMiss, RepeatedTPESampler, derive_seed
+from nas.sampling import FeasibleSampler, Ledger, NearestMiss, derive_seed
 from nas.score import Score, read_score
 from nas.space import SearchSpace
+from nas.tpe import RepeatedTPESampler
 
 SamplerName: TypeAlias = Literal["tpe", "random", "gp", "qmc"]
 SAMPLERS: tuple[SamplerName, ...] = get_args(SamplerName)

@@ -4,6 +4,8 @@ A search of tiny trainings runs undisturbed first. The same search is then begun
 small disk of its own, hit by faults drawn from a seeded list, and continued by the same command until it is done.
 After every fault the database must open and hold every trial that had finished, unchanged; no process of a killed
 program may live on; an error must be one sentence. In the end the study must equal the undisturbed one.
+
+With --ray the searches train on a Ray cluster of three nodes on this machine, and nodes are killed, too.
 """
 
 import argparse
@@ -21,8 +23,8 @@ import threading
 import time
 import urllib.request
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -40,13 +42,14 @@ from nas.study import Record, choice_of, records
 TRIALS = 6
 NAME = "digits"
 COMMAND = ("--space", "digits.py", "--device", "cpu", "--trials", str(TRIALS), "--finalists", "2", "--final-seeds", "2")
-SEARCHES = (  # in both, what is found does not depend on who finishes first
+SEARCHES: tuple[tuple[str, ...], ...] = (  # in both, what is found does not depend on who finishes first
     ("--jobs", "2", "--sampler", "random", "--pruner", "none"),
     ("--jobs", "1"),
 )
 EPOCH_TIMEOUT = 2.0  # seconds; an epoch takes a hundredth of that
 DISK = 48 << 20  # bytes
-ORPHAN_SECONDS = 5.0  # that a process may outlive the program that started it
+ORPHAN_SECONDS = 5.0  # that a process may outlive the program that started it ...
+ACTOR_SECONDS = 30.0  # ... and an actor of a Ray cluster
 INTERRUPT_SECONDS = 5.0  # that the program may take to end in order
 SERVER = "multiprocessing.forkserver"
 PATIENCE = 180.0  # seconds without a word, after which the program is taken for hung
@@ -134,6 +137,12 @@ def children(pid: int) -> list[int]:
     return [worker for server in servers(pid) for worker in _children(server)]
 
 
+def trainers() -> list[int]:
+    """The actors of Ray that train; in a storm, there is one program that has any."""
+    found = subprocess.run(["pgrep", "-f", "^ray::Trainer"], capture_output=True, text=True, check=False)
+    return [int(pid) for pid in found.stdout.split()]
+
+
 def servers(pid: int) -> list[int]:
     """Of a program: those that fork its workers."""
     return [child for child in _children(pid) if SERVER in command_of(child)]
@@ -204,9 +213,14 @@ class Life:
             self.lines.append(line)
             self.epochs += ": epoch " in line
             self.servers.update(servers(self.process.pid))
-            for pid in children(self.process.pid):
+            for pid in self.alive:
                 self.workers.setdefault(pid, self.epochs)
         return self.outcome is None
+
+    @property
+    def alive(self) -> list[int]:
+        """Its workers."""
+        return trainers() if "--ray" in self.search else children(self.process.pid)
 
     @property
     def ready(self) -> bool:
@@ -224,11 +238,12 @@ class Life:
         except subprocess.TimeoutExpired as error:
             raise ViolationError(f"a program did not end in {PATIENCE:g} s") from error
         self.seconds = time.monotonic() - begun
-        deadline = time.monotonic() + ORPHAN_SECONDS
+        patience = ACTOR_SECONDS if "--ray" in self.search else ORPHAN_SECONDS
+        deadline = time.monotonic() + patience
         started = {*self.servers, *self.workers}
         while (alive := [pid for pid in started if command_of(pid)]) and time.monotonic() < deadline:
             time.sleep(0.05)
-        require(not alive, f"processes {alive} outlived the program by {ORPHAN_SECONDS:g} s")
+        require(not alive, f"processes {alive} outlived the program by {patience:g} s")
         self.outcome = self.process.returncode, errors
         return self.outcome
 
@@ -252,7 +267,7 @@ def pause_worker(life: Life, rng: random.Random) -> None:
 
 
 def _signal_worker(life: Life, rng: random.Random, number: signal.Signals) -> None:
-    workers = children(life.process.pid)
+    workers = life.alive
     if workers:
         with suppress(ProcessLookupError):
             os.kill(rng.choice(sorted(workers)), number)
@@ -341,7 +356,9 @@ FAULTS: dict[str, Fault] = {
     "file replaced by a folder": replace_file,
     "second program": second_scheduler,
 }
-OF_WORKERS = ("worker killed", "worker crashed", "worker hung")
+NODE_KILLED = "node killed, another added"
+OF_WORKERS = ("worker killed", "worker crashed", "worker hung", NODE_KILLED)
+OF_PROGRAMS = ("program killed", "program interrupted")
 
 
 @contextmanager
@@ -444,6 +461,7 @@ def stormy(
     left: list[str],
     rng: random.Random,
     tally: Tally,
+    kinds: Mapping[str, Fault],
 ) -> None:
     """One search until it is done, hit by faults of the list until that is empty."""
     known: dict[tuple[object, ...], Ended] = {}
@@ -458,7 +476,7 @@ def stormy(
                     continue
                 fault = left[-1]
                 if fault in OF_WORKERS and of_workers == WORKER_FAULTS:
-                    fault = left[-1] = rng.choice(("program killed", "program interrupted"))
+                    fault = left[-1] = rng.choice(OF_PROGRAMS)
                 if fault == "file replaced by a folder" and not (results / NAME).exists():
                     continue
                 if fault == "worker hung" and not life.ready:
@@ -466,7 +484,7 @@ def stormy(
                     continue
                 tally.latest = left.pop()
                 of_workers += fault in OF_WORKERS
-                FAULTS[fault](life, rng)
+                kinds[fault](life, rng)
                 tally.faults[fault] += 1
                 now = found_in(results, storage)
                 if now is not None:
@@ -483,6 +501,26 @@ def stormy(
     for name in ("trials", "runs", "winner", "files"):
         now, then = getattr(last, name), getattr(expected, name)
         require(now == then, f"the {name} are not what they would have been:\n{now}\n{then}")
+
+
+@contextmanager
+def a_cluster() -> Iterator[tuple[str, Fault]]:
+    """A Ray cluster of three nodes on this machine: its address, and the fault that one is lost and another comes."""
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+
+    def kill_node(life: Life, rng: random.Random) -> None:
+        nodes = sorted(cluster.worker_nodes, key=lambda node: str(node.node_id))
+        cluster.remove_node(rng.choice(nodes), allow_graceful=False)
+        cluster.add_node(num_cpus=1)
+
+    try:
+        for _ in range(2):
+            cluster.add_node(num_cpus=1)
+        yield cluster.address, kill_node
+    finally:
+        cluster.shutdown()  # type: ignore[no-untyped-call]
 
 
 def _shuffled(kinds: Sequence[str], count: int, rng: random.Random) -> list[str]:
@@ -508,7 +546,7 @@ def storm(
     show: Callable[[str], None],
     storage_of: Callable[[str], str | None] = lambda _: None,
     searches: Sequence[tuple[str, ...]] = SEARCHES,
-    kinds: Sequence[str] = tuple(FAULTS),
+    kinds: Mapping[str, Fault] = FAULTS,
 ) -> Tally:
     """So many faults, spread over as many searches as that takes; `storage_of` gives the URL for each search's name.
 
@@ -535,7 +573,7 @@ def storm(
                 left = _shuffled(possible, min(AT_ONCE, faults - tally.faults.total()), rng)
                 index = place % len(searches)
                 try:
-                    stormy(task, searches[index], storage, expected[index], left, rng, tally)
+                    stormy(task, searches[index], storage, expected[index], left, rng, tally, kinds)
                 except ViolationError as error:
                     tally.violations.append(f"search {place}, after {tally.latest}: {error}")
                     show(f"violated: {tally.violations[-1]}")
@@ -549,7 +587,7 @@ def storm(
 def table(tally: Tally) -> Table:
     """For a person to read."""
     shown = Table("fault", "survived")
-    for kind in FAULTS:
+    for kind in (*FAULTS, NODE_KILLED):
         shown.add_row(kind, str(tally.faults[kind]) if tally.faults[kind] else "0 (not tried)")
     shown.add_section()
     shown.add_row("all faults", str(tally.faults.total()))
@@ -570,10 +608,16 @@ def main() -> int:
     options.add_argument("--faults", type=int, default=200, help="how many (default: 200)")
     options.add_argument("--seed", type=int, default=0, help="of the list of faults (default: 0)")
     options.add_argument("--postgresql", action="store_true", help="on a PostgreSQL server of its own, not on SQLite")
+    options.add_argument("--ray", action="store_true", help="on a Ray cluster of its own, whose nodes are killed, too")
     args = options.parse_args()
     began = time.monotonic()
-    with a_server() if args.postgresql else nullcontext(lambda _: None) as storage_of:
-        tally = storm(args.faults, args.seed, lambda line: print(line, flush=True), storage_of)
+    searches, kinds = SEARCHES, dict(FAULTS)
+    with ExitStack() as stack:
+        storage_of = stack.enter_context(a_server()) if args.postgresql else lambda _: None
+        if args.ray:
+            address, kinds[NODE_KILLED] = stack.enter_context(a_cluster())
+            searches = tuple((*search, "--ray", address) for search in SEARCHES)
+        tally = storm(args.faults, args.seed, lambda line: print(line, flush=True), storage_of, searches, kinds)
     Console().print(table(tally))
     print(f"{time.monotonic() - began:.0f} s, seed {args.seed}")
     return 1 if tally.violations else 0

@@ -1,7 +1,7 @@
 """The short form of `make chaos`: some kinds of fault, each once, and what must hold after them does."""
 
 import pytest
-from chaos import SEARCHES, Ended, Found, Tally, ViolationError, still_there, storm
+from chaos import FAULTS, SEARCHES, Ended, Found, Tally, ViolationError, still_there, storm
 from optuna.trial import TrialState
 
 KINDS = ("worker hung", "program killed")
@@ -9,7 +9,7 @@ KINDS = ("worker hung", "program killed")
 
 def test_searches_survive_faults_and_end_as_if_nothing_had_happened() -> None:
     told: list[str] = []
-    tally = storm(len(KINDS), 0, told.append, searches=SEARCHES[1:], kinds=KINDS)
+    tally = storm(len(KINDS), 0, told.append, searches=SEARCHES[1:], kinds={kind: FAULTS[kind] for kind in KINDS})
     assert tally.violations == []
     assert tally.faults == dict.fromkeys(KINDS, 1)
     assert (tally.lost, tally.twice, tally.refusals) == (0, 0, 0)

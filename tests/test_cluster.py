@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from chaos import COMMAND, Found, finished_in
+from chaos import ACTOR_SECONDS, COMMAND, Found, finished_in, trainers
 from helpers import ENVIRONMENT, MNIST, ended, make_task
 from ray.cluster_utils import Cluster
 
@@ -19,7 +19,6 @@ from nas.errors import UserError
 
 TRIALS, IMAGES = 12, 2_000
 SEARCH = ("--jobs", "3", "--sampler", "random", "--pruner", "none")  # what is found does not depend on who is first
-GONE_SECONDS = 30.0  # in which a killed program's actors must have ended
 
 
 @pytest.fixture(scope="module")
@@ -59,12 +58,6 @@ def until(process: "subprocess.Popen[str]", pattern: str) -> None:
     raise AssertionError(f"{pattern!r} is not in:\n{''.join(lines)}\n{process.communicate()[1]}")
 
 
-def trainers() -> list[int]:
-    """The processes of actors that train."""
-    found = subprocess.run(["pgrep", "-f", "^ray::Trainer"], capture_output=True, text=True, check=False)
-    return [int(pid) for pid in found.stdout.split()]
-
-
 @pytest.fixture(scope="module")
 def expected(tmp_path_factory: pytest.TempPathFactory) -> Found:
     """What the search finds on this machine, without any cluster."""
@@ -86,7 +79,7 @@ def test_a_search_on_a_cluster_finds_the_same_while_nodes_come_and_go_and_it_is_
         cluster.add_node(num_cpus=1)
         until(search, "a worker on .* joins")
         search.kill()
-    deadline = time.monotonic() + GONE_SECONDS
+    deadline = time.monotonic() + ACTOR_SECONDS
     while trainers() and time.monotonic() < deadline:
         time.sleep(0.1)
     assert trainers() == []

@@ -17,7 +17,7 @@ FILES = {file.stem: file for file in sorted(PACKAGE.glob("*.py"))}
 HOMES = {
     "optuna": {
         *("space", "pruning", "sampling", "storage", "study", "details", "commands", "scheduler", "trials", "runs"),
-        *("single_writer",),
+        *("tpe", "single_writer"),
         *("choice", "export", "results", "finalists", "findings", "dry_run", "further", "ablation", "status"),
         *("plots", "report", "notes", "search", "dashboard"),
     },

@@ -227,20 +227,6 @@ def test_a_proposal_writes_nothing(name: SamplerName, past_the_random_phase: opt
     assert study.get_trials() == before
 
 
-def test_feasible_sampler_proposes_what_tpe_would(past_the_random_phase: optuna.Study) -> None:
-    study = past_the_random_phase
-    proposal = sampler_for(study, MNIST, "tpe").propose(study)
-    tpe, proposals = optuna.samplers.TPESampler(seed=derive_seed(0, "proposal", 19)), 0
-    number = study.ask().number
-    while True:
-        params = tpe.sample_relative(study, study.trials[number], MNIST.distributions)
-        proposals += 1
-        if isinstance(MNIST.check(MNIST.decode(params)), Feasible):
-            break
-    assert params == proposal.params
-    assert proposals == proposal.ledger.proposals > 1
-
-
 def test_a_sampler_learns_from_so_many_trials_at_most(
     past_the_random_phase: optuna.Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:

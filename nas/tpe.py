@@ -1,0 +1,103 @@
+"""Optuna's TPE, quick at many proposals: its estimators are fitted once, and their densities looked up."""
+
+from collections.abc import Mapping
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.samplers import TPESampler
+from optuna.samplers._tpe.parzen_estimator import _ParzenEstimator
+from optuna.samplers._tpe.probability_distributions import _BatchedCategoricalDistributions, _log_gauss_mass_unique
+from optuna.study import Study
+from optuna.trial import FrozenTrial
+from scipy.special import logsumexp
+
+FEW = 100  # values of a parameter: with more of them, a table would be large and hardly quicker
+
+Floats: TypeAlias = NDArray[np.float64]
+
+
+class TabulatedEstimator:
+    """A Parzen estimator of parameters of few values each: how likely a kernel makes each of them stands in a table.
+
+    Optuna's own computes that for every draw; with 1,000 kernels and the default space a draw takes 15 times as long.
+    The distribution is the same. Draws are not, since a truncated normal that is rounded becomes a choice of values.
+    """
+
+    def __init__(self, estimator: _ParzenEstimator) -> None:
+        mixture = estimator._mixture_distribution
+        self._names = list(estimator._search_space)
+        self._weights: Floats = mixture.weights
+        self._lows, self._steps = np.zeros(len(self._names)), np.ones(len(self._names))
+        tables = []
+        for i, distribution in enumerate(mixture.distributions):
+            if isinstance(distribution, _BatchedCategoricalDistributions):
+                tables.append(np.log(distribution.weights).T)
+                continue
+            self._lows[i], self._steps[i] = distribution.low, distribution.step
+            count = round((distribution.high - distribution.low) / distribution.step) + 1
+            edges = distribution.low + distribution.step * (np.arange(count + 1)[:, np.newaxis] - 0.5)
+            scaled = ((np.log(edges) if distribution.is_log else edges) - distribution.mu) / distribution.sigma
+            masses = _log_gauss_mass_unique(scaled[:-1], scaled[1:])
+            tables.append(masses - logsumexp(masses, axis=0))
+        self._tables: Floats = np.full((len(tables), max(map(len, tables)), len(self._weights)), -np.inf)
+        for padded, table in zip(self._tables, tables, strict=True):
+            padded[: len(table)] = table
+
+    def sample(self, rng: np.random.RandomState, size: int) -> dict[str, Floats]:
+        """So many values of each parameter, as Optuna keeps them in its storages."""
+        kernels = rng.choice(len(self._weights), p=self._weights, size=size)
+        cumulative = np.exp(self._tables[:, :, kernels]).cumsum(axis=1)
+        quantiles = rng.rand(len(self._names), 1, size) * cumulative[:, -1:]
+        values = self._lows[:, np.newaxis] + self._steps[:, np.newaxis] * (cumulative < quantiles).sum(axis=1)
+        return dict(zip(self._names, values, strict=True))
+
+    def log_pdf(self, samples: Mapping[str, Floats]) -> Floats:
+        """How likely each is: the logarithm."""
+        rows = np.array([samples[name] for name in self._names])
+        chosen = np.rint((rows - self._lows[:, np.newaxis]) / self._steps[:, np.newaxis]).astype(int)
+        densities = np.log(self._weights) + np.zeros((rows.shape[1], 1))
+        for table, indices in zip(self._tables, chosen, strict=True):
+            densities += table[indices]
+        found: Floats = logsumexp(densities, axis=1)
+        return found
+
+
+Estimator: TypeAlias = _ParzenEstimator | TabulatedEstimator
+Fitted: TypeAlias = dict[tuple[str, ...], dict[bool, Estimator]]  # by parameters; True: to the good trials
+
+
+class RepeatedTPESampler(TPESampler):
+    """TPE that fits its estimators once, not for each proposal; where each parameter takes few values, as tables."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__(seed=seed)
+        self.fitted: Fitted = {}
+
+    def _build_parzen_estimator(
+        self, study: Study, search_space: dict[str, BaseDistribution], trials: list[FrozenTrial], handle_below: bool
+    ) -> _ParzenEstimator:
+        fitted: Any = super()._build_parzen_estimator(study, search_space, trials, handle_below)
+        if all(map(_few, search_space.values())):
+            fitted = TabulatedEstimator(fitted)
+        self.fitted.setdefault(tuple(search_space), {})[handle_below] = fitted
+        return fitted  # type: ignore[no-any-return]  # of either kind, which answer the same calls
+
+    def _sample(self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]) -> dict[str, Any]:
+        estimators: Any = self.fitted.get(tuple(search_space))
+        if estimators is None:
+            return super()._sample(study, trial, search_space)
+        samples = estimators[True].sample(self._rng.rng, self._n_ei_candidates)
+        gains = self._compute_acquisition_func(samples, estimators[True], estimators[False])
+        best = self._compare(samples, gains)
+        return {name: distribution.to_external_repr(best[name]) for name, distribution in search_space.items()}
+
+
+def _few(distribution: BaseDistribution) -> bool:
+    match distribution:
+        case CategoricalDistribution():
+            return len(distribution.choices) <= FEW
+        case IntDistribution(low=low, high=high, step=step) | FloatDistribution(low=low, high=high, step=step):
+            return step is not None and (high - low) / step <= FEW
+    return False
