@@ -143,8 +143,8 @@ def measure(location: StudyLocation, space: SearchSpace, workers: int, seconds: 
         fleet = StandInFleet(workers, seconds)
         plan = Plan(trials=10 * known + 100_000, fleet=fleet, dataset=MNIST, constraints=space.constraints, seed=SEED)
 
-        def annotate(trial: optuna.Trial, record: TrialRecord) -> None:
-            annotate_trial(study, location, plan.dataset, trial, record)
+        def annotate(trial: optuna.Trial, record: TrialRecord) -> dict[Path, str]:
+            return annotate_trial(study, location, plan.dataset, trial, record)
 
         events = Search(study, location, plan, sampler, annotate=annotate).events()
         decisions = begun = 0

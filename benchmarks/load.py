@@ -126,8 +126,8 @@ def load(location: StudyLocation, trials: int) -> tuple[list[Row], Looks]:
             seed=SEED,
         )
 
-        def annotate(trial: optuna.Trial, record: TrialRecord) -> None:
-            annotate_trial(study, location, plan.dataset, trial, record)
+        def annotate(trial: optuna.Trial, record: TrialRecord) -> dict[Path, str]:
+            return annotate_trial(study, location, plan.dataset, trial, record)
 
         began = time.perf_counter()
         with dashboard(study, location) as seen:

@@ -121,8 +121,8 @@ def measure(location: StudyLocation, space: SearchSpace, trials: int, measured: 
             seed=SEED,
         )
 
-        def annotate(trial: optuna.Trial, record: TrialRecord) -> None:
-            annotate_trial(study, location, plan.dataset, trial, record)
+        def annotate(trial: optuna.Trial, record: TrialRecord) -> dict[Path, str]:
+            return annotate_trial(study, location, plan.dataset, trial, record)
 
         ends: list[float] = []
         for progress in Search(study, location, plan, sampler, annotate).events():

@@ -8,6 +8,7 @@ normalization; `t8` a transition to 8 channels; `p2` a 2×2 max-pool; after the 
 import hashlib
 import json
 from dataclasses import dataclass, fields, is_dataclass
+from functools import lru_cache
 from typing import Any, Literal, TypeAlias, assert_never, get_args
 
 from nas.errors import UserError, require, require_bool, require_number, require_whole
@@ -16,6 +17,8 @@ from nas.recipe import Augmentation, Recipe
 Activation: TypeAlias = Literal["relu", "silu", "gelu", "none"]
 HeadKind: TypeAlias = Literal["pool_conv", "conv_pool", "linear"]
 Shape: TypeAlias = tuple[int, int, int]
+
+RECENT = 1_000  # candidates of which JSON and cost are remembered: a search asks for those of one many times
 
 ACTIVATIONS: tuple[Activation, ...] = get_args(Activation)
 HEADS: tuple[HeadKind, ...] = get_args(HeadKind)
@@ -183,11 +186,13 @@ def _plain(value: Any) -> Any:
     return plain
 
 
+@lru_cache(maxsize=RECENT)
 def to_json(candidate: Candidate) -> str:
     """Canonical JSON: equal candidates, and only those, give equal text."""
     return json.dumps(_plain(candidate), sort_keys=True, separators=(",", ":"))
 
 
+@lru_cache(maxsize=RECENT)
 def from_json(text: str) -> Candidate:
     """The candidate that `to_json` wrote.
 

@@ -8,9 +8,10 @@ image in float32, with batch normalization, activation and dropout done in place
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal, NamedTuple, TypeAlias, assert_never
 
-from nas.architecture import Architecture, Conv, Layer, MaxPool, Shape, Transition
+from nas.architecture import RECENT, Architecture, Conv, Layer, MaxPool, Shape, Transition
 
 BYTES_PER_VALUE = 4  # float32
 
@@ -118,6 +119,7 @@ def _head_rows(architecture: Architecture, at: _Map) -> list[LayerCost]:
     return rows
 
 
+@lru_cache(maxsize=RECENT)
 def cost(architecture: Architecture) -> Cost:
     """Walk the layers once.
 

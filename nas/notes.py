@@ -9,8 +9,8 @@ import json
 import shlex
 import warnings
 from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
+from pathlib import Path
 from typing import BinaryIO
 from uuid import uuid4
 
@@ -37,18 +37,19 @@ with warnings.catch_warnings():  # the dashboard's own use of experimental parts
     from optuna_dashboard._note import note_ver_key, split_body
 
 
-WRITERS = ThreadPoolExecutor(max_workers=3)  # as many as a trial has files
-
-
 class WholeArtifactStore(FileSystemArtifactStore):
     """A folder whose files are written whole or not at all."""
 
     def write(self, artifact_id: str, content_body: BinaryIO) -> None:
-        write_whole(self._get_filepath(artifact_id), content_body.read())
+        write_whole(self.path(artifact_id), content_body.read())
+
+    def path(self, artifact_id: str) -> Path:
+        """Where an artifact of this name lies."""
+        return Path(self._get_filepath(artifact_id))
 
     def holds(self, artifact_id: str) -> bool:
         """Whether there is such a file."""
-        return self._get_filepath(artifact_id).exists()
+        return self.path(artifact_id).exists()
 
 
 def artifact_store(location: StudyLocation) -> WholeArtifactStore:
@@ -116,8 +117,8 @@ def _save_first_note(trial: optuna.Trial, text: str) -> None:
 
 def annotate_trial(
     study: optuna.Study, location: StudyLocation, dataset: Dataset, trial: optuna.Trial, record: TrialRecord
-) -> None:
-    """Give a trial its note and its artifacts; it has ended, and the study is about to be told so.
+) -> dict[Path, str]:
+    """Give a trial its note and its artifacts, the files of which are to be written before the study is told its end.
 
     Artifacts that it has from a run that was killed then are not written again.
     """
@@ -128,18 +129,16 @@ def annotate_trial(
         files[MODEL] = model_source(record.candidate.architecture, trial_card(location, record, dataset, None))
     store = artifact_store(location)
     known = {a.filename for a in get_all_artifact_meta(trial) if store.holds(a.artifact_id)}
-    _attach(trial, store, {file: text for file, text in files.items() if file not in known})
+    missing = {file: text for file, text in files.items() if file not in known}
+    return {store.path(_declared(trial, file)): text for file, text in missing.items()}
 
 
-def _attach(trial: optuna.Trial, store: WholeArtifactStore, texts: Mapping[str, str]) -> None:
-    """What `upload_artifact` does with a file, for texts; all are written at once, as disks take their time."""
-    contents = {str(uuid4()): (file, text) for file, text in texts.items()}
-    list(WRITERS.map(store.write, contents, [io.BytesIO(text.encode()) for _, text in contents.values()]))
-    for artifact_id, (file, _) in contents.items():
-        meta = ArtifactMeta(artifact_id=artifact_id, filename=file, mimetype="text/plain", encoding=None)
-        trial.storage.set_trial_system_attr(
-            trial._trial_id, ARTIFACTS_ATTR_PREFIX + artifact_id, json.dumps(asdict(meta))
-        )
+def _declared(trial: optuna.Trial, file: str) -> str:
+    """What `upload_artifact` tells the study of a text file; the artifact's name in the store."""
+    meta = ArtifactMeta(artifact_id=str(uuid4()), filename=file, mimetype="text/plain", encoding=None)
+    name = ARTIFACTS_ATTR_PREFIX + meta.artifact_id
+    trial.storage.set_trial_system_attr(trial._trial_id, name, json.dumps(asdict(meta)))
+    return meta.artifact_id
 
 
 def run_note(study: optuna.Study, record: RunRecord) -> str:

@@ -16,6 +16,7 @@ from nas.architecture import Candidate, digest, notation, to_json
 from nas.constraints import Constraints
 from nas.cost import cost
 from nas.details import as_system_attributes, details, expected, keep_detail, reading
+from nas.files import write_whole
 from nas.progress import Progress, RunProgress, Show, Standing
 from nas.readers import HOLDOUT, Dataset
 from nas.scheduler import Flight, Scheduler, keep
@@ -240,7 +241,7 @@ class Runs(Scheduler[RunRecord]):
         yield from ()
 
     def _tell(self, flight: Flight[RunRecord], state: TrialState, reason: str) -> str:
-        keep(flight, self._weights(flight.record.number), reason)
+        keep(flight, self._weights(flight.record.number), reason, write_whole)
         return self._conclude(flight.trial, self._read(flight.record.number), state)
 
     def _conclude(self, trial: optuna.Trial, record: RunRecord, state: TrialState) -> str:

@@ -22,10 +22,10 @@ from nas.tpe import Fitted, RepeatedTPESampler
 SAMPLER_PROPOSALS = 200  # then uniform draws: a sampler may have learned its way into a corner where nothing is left
 GP_PROPOSALS = 20  # the same for gp, which fits its model for each of them; measured: a second each
 MAX_PROPOSALS = 20_000
-MAX_LEARNED = 1_000  # ended trials that a sampler learns from; TPE takes longer with each, and GP with its cube
+MAX_LEARNED = 500  # ended trials that a sampler learns from; TPE takes longer with each, and GP with its cube
 BEST_LEARNED = 25  # of them: as many as TPE takes for good, at most
 REFITS = 100  # a longer study is learned from anew whenever it has grown by this part of it, ...
-RUNNING_A_FIT = 8  # ... and one with many workers, when this part of them has begun anew
+RUNNING_A_FIT = 8  # ... and one with many workers, when this part of them has ended
 
 Reason: TypeAlias = Limit | Literal["map too small", "duplicate"]
 
@@ -185,9 +185,8 @@ class FeasibleSampler:
         With one worker that depends on the trial's number alone, so that a resumed search draws what an uninterrupted
         one would.
         """
-        every = max(1, finished // REFITS if finished > MAX_LEARNED else 0, running // RUNNING_A_FIT)
-        upto = finished - finished % every
-        if self._model is None or self._model.upto != upto:
+        upto = finished - finished % (max(1, finished // REFITS) if finished > MAX_LEARNED else 1)
+        if self._model is None or upto - self._model.upto >= max(1, running // RUNNING_A_FIT):
             trials = [trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()][:upto]
             self._model = _Model(upto=upto, learned=_learned(study, trials))
         return self._model

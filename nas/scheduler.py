@@ -6,7 +6,7 @@ again under their own numbers, with their own parameters and seeds.
 
 from abc import ABC, abstractmethod
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -18,7 +18,7 @@ from optuna.trial import TrialState
 
 from nas.details import keep_detail
 from nas.errors import UserError, printable
-from nas.files import write_whole
+from nas.files import Writer
 from nas.progress import Progress, Running
 from nas.storage import together
 from nas.study import DIVERGED, Record, report_epoch
@@ -46,13 +46,9 @@ class Flight(Generic[AnyRecord]):
     job: TrainingJob
     reported: int  # epochs that the study knows of, from an earlier run or a worker that died
     reports: list[EpochReport] = field(default_factory=list)
+    seconds: float = 0.0  # trained so far
     lost: Counter[str] = field(default_factory=Counter)  # workers, by how: "died", "hung"
     _running: Running | None = None
-
-    @property
-    def seconds(self) -> float:
-        """Trained so far."""
-        return sum(report.seconds for report in self.reports)
 
     def running(self, node: str) -> Running:
         """What a person sees of it; made once an epoch, while everybody's is told of with every epoch of anybody's."""
@@ -94,6 +90,7 @@ class Scheduler(ABC, Generic[AnyRecord]):
         self._lost: deque[Flight[AnyRecord]] = deque()  # trainings without a worker, to be trained again
         self._slowest: float | None = None  # seconds per MAC of an epoch
         self._failures: Counter[str] = Counter()  # by reason, since a training ended well
+        self._writer = Writer()  # of the files of trainings that end, before the study says that they have
 
     @abstractmethod
     def _left(self) -> int:
@@ -138,7 +135,7 @@ class Scheduler(ABC, Generic[AnyRecord]):
                     yield from self._leave()
                     return
                 answered, news = self._answered(pending, 0.0 if begun else TICK), list[Progress]()
-                with together(self._study):
+                with together(self._study), self._writer:
                     for future in answered:
                         slot = pending.pop(future)
                         progress, following = self._advance(slot, future)
@@ -238,6 +235,7 @@ class Scheduler(ABC, Generic[AnyRecord]):
             return self._failed(slot, error), None
         self._slowest = max(self._slowest or 0.0, report.seconds / flight.record.macs)
         flight.reports.append(report)
+        flight.seconds += report.seconds
         epochs = flight.record.candidate.recipe.epochs
         curve = [_numbers(report) for report in flight.reports]
         if report.epoch > flight.reported:
@@ -265,6 +263,7 @@ class Scheduler(ABC, Generic[AnyRecord]):
         self._slots.remove(slot)
         assert slot.flight is not None
         slot.flight.reports.clear()
+        slot.flight.seconds = 0.0
         return slot.flight
 
     def _without_worker(self, slot: _Slot[AnyRecord], how: str) -> Progress:
@@ -311,7 +310,7 @@ class Scheduler(ABC, Generic[AnyRecord]):
         return self._progress(news)
 
 
-def keep(flight: Flight[Any], weights: Path, reason: str) -> None:
+def keep(flight: Flight[Any], weights: Path, reason: str, write: Callable[[Path, bytes], object]) -> None:
     """Write the weights of a training that has ended, and complete its attributes, which are committed with its end."""
     trial, reports = flight.trial, flight.reports
     if reason or "reason" in trial.user_attrs:  # one left from before the program was killed
@@ -323,7 +322,7 @@ def keep(flight: Flight[Any], weights: Path, reason: str) -> None:
         trial.set_user_attr("seconds", round(flight.seconds, 2))
         if reports[-1].val_loss is not None:
             trial.set_user_attr("val_loss", reports[-1].val_loss)
-        write_whole(weights, reports[-1].weights)
+        write(weights, reports[-1].weights)
 
 
 def _numbers(report: EpochReport) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import argparse
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -233,8 +234,8 @@ def search(
         sampler = FeasibleSampler(make_sampler(args.sampler, args.seed), space, args.seed, seen=digests(study))
         study.pruner = make_pruner(args.pruner, space.recipe.epochs)
 
-        def annotate(trial: optuna.Trial, record: TrialRecord) -> None:
-            annotate_trial(study, location, plan.dataset, trial, record)
+        def annotate(trial: optuna.Trial, record: TrialRecord) -> dict[Path, str]:
+            return annotate_trial(study, location, plan.dataset, trial, record)
 
         trials = Search(study, location, plan, sampler, annotate=annotate)
         trained = sum(record.trained for record in records(study))

@@ -11,7 +11,6 @@ from optuna.samplers._tpe.parzen_estimator import _ParzenEstimator
 from optuna.samplers._tpe.probability_distributions import _BatchedCategoricalDistributions, _log_gauss_mass_unique
 from optuna.study import Study
 from optuna.trial import FrozenTrial
-from scipy.special import logsumexp
 
 FEW = 100  # values of a parameter: with more of them, a table would be large and hardly quicker
 
@@ -40,7 +39,7 @@ class TabulatedEstimator:
             edges = distribution.low + distribution.step * (np.arange(count + 1)[:, np.newaxis] - 0.5)
             scaled = ((np.log(edges) if distribution.is_log else edges) - distribution.mu) / distribution.sigma
             masses = _log_gauss_mass_unique(scaled[:-1], scaled[1:])
-            tables.append(masses - logsumexp(masses, axis=0))
+            tables.append(masses - _log_sum(masses.T))
         self._tables: Floats = np.full((len(tables), max(map(len, tables)), len(self._weights)), -np.inf)
         for padded, table in zip(self._tables, tables, strict=True):
             padded[: len(table)] = table
@@ -60,8 +59,14 @@ class TabulatedEstimator:
         densities = np.log(self._weights) + np.zeros((rows.shape[1], 1))
         for table, indices in zip(self._tables, chosen, strict=True):
             densities += table[indices]
-        found: Floats = logsumexp(densities, axis=1)
-        return found
+        return _log_sum(densities)
+
+
+def _log_sum(logarithms: Floats) -> Floats:
+    """The logarithm of the sum of each row; SciPy's takes four times as long, since it is prepared for infinities."""
+    most = logarithms.max(axis=1, keepdims=True)
+    found: Floats = (np.log(np.exp(logarithms - most).sum(axis=1, keepdims=True)) + most)[:, 0]
+    return found
 
 
 Estimator: TypeAlias = _ParzenEstimator | TabulatedEstimator
@@ -83,6 +88,13 @@ class RepeatedTPESampler(TPESampler):
             fitted = TabulatedEstimator(fitted)
         self.fitted.setdefault(tuple(search_space), {})[handle_below] = fitted
         return fitted  # type: ignore[no-any-return]  # of either kind, which answer the same calls
+
+    def _sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        if tuple(search_space) in self.fitted:
+            return self._sample(study, trial, search_space)
+        return super()._sample_relative(study, trial, search_space)
 
     def _sample(self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]) -> dict[str, Any]:
         estimators: Any = self.fitted.get(tuple(search_space))

@@ -1,7 +1,8 @@
 """The trials of a search: new ones are asked for within the limits, interrupted ones come first, hopeless ones end."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
 from time import monotonic
 
 import optuna
@@ -12,7 +13,7 @@ from nas.progress import SearchProgress
 from nas.readers import Dataset
 from nas.sampling import FeasibleSampler, Ledger, NothingFeasibleError
 from nas.scheduler import Flight, Scheduler, keep
-from nas.storage import StudyLocation
+from nas.storage import StudyLocation, together
 from nas.study import TrialRecord, ask, in_flight, ranked, read_trial, records, settings_of, total_ledger
 from nas.training import TrainingJob
 from nas.workers import Fleet
@@ -70,7 +71,8 @@ class _Ended:
 class Search(Scheduler[TrialRecord]):
     """One run of a search; `events` is the loop.
 
-    `annotate` is called for every trial that has ended, before the study is told. `exhausted` tells of the proposals
+    `annotate` is called for every trial that has ended, before the study is told, and gives the files to be written
+    with its weights. `exhausted` tells of the proposals
     among which no new feasible candidate was found, if the search ended for that.
     """
 
@@ -80,7 +82,7 @@ class Search(Scheduler[TrialRecord]):
         location: StudyLocation,
         plan: Plan,
         sampler: FeasibleSampler,
-        annotate: Callable[[optuna.Trial, TrialRecord], None] = lambda *_: None,
+        annotate: Callable[[optuna.Trial, TrialRecord], Mapping[Path, str]] = lambda *_: {},
     ) -> None:
         super().__init__(study, plan.fleet, plan.epoch_timeout)
         self._annotate = annotate
@@ -137,17 +139,19 @@ class Search(Scheduler[TrialRecord]):
         if self.exhausted is not None:
             yield self._progress("no new feasible candidate was found, so the search ends here")
         while not self._left() and self._interrupted:
-            news = self._tell(self._resumed(self._interrupted.pop(0)), TrialState.FAIL, GIVEN_UP)
+            with together(self._study), self._writer:
+                news = self._tell(self._resumed(self._interrupted.pop(0)), TrialState.FAIL, GIVEN_UP)
             yield self._progress(news)
 
     def _tell(self, flight: Flight[TrialRecord], state: TrialState, reason: str) -> str:
-        keep(flight, self._location.weights_path(flight.record.number), reason)
+        keep(flight, self._location.weights_path(flight.record.number), reason, self._writer.write)
         ended = read_trial(self._study.get_trials(deepcopy=False)[flight.record.number])
         assert ended is not None
-        self._annotate(flight.trial, ended)
+        for path, text in self._annotate(flight.trial, ended).items():
+            self._writer.write(path, text)
         value = flight.reports[-1].val_accuracy if state is TrialState.COMPLETE else None
-        record = read_trial(self._study.tell(flight.trial, value, state=state))
-        assert record is not None
+        self._study.tell(flight.trial, value, state=state)
+        record = replace(ended, state=state)
         self._ended.add(record)
         accuracy = f"{record.val_accuracy:.2%}, " if record.val_accuracy is not None else ""
         return f"{record.title}: {accuracy}{reason or 'trained to the end'} ({record.params:,} params)"

@@ -68,7 +68,8 @@ def test_a_stopped_trials_note_says_how_it_ended_and_what_to_do(desk: Desk) -> N
 def test_artifacts_are_written_once(desk: Desk) -> None:
     trial, record = a_trial(desk, "")
     for _ in range(2):
-        annotate_trial(desk.study, desk.location, MNIST, trial, record)
+        for path, text in annotate_trial(desk.study, desk.location, MNIST, trial, record).items():
+            path.write_text(text)
     found = {artifact.filename: artifact.artifact_id for artifact in get_all_artifact_meta(trial)}
     store = artifact_store(desk.location)
     assert len(get_all_artifact_meta(trial)) == len(found) == 3

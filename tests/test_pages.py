@@ -77,8 +77,8 @@ def reported(tmp_path_factory: pytest.TempPathFactory, dataset: Dataset) -> Iter
         study.pruner = make_pruner("rungs", 3)
         sampler = FeasibleSampler(make_sampler("random", 0), space, 0, seen=digests(study))
 
-        def annotate(trial: optuna.Trial, record: TrialRecord) -> None:
-            annotate_trial(study, location, dataset, trial, record)
+        def annotate(trial: optuna.Trial, record: TrialRecord) -> dict[Path, str]:
+            return annotate_trial(study, location, dataset, trial, record)
 
         list(Search(study, location, plan, sampler, annotate=annotate).events())
         page = report.write_report(study, location, dataset, Exam(dataset), running=True)
