@@ -13,6 +13,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -108,6 +109,7 @@ class StandInFleet:
 
     def __init__(self, workers: int, seconds: float) -> None:
         self.devices = ("cpu",) * workers
+        self.news: deque[str] = deque()
         clock = Clock()
         self._waiting: list[Worker] = [StandIn(clock, seconds) for _ in range(workers)]
 

@@ -5,15 +5,21 @@ since that owns it. The images travel to each node once and are shared there, in
 """
 
 import logging
+import math
 import os
 import platform
 import re
 import signal
 import socket
+import subprocess
+import sys
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, Future
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from time import monotonic
 from typing import Any
 
 import numpy.typing as npt
@@ -33,6 +39,9 @@ from nas.workers import TRIES, Train, Worker, keep_freed_memory
 GPU_SHARE = 0.9  # of a GPU's memory that workers may take together
 MOST_PER_GPU = 8  # workers: more of them wait for each other
 SECONDS_TO_ANSWER = 10.0
+SECONDS_KNOWN = 1.0  # for which the cluster's size is taken for what it was
+BETWEEN_REFUSALS = 1.0  # seconds, until workers that could not start are tried again; longer while others are at work:
+BESIDE_OTHERS = 30.0
 WAYS_IN = "give auto, local, host:port on a machine of the cluster, or ray://host:port"
 
 Arrays = Mapping[str, npt.NDArray[Any]]
@@ -154,17 +163,28 @@ class RayWorker:
         return self.greeting.result().node
 
     def start(self, job: TrainingJob) -> Future[EpochReport]:
-        return _answer(self._actor.start.remote(replace(job, device=self._device), self._share(job)))
+        return _asked(lambda: self._actor.start.remote(replace(job, device=self._device), self._share(job)))
 
     def next(self) -> Future[EpochReport]:
-        return _answer(self._actor.next.remote())
+        return _asked(lambda: self._actor.next.remote())
 
     def gpu_memory(self, job: TrainingJob) -> Future[tuple[int, int]]:
         """See Trainer."""
-        return _answer(self._actor.gpu_memory.remote(replace(job, device=self._device), self._share(job)))
+        return _asked(lambda: self._actor.gpu_memory.remote(replace(job, device=self._device), self._share(job)))
 
     def stop(self) -> None:
-        ray.kill(self._actor)
+        with suppress(RayError, OSError):  # the cluster is lost, and its actors end with it
+            ray.kill(self._actor)
+
+
+def _asked(call: Callable[[], Any]) -> Future[Any]:
+    """A future of what an actor answers to a call, which fails at once where the cluster is lost."""
+    try:
+        return _answer(call())
+    except (RayError, OSError) as error:
+        failed: Future[Any] = Future()
+        failed.set_exception(BrokenExecutor(str(error)))
+        return failed
 
 
 def _answer(reference: Any) -> Future[Any]:
@@ -194,8 +214,15 @@ def _require_listening(address: str) -> None:
         raise UserError(f"--ray {address!r} is no address of a Ray cluster; {WAYS_IN}")
     try:
         socket.create_connection((parts["host"].strip("[]"), int(parts["port"])), timeout=SECONDS_TO_ANSWER).close()
-    except (OSError, OverflowError) as error:
+    except (OSError, OverflowError, UnicodeError) as error:
         raise UserError(f"--ray {address}: nobody answers there ({reason_of(error)}); {WAYS_IN}") from error
+    if address.startswith("ray://"):  # whose client gives up by itself
+        return
+    ask = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", address]
+    try:  # whatever it answers: `connect` will hear it, too
+        subprocess.run(ask, capture_output=True, timeout=SECONDS_TO_ANSWER, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise UserError(f"--ray {address}: what answers there is no Ray cluster; {WAYS_IN}") from error
 
 
 def connect(address: str) -> None:
@@ -226,9 +253,22 @@ def connect(address: str) -> None:
             signal.signal(number, handler)
 
 
+@contextmanager
+def _reaching() -> Iterator[None]:
+    """Says so where the cluster is lost while it is asked."""
+    try:
+        yield
+    except (RayError, OSError) as error:
+        raise UserError(
+            f"the Ray cluster is lost ({reason_of(error)}); nothing finished is: give the same command again when "
+            "there is one"
+        ) from error
+
+
 def _resources() -> dict[str, float]:
     """Of all the nodes that the cluster has at this moment."""
-    found: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    with _reaching():
+        found: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     return found
 
 
@@ -255,34 +295,55 @@ class RayFleet:
             raise UserError(f"--device cuda: the Ray cluster at {address} has no GPU now; give --jobs to wait for some")
         self._device = "cuda" if device == "cuda" or (device == "auto" and gpus) else "cpu"
         self._jobs, self._per_gpu, self._typical, self._train = jobs, per_gpu, typical, train
+        self.news: deque[str] = deque()
+        self._said: set[str] = set()
         self._starting: list[RayWorker] = []
         self._hired: list[Worker] = []
         self._images: dict[tuple[Dataset, bool], Any] = {}
-        self._refused = 0  # workers that could not start, one after the other
+        self._refusals = 0  # times that workers could not start, one after the other, while there were no others
+        self._pause = -math.inf  # until this time, no more are made
         self._probe: tuple[RayWorker, Future[tuple[int, int]]] | None = None
+        self._known: tuple[float, dict[str, float]] = (-math.inf, {})
 
     @property
     def devices(self) -> Sequence[str]:
         return (f"{self._device} of a Ray cluster",) * self._size()
 
+    def _found(self, resource: str) -> float:
+        """How much of it the cluster has, or had a moment ago: the scheduler asks at every turn."""
+        if monotonic() > self._known[0] + SECONDS_KNOWN:
+            self._known = monotonic(), _resources()
+        return self._known[1].get(resource, 0.0)
+
     def _size(self) -> int:
-        found = _resources()
-        cores, gpus = int(found.get("CPU", 0)), int(found.get("GPU", 0))
+        cores, gpus = int(self._found("CPU")), int(self._found("GPU"))
         size = cores if self._device == "cpu" else gpus * (self._per_gpu or 1)
         return size if self._jobs is None else min(size, self._jobs)
 
     def hire(self, most: int) -> Sequence[Worker]:
         if self._device == "cuda" and self._per_gpu is None and not self._probed():
             return []
-        new = [worker for worker in self._starting if worker.greeting.done()]
-        self._starting = [worker for worker in self._starting if worker not in new]
-        welcome = [worker for worker in new if self._is_welcome(worker)]
-        self._hired += welcome
         wanted = min(most, self._size() if self._jobs is None else self._jobs) - len(self._hired)
+        ready = [worker for worker in self._starting if worker.greeting.done()][: max(0, wanted)]
+        self._starting = [worker for worker in self._starting if worker not in ready]
+        welcome, refusal = list[Worker](), None
+        for worker in ready:
+            try:
+                require_same_versions(worker.greeting.result())
+                welcome.append(worker)
+            except Exception as error:  # such as that its node has left
+                refusal = error
+                worker.stop()
+        self._hired += welcome
+        if refusal is not None:
+            self._go_on_after(refusal)
+        elif welcome:
+            self._refusals = 0
+        wanted -= len(welcome)
         while len(self._starting) > max(0, wanted):
             self._starting.pop().stop()
-        while len(self._starting) < wanted:
-            self._starting.append(self._made())
+        if monotonic() > self._pause:
+            self._starting += [self._made() for _ in range(wanted - len(self._starting))]
         return welcome
 
     def dismiss(self, worker: Worker) -> None:
@@ -293,36 +354,49 @@ class RayFleet:
         resources = {"num_cpus": 1.0}
         if self._device == "cuda":
             resources["num_gpus"] = 1 / (self._per_gpu or 1)
-        return RayWorker(self._train, self._device, resources, self._share)
+        with _reaching():
+            return RayWorker(self._train, self._device, resources, self._share)
 
-    def _is_welcome(self, worker: RayWorker) -> bool:
-        """Whether a worker can be hired; one whose node has left cannot."""
-        try:
-            greeting = worker.greeting.result()
-        except Exception as error:
-            self._refused += 1
-            if self._refused == TRIES:
-                reason = " ".join(str(error).split())
-                raise UserError(
-                    f"no worker can be started on the Ray cluster ({reason}); install nas in the same environment on "
-                    "every node"
-                ) from error
-            return False
-        self._refused = 0
-        require_same_versions(greeting)
-        return True
+    def _go_on_after(self, refusal: Exception) -> None:
+        """Go on after workers could not start, or had other software: such a node may leave, another may join.
+
+        Raises:
+            UserError: there are no others, after some tries.
+        """
+        alone = not (self._hired or self._starting)
+        self._pause = monotonic() + (BETWEEN_REFUSALS if alone else BESIDE_OTHERS)
+        self._refusals += alone
+        reason = " ".join(str(refusal).split())
+        if not isinstance(refusal, UserError):
+            reason = (
+                f"no worker can be started on the Ray cluster ({reason}); install nas in the same environment on "
+                "every node"
+            )
+        if self._refusals == TRIES:
+            raise UserError(reason) from refusal
+        if not alone and reason not in self._said:
+            self._said.add(reason)
+            self.news.append(f"a worker is done without: {reason}")
 
     def _probed(self) -> bool:
         """Whether it is known how many workers a GPU holds."""
         if self._probe is None:
+            if monotonic() < self._pause:
+                return False
             probe = self._made()
             self._probe = probe, probe.gpu_memory(self._typical())
-        probe, answer = self._probe
-        if not answer.done():
+        probe, memory = self._probe
+        if not memory.done():
             return False
-        found = _resources()
-        self._per_gpu = jobs_per_gpu(*answer.result(), found["CPU"] / found["GPU"])
+        self._probe = None
         probe.stop()
+        try:
+            used, total = memory.result()
+            require_same_versions(probe.greeting.result())
+        except Exception as error:
+            self._go_on_after(error)
+            return False
+        self._per_gpu = jobs_per_gpu(used, total, self._found("CPU") / max(1.0, self._found("GPU")))
         return True
 
     def _share(self, job: TrainingJob) -> Any:

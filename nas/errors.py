@@ -14,7 +14,7 @@ def printable(text: str) -> str:
 
     Of a long one its beginning and its end, since the way out stands last. Passwords of URLs are hidden.
     """
-    line = re.sub(r"(://[^\s:@/]*:)[^\s@]+@", r"\1***@", " ".join(text.split()))
+    line = re.sub(r"(://[^\s:@/]*:)\S+@", r"\1***@", " ".join(text.split()))
     if len(line) > LONGEST:
         line = f"{line[: LONGEST // 2]} … {line[-LONGEST // 2 :]}"
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)

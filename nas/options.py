@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, TypeVar
 
 from nas.errors import UserError, printable
-from nas.storage import DEFAULT_OUTPUT, StudyLocation, command_line, locate
+from nas.storage import DEFAULT_OUTPUT, StudyLocation, command_line, has_password, locate
 
 if TYPE_CHECKING:  # torch takes seconds to import, and --help needs none of it
     from nas.training import TrainingJob
@@ -144,6 +144,8 @@ def fleet_of(args: argparse.Namespace, typical: "Callable[[], TrainingJob]") -> 
     from nas.workers import LocalFleet, devices
 
     if args.ray is not None:
+        if args.storage != os.environ.get("OPTUNA_STORAGE") and args.storage and has_password(args.storage):
+            raise UserError("--storage has a password, and Ray keeps command lines; give it as $OPTUNA_STORAGE")
         try:
             from nas.cluster import RayFleet
         except ImportError as error:

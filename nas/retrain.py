@@ -3,22 +3,25 @@
 import argparse
 import sys
 from collections.abc import Iterator, Mapping
+from concurrent.futures import BrokenExecutor
 from dataclasses import replace
 from time import sleep
 from typing import Any
 
 from nas.environment import differences
 from nas.errors import UserError
+from nas.files import reason_of
 from nas.options import DONE, Parser, add_data_dir, add_device, add_location, existing_location, fleet_of, natural, run
 from nas.runs import RunRecord, run_records
 from nas.storage import StudyLocation, open_study
 from nas.study import Record, constraints_of, records
-from nas.training import DivergedError, EpochReport, TrainingJob
+from nas.training import DivergedError, EpochReport, OutOfMemoryError, TrainingJob
 from nas.trials import dataset_of
 from nas.workers import Fleet
 
 DIFFERENT = 1
 TICK = 0.1  # seconds between two questions for a worker
+TELLING = 600  # of them, after which it is said, and again
 NUMBERS = ("train_loss", "val_loss", "val_accuracy")
 
 DESCRIPTION = """\
@@ -61,8 +64,12 @@ def chosen(known: list[Record], number: int, option: str, location: StudyLocatio
 
 def retrained(job: TrainingJob, epochs: int, fleet: Fleet) -> Iterator[EpochReport]:
     """The first epochs of a training, in a worker of its own."""
+    waiting = 0
     while (worker := next(iter(fleet.hire(1)), None)) is None:
         sleep(TICK)
+        waiting += 1
+        if waiting % TELLING == 0:
+            print("there is no worker to be had; waiting for one", file=sys.stderr)
     try:
         yield worker.start(job).result()
         for _ in range(1, epochs):
@@ -110,6 +117,8 @@ def main() -> int:
             now = report.environment
     except DivergedError as error:
         print(f"It diverged: {error}.", file=sys.stderr)
+    except (BrokenExecutor, OutOfMemoryError) as error:
+        raise UserError(f"the worker was lost after {equal} equal epochs ({reason_of(error)}); try again") from error
     if equal == record.epochs:
         print(f"{record.epochs} of {record.epochs} epochs are equal to the last digit.")
         return DONE

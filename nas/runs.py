@@ -5,7 +5,7 @@ nor whoever reads its study takes them for trials of it.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal, TypeAlias, get_args
 
@@ -223,10 +223,9 @@ class Runs(Scheduler[RunRecord]):
         return None
 
     def _flight(self, run: Run, number: int) -> Flight[RunRecord]:
-        told, record = self._study.get_trials(deepcopy=False)[number], self._read(number)
-        job = run.job(self._plan.constraints, self._plan.dataset)
-        reported = (told.last_step or 0) if job.hold_out else record.epochs
-        return Flight(in_flight(self._study, number), record, job, reported=reported)
+        record = self._read(number)
+        job = replace(run.job(self._plan.constraints, self._plan.dataset), micro_batches=record.micro_batches)
+        return Flight(in_flight(self._study, number), record, job, reported=record.epochs)
 
     def _read(self, number: int) -> RunRecord:
         return read_run(self._study.get_trials(deepcopy=False)[number])

@@ -32,6 +32,7 @@ LEAST_PATIENCE = 300.0  # ... but at least so many seconds ...
 FIRST_PATIENCE = 3600.0  # ... and so many before the first epoch
 BEGINNING = 60.0  # seconds more for the first epoch of a worker, which has to start and to load the images
 TICK = 1.0  # seconds
+TELLING = 60.0  # seconds without any worker, after which it is said, and again
 MOMENT = 0.25  # seconds of finding trainings to begin, before those found are begun and answers are looked at
 
 AnyRecord = TypeVar("AnyRecord", bound=Record)
@@ -90,11 +91,16 @@ class Scheduler(ABC, Generic[AnyRecord]):
         self._lost: deque[Flight[AnyRecord]] = deque()  # trainings without a worker, to be trained again
         self._slowest: float | None = None  # seconds per MAC of an epoch
         self._failures: Counter[str] = Counter()  # by reason, since a training ended well
+        self._without = monotonic()  # workers, since then
         self._writer = Writer()  # of the files of trainings that end, before the study says that they have
 
     @abstractmethod
     def _left(self) -> int:
         """How many trainings are left, those in flight among them."""
+
+    def _done(self) -> bool:
+        """Whether nothing is to begin any more."""
+        return not self._left()
 
     @abstractmethod
     def _next_flight(self) -> Flight[AnyRecord] | None:
@@ -131,7 +137,7 @@ class Scheduler(ABC, Generic[AnyRecord]):
                 for slot, flight in begun:
                     pending[slot.worker.start(flight.job)] = slot
                     yield self._progress(_begins(flight))
-                if not pending and (self._slots or not self._left()):
+                if not pending and (self._slots or self._done()):
                     yield from self._leave()
                     return
                 answered, news = self._answered(pending, 0.0 if begun else TICK), list[Progress]()
@@ -152,6 +158,13 @@ class Scheduler(ABC, Generic[AnyRecord]):
             self._slots.append(_Slot(worker))
             if worker.node:
                 yield self._progress(f"a worker on {worker.node} joins")
+        while self._fleet.news:
+            yield self._progress(self._fleet.news.popleft())
+        if self._slots:
+            self._without = monotonic()
+        elif monotonic() - self._without > TELLING:
+            self._without = monotonic()
+            yield self._progress("there is no worker to be had; the search waits for one")
 
     def _begun(self) -> list[tuple[_Slot[AnyRecord], Flight[AnyRecord]]]:
         """Give idle workers something to train: all of them, or those for which it was found in a moment."""
@@ -230,6 +243,9 @@ class Scheduler(ABC, Generic[AnyRecord]):
             if flight.job.micro_batches > 1:
                 return self._failed(slot, error), None
             flight.job = replace(flight.job, micro_batches=2)
+            flight.trial.set_user_attr("micro_batches", 2)
+            keep_detail(flight.trial, "curve", [])  # what is known is of whole batches
+            flight.reported = 0
             return self._again(slot, "out of memory; it is trained again with half a batch at a time"), None
         except Exception as error:
             return self._failed(slot, error), None
@@ -237,12 +253,9 @@ class Scheduler(ABC, Generic[AnyRecord]):
         flight.reports.append(report)
         flight.seconds += report.seconds
         epochs = flight.record.candidate.recipe.epochs
-        curve = [_numbers(report) for report in flight.reports]
         if report.epoch > flight.reported:
-            report_epoch(flight.trial, curve)
+            report_epoch(flight.trial, [_numbers(report) for report in flight.reports])
             flight.reported = report.epoch
-        elif flight.job.micro_batches > 1:  # what is kept so far is of whole batches
-            keep_detail(flight.trial, "curve", curve)
         if report.epoch == epochs:
             return self._finish(slot, TrialState.COMPLETE, ""), None
         if report.epoch == flight.reported and self._hopeless(flight):
@@ -317,8 +330,6 @@ def keep(flight: Flight[Any], weights: Path, reason: str, write: Callable[[Path,
         trial.set_user_attr("reason", reason)
     if reports:
         keep_detail(trial, "environment", dict(reports[-1].environment))
-        if flight.job.micro_batches > 1 or "micro_batches" in trial.user_attrs:
-            trial.set_user_attr("micro_batches", flight.job.micro_batches)
         trial.set_user_attr("seconds", round(flight.seconds, 2))
         if reports[-1].val_loss is not None:
             trial.set_user_attr("val_loss", reports[-1].val_loss)

@@ -31,6 +31,7 @@ if TYPE_CHECKING:  # SQLAlchemy takes half the time of --help, which needs none 
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)  # what it warns of, it quotes as it stands in the database
 
+DATABASE, LOCK = "study.db", "lock"
 ARTIFACTS = "artifacts"  # the folder, beside the other files of a study
 TRIALS, RUNS, ABLATION = TABLES = ("trials.csv", "final_runs.csv", "ablation.csv")
 DEFAULT_OUTPUT = Path("results")
@@ -77,7 +78,7 @@ def locate(name: str, output_dir: Path, storage: str | None) -> StudyLocation:
             f"--study-name {name!r} must be a plain name of at most 100 characters, without path separators"
         )
     folder = output_dir / name
-    return StudyLocation(name=name, storage=storage or _sqlite(folder / "study.db"), folder=folder)
+    return StudyLocation(name=name, storage=storage or _sqlite(folder / DATABASE), folder=folder)
 
 
 def location_options(location: StudyLocation) -> list[str]:
@@ -85,7 +86,7 @@ def location_options(location: StudyLocation) -> list[str]:
     options: list[str] = []
     if location.folder.parent != DEFAULT_OUTPUT:
         options += ["--output-dir", str(location.folder.parent)]
-    if location.storage != _sqlite(location.folder / "study.db"):
+    if location.storage != _sqlite(location.folder / DATABASE):
         options += ["--storage", location.public_storage]
     return options
 
@@ -114,11 +115,20 @@ def _parse(storage: str) -> "URL":
     from sqlalchemy.exc import ArgumentError
 
     try:
-        return make_url(storage)
+        url = make_url(storage)
     except (ArgumentError, ValueError) as error:  # the text is not shown: it may hold a password
         raise UserError(
             "--storage (or $OPTUNA_STORAGE) is no database URL; give one such as sqlite:///study.db"
         ) from error
+    if "@" in (url.host or ""):
+        raise UserError("--storage (or $OPTUNA_STORAGE) has a user or a password with an @; write %40 in its place")
+    return url
+
+
+def has_password(storage: str) -> bool:
+    """Whether a storage URL holds one, or a query, which may hold one."""
+    url = _parse(storage)
+    return url.password is not None or bool(url.query)
 
 
 def _sqlite_file(location: StudyLocation) -> Path | None:
@@ -358,9 +368,8 @@ def is_being_worked_on(location: StudyLocation) -> bool:
             pass
     except UserError:
         return True
-    locks = [location.folder / "lock", _lock_beside_database(location)]
-    for lock in locks:
-        if lock is not None and lock.exists():
+    for lock in _locks(location):
+        if lock.exists():
             try:
                 FileLock(lock).acquire(timeout=0).lock.release()
             except Timeout:
@@ -397,12 +406,19 @@ def _locked_in_server(location: StudyLocation, timeout: float = PROBE_SECONDS) -
         engine.dispose()
 
 
-def _lock_beside_database(location: StudyLocation) -> Path | None:
-    """For a SQLite file that lies elsewhere, since runs with other output folders may share it."""
-    database = _sqlite_file(location)
-    if database is None or not database.parent.is_dir() or database.resolve().parent == location.folder.resolve():
-        return None
-    return database.with_name(f"{database.name}-{location.name}.lock")
+def _locks(location: StudyLocation) -> list[Path]:
+    """Files that a run which writes the study holds: of its folder, and of a SQLite database that lies elsewhere.
+
+    Runs with other output folders may share that database, which may be another study's own one.
+    """
+    locks, database = [location.folder / LOCK], _sqlite_file(location)
+    if database is not None and database.parent.is_dir():
+        database = database.resolve()
+        own = (database.parent.name, database.name) == (location.name, DATABASE)
+        beside = database.with_name(LOCK if own else f"{database.name}-{location.name}.{LOCK}")
+        if beside != locks[0].resolve():
+            locks.append(beside)
+    return locks
 
 
 @contextmanager
@@ -426,11 +442,11 @@ def writing(
                 for folder in reversed(created):
                     undo.callback(_remove_if_empty, folder)
                 location.folder.mkdir(parents=True, exist_ok=True)
-                held.enter_context(_acquire(location.folder / "lock", location))
+                held.enter_context(_acquire(location.folder / LOCK, location))
                 if created:
                     undo.callback(shutil.rmtree, location.folder)
             with _told_of_storage_errors(location):
-                if (lock := _lock_beside_database(location)) is not None:
+                for lock in _locks(location)[1:]:
                     if not lock.exists():
                         undo.callback(lock.unlink, missing_ok=True)
                     held.enter_context(_acquire(lock, location))

@@ -216,7 +216,8 @@ def report_epoch(trial: optuna.Trial, curve: Sequence[Mapping[str, Any]]) -> Non
     """Tell the study of a trial's latest epoch; `curve` holds all so far, each with the numbers of an EpochReport."""
     keep_detail(trial, "curve", list(curve))
     if curve[-1]["val_accuracy"] is not None:
-        trial.report(curve[-1]["val_accuracy"], int(curve[-1]["epoch"]))
+        step, value = int(curve[-1]["epoch"]), curve[-1]["val_accuracy"]
+        trial.storage.set_trial_intermediate_value(trial._trial_id, step, value)  # `report` leaves a known one as it is
 
 
 def in_flight(study: optuna.Study, number: int) -> optuna.Trial:
@@ -302,6 +303,8 @@ def read_trial(trial: FrozenTrial) -> TrialRecord | None:
         return None
     with reading(f"trial {trial.number}"):
         known = common(trial)
+        if any(epoch["val_loss"] is None or epoch["val_accuracy"] is None for epoch in known["curve"]):
+            raise ValueError("an epoch without loss or accuracy")
         return TrialRecord(
             **known,
             receptive_field=cost(known["candidate"].architecture).receptive_field,
@@ -313,6 +316,8 @@ def read_trial(trial: FrozenTrial) -> TrialRecord | None:
 def common(trial: FrozenTrial) -> dict[str, Any]:
     """The fields of any Record, read from a trial. Raises what `reading` turns into a UserError."""
     attributes, kept = trial.user_attrs, details(trial)
+    if trial.state is TrialState.WAITING or (trial.state is TrialState.COMPLETE and not trial.values):
+        raise ValueError(f"state {trial.state.name}, values {trial.values}")
     candidate = from_json(expected(kept["architecture"], str))
     price = cost(candidate.architecture)
     return {
@@ -325,9 +330,15 @@ def common(trial: FrozenTrial) -> dict[str, Any]:
         "curve": _read_curve(kept.get("curve", []), candidate.recipe.epochs),
         "seconds": _read_seconds(attributes.get("seconds")),
         "environment": {expected(k, str): expected(v, str) for k, v in kept.get("environment", {}).items()},
-        "micro_batches": expected(attributes.get("micro_batches", 1), int),
+        "micro_batches": _read_micro_batches(attributes.get("micro_batches", 1)),
         "reason": expected(attributes.get("reason", ""), str),
     }
+
+
+def _read_micro_batches(stored: Any) -> int:
+    if stored not in (1, 2):
+        raise ValueError(f"{stored} parts of a batch")
+    return expected(stored, int)
 
 
 def _read_seconds(stored: Any) -> float | None:
@@ -355,7 +366,10 @@ def _read_curve(stored: Any, epochs: int) -> list[Mapping[str, Any]]:
 def trials_of(study: optuna.Study) -> list[FrozenTrial]:
     """Every trial as it is stored."""
     with reading(f"study {study.study_name!r}"):
-        return study.get_trials(deepcopy=False)
+        trials = study.get_trials(deepcopy=False)
+        if any(trial.number != place for place, trial in enumerate(trials)):
+            raise ValueError("a trial is missing, or there twice")
+        return trials
 
 
 def records(study: optuna.Study) -> list[TrialRecord]:

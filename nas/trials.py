@@ -61,7 +61,7 @@ class _Ended:
         self.stopped_early += record.state is TrialState.PRUNED
         self.failed += record.state is TrialState.FAIL
         self.epochs += record.epochs
-        if record.seconds is not None:
+        if record.seconds is not None and record.epochs:
             self.timed += 1
             self.timed_seconds += record.seconds
             self.timed_epochs += record.epochs
@@ -102,10 +102,16 @@ class Search(Scheduler[TrialRecord]):
     def _left(self) -> int:
         return max(0, self._plan.trials - self._ended.trained)
 
+    def _done(self) -> bool:
+        return self._late or super()._done()
+
+    @property
+    def _late(self) -> bool:
+        return self._plan.timeout is not None and monotonic() - self._started > self._plan.timeout
+
     def _next_flight(self) -> Flight[TrialRecord] | None:
         """While the plan is short of trials: an interrupted one, or else a new one."""
-        late = self._plan.timeout is not None and monotonic() - self._started > self._plan.timeout
-        if late or self._ended.trained + len(self._flights) >= self._plan.trials:
+        if self._late or self._ended.trained + len(self._flights) >= self._plan.trials:
             return None
         if self._interrupted:
             return self._resumed(self._interrupted.pop(0))
@@ -125,12 +131,15 @@ class Search(Scheduler[TrialRecord]):
     def _job_of(self, record: TrialRecord) -> TrainingJob:
         plan = self._plan
         return TrainingJob(
-            candidate=record.candidate, constraints=plan.constraints, dataset=plan.dataset, seed=record.seed
+            candidate=record.candidate,
+            constraints=plan.constraints,
+            dataset=plan.dataset,
+            seed=record.seed,
+            micro_batches=record.micro_batches,
         )
 
     def _resumed(self, record: TrialRecord) -> Flight[TrialRecord]:
-        told = self._study.get_trials(deepcopy=False)[record.number].last_step or 0
-        return Flight(in_flight(self._study, record.number), record, self._job_of(record), reported=told)
+        return Flight(in_flight(self._study, record.number), record, self._job_of(record), reported=record.epochs)
 
     def _hopeless(self, flight: Flight[TrialRecord]) -> bool:
         return flight.trial.should_prune()

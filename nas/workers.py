@@ -6,9 +6,11 @@ database; a worker that dies is one failed future. Workers of a Ray cluster are 
 
 import ctypes
 import os
+import re
 import signal
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
 from contextlib import contextmanager, suppress
@@ -28,6 +30,7 @@ PR_SET_PDEATHSIG = 1  # prctl.h
 GLIBC_M_TRIM_THRESHOLD, GLIBC_M_MMAP_THRESHOLD = -1, -3  # malloc.h
 KEPT_BYTES = 1 << 30
 OLDER_MMAP_THRESHOLD = 32 << 20  # the largest that older glibc takes: half of its HEAP_MAX_SIZE
+MOST_JOBS = 1_000
 TRIES = 3  # to make a worker ...
 BETWEEN_TRIES = 1.0  # ... with so many seconds between
 
@@ -57,6 +60,10 @@ class Fleet(Protocol):
     @property
     def devices(self) -> Sequence[str]:
         """What there is to train on now, one entry a worker, for a person to read."""
+
+    @property
+    def news(self) -> deque[str]:
+        """What a person should know of it, once."""
 
     def hire(self, most: int) -> Iterable[Worker]:
         """Workers that are to be had now, besides those hired; at most so many in all.
@@ -226,6 +233,7 @@ class LocalFleet:
 
     def __init__(self, devices: Sequence[str], make_worker: Callable[[str], Worker] = LocalWorker) -> None:
         self.devices = devices
+        self.news: deque[str] = deque()  # there is none
         self._make_worker = make_worker
         self._vacant = list(devices)
         self._hired: list[tuple[Worker, str]] = []
@@ -262,11 +270,13 @@ def devices(device: str, jobs: int | None) -> tuple[str, ...]:
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    if jobs is not None and jobs > MOST_JOBS:
+        raise UserError(f"--jobs {jobs:,} must be at most {MOST_JOBS:,} on one machine; each is a process")
     if device == "cpu":
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         return ("cpu",) * (jobs or cores)
     kind, _, index = device.partition(":")
-    if kind != "cuda" or not (index.isdecimal() or device == "cuda"):
+    if kind != "cuda" or not (re.fullmatch(r"[0-9]{1,4}", index) or device == "cuda"):
         raise UserError(f"--device {device!r} is unknown; give auto, cpu, cuda or cuda:N")
     count = torch.cuda.device_count()
     if int(index or 0) >= count:

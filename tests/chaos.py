@@ -27,6 +27,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from uuid import uuid4
 
 from helpers import ENVIRONMENT, make_task
 from optuna.trial import TrialState
@@ -51,6 +52,7 @@ DISK = 48 << 20  # bytes
 ORPHAN_SECONDS = 5.0  # that a process may outlive the program that started it ...
 ACTOR_SECONDS = 30.0  # ... and an actor of a Ray cluster
 INTERRUPT_SECONDS = 5.0  # that the program may take to end in order
+TAG = "NAS_CHAOS"  # in the environment of a program, and so of all that it starts
 SERVER = "multiprocessing.forkserver"
 PATIENCE = 180.0  # seconds without a word, after which the program is taken for hung
 AT_ONCE = 10  # faults of one search, at most
@@ -178,16 +180,16 @@ class Life:
     process: "subprocess.Popen[str]" = field(init=False)
     lines: list[str] = field(default_factory=list)
     workers: dict[int, int] = field(default_factory=dict)  # each with the epochs that had been told of when it came
-    servers: set[int] = field(default_factory=set)
     epochs: int = 0
     outcome: tuple[int, str] | None = None
 
     def __post_init__(self) -> None:
+        self.tag = str(uuid4())
         command = [sys.executable, "-m", "nas.search", *COMMAND, *self.search, "-v", "--output-dir", "disk/results"]
         self.process = subprocess.Popen(
             [*command, "--epoch-timeout", str(EPOCH_TIMEOUT)],
             cwd=self.folder,
-            env=environment(self.storage),
+            env={**environment(self.storage), TAG: self.tag},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -212,7 +214,6 @@ class Life:
                 return False
             self.lines.append(line)
             self.epochs += ": epoch " in line
-            self.servers.update(servers(self.process.pid))
             for pid in self.alive:
                 self.workers.setdefault(pid, self.epochs)
         return self.outcome is None
@@ -228,6 +229,18 @@ class Life:
         answers = 1 if self.search[self.search.index("--jobs") + 1] == "1" else 4
         return self.epochs >= max(self.workers.values(), default=self.epochs) + answers
 
+    @property
+    def left_behind(self) -> dict[int, str]:
+        """The processes of this machine that it has started and that are still there, with their commands."""
+        found = {int(path.name) for path in Path("/proc").iterdir() if path.name.isdecimal() and self._is_of(path)}
+        actors = set(trainers()) & self.workers.keys()
+        return {pid: command for pid in found | actors if (command := command_of(pid))}
+
+    def _is_of(self, process: Path) -> bool:
+        with suppress(OSError):
+            return f"{TAG}={self.tag}".encode() in (process / "environ").read_bytes().split(b"\0")
+        return False
+
     def end(self) -> tuple[int, str]:
         """Wait for its end, and for that of its workers: its status, and what it said last."""
         if self.outcome is not None:
@@ -236,14 +249,13 @@ class Life:
         try:
             _, errors = self.process.communicate(timeout=PATIENCE)
         except subprocess.TimeoutExpired as error:
-            raise ViolationError(f"a program did not end in {PATIENCE:g} s") from error
+            raise ViolationError(f"a program did not end in {PATIENCE:g} s: {self.left_behind}") from error
         self.seconds = time.monotonic() - begun
         patience = ACTOR_SECONDS if "--ray" in self.search else ORPHAN_SECONDS
         deadline = time.monotonic() + patience
-        started = {*self.servers, *self.workers}
-        while (alive := [pid for pid in started if command_of(pid)]) and time.monotonic() < deadline:
+        while (alive := self.left_behind) and time.monotonic() < deadline:
             time.sleep(0.05)
-        require(not alive, f"processes {alive} outlived the program by {patience:g} s")
+        require(not alive, f"{alive} outlived the program by {patience:g} s")
         self.outcome = self.process.returncode, errors
         return self.outcome
 
@@ -271,6 +283,13 @@ def _signal_worker(life: Life, rng: random.Random, number: signal.Signals) -> No
     if workers:
         with suppress(ProcessLookupError):
             os.kill(rng.choice(sorted(workers)), number)
+
+
+def kill_server(life: Life, rng: random.Random) -> None:
+    """The process that forks the workers; they end with it."""
+    for server in servers(life.process.pid):
+        with suppress(ProcessLookupError):
+            os.kill(server, signal.SIGKILL)
 
 
 def kill_scheduler(life: Life, rng: random.Random) -> None:
@@ -350,6 +369,7 @@ FAULTS: dict[str, Fault] = {
     "worker killed": kill_worker,
     "worker crashed": crash_worker,
     "worker hung": pause_worker,
+    "worker's server killed": kill_server,
     "program killed": kill_scheduler,
     "program interrupted": interrupt,
     "disk full": fill_disk,
@@ -357,7 +377,7 @@ FAULTS: dict[str, Fault] = {
     "second program": second_scheduler,
 }
 NODE_KILLED = "node killed, another added"
-OF_WORKERS = ("worker killed", "worker crashed", "worker hung", NODE_KILLED)
+OF_WORKERS = ("worker killed", "worker crashed", "worker hung", "worker's server killed", NODE_KILLED)
 OF_PROGRAMS = ("program killed", "program interrupted")
 
 
@@ -397,7 +417,10 @@ class Poller:
     def _look(self) -> None:
         process = None
         while not self._stopped.wait(0.2):
-            if process is None or process.poll() is not None:
+            if process is not None and process.poll() is not None:
+                self.errors += 1
+                process = None
+            if process is None:
                 try:
                     found = found_in(self._folder / "disk" / "results", self._storage)
                 except UserError:  # such as that its tables are being made just now
@@ -412,13 +435,12 @@ class Poller:
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,
                 )
-            with suppress(OSError):
-                for path in ("/api/studies", "/api/studies/1?after=0"):
-                    try:
-                        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=30) as answer:
-                            self.answers += answer.status == 200
-                    except urllib.error.HTTPError:
-                        self.errors += 1
+            for path in ("/api/studies", "/api/studies/1?after=0"):
+                try:
+                    with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=30) as answer:
+                        self.answers += answer.status == 200
+                except OSError:
+                    self.errors += self.answers > 0  # it has started
         if process is not None:
             process.terminate()
             process.wait()

@@ -36,6 +36,7 @@ import safetensors.torch
 import torch
 from helpers import DIGITS, Workshop, make_task, small_architecture, small_space
 from optuna.pruners import NopPruner
+from optuna.trial import TrialState
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
@@ -55,6 +56,7 @@ from nas.network import build, with_weights
 from nas.notes import run_note, trial_note
 from nas.options import run
 from nas.plots import confusion
+from nas.pruning import DEFAULT_PRUNER, make_pruner
 from nas.readers import Dataset, Images, load_mnist, read_images
 from nas.recipe import Recipe
 from nas.report import page
@@ -62,13 +64,13 @@ from nas.results import runs_csv, trials_csv
 from nas.runs import Runs, final_study
 from nas.sampling import FeasibleSampler
 from nas.score import Mistake, Score
-from nas.space import load_space, restrict
+from nas.space import SearchSpace, load_space, restrict
 from nas.status import status, text_of
 from nas.storage import StudyLocation, locate, open_study, writing
 from nas.study import Choice, digests, make_sampler, ranked, records, remember_choice, remember_task, settings
 from nas.summary import summary
 from nas.trials import Plan, Search, dataset_of
-from nas.workers import LocalFleet
+from nas.workers import LocalFleet, devices
 
 SECONDS = 10.0  # that one input may compute
 WAITED = 120.0  # seconds that it may take in all: a busy machine makes it wait
@@ -234,6 +236,8 @@ def options(rng: random.Random, folder: Path) -> None:
     name = getattr(args, "study_name", None)
     location = locate("x" if name is None else name, folder, args.storage)
     assert "secret" not in location.public_storage
+    if hasattr(args, "device"):
+        assert devices(args.device, args.jobs)
     if hasattr(args, "max_params"):
         restrict(load_space("mnist"), epochs=args.epochs, max_params=args.max_params, max_macs=args.max_macs)
 
@@ -458,13 +462,7 @@ def _study(folder: Path) -> StudyLocation:
     with writing(location, settings(space, seed=0, sampler="random", pruner="none"), command) as study:
         sampler = FeasibleSampler(make_sampler("random", 0), space, 0, seen=digests(study))
         study.pruner = NopPruner()
-        plan = Plan(
-            trials=4,
-            fleet=LocalFleet(("cpu",), lambda _: Workshop()()),
-            dataset=dataset,
-            constraints=space.constraints,
-            seed=0,
-        )
+        plan = _plan(dataset, space, trials=4)
         list(Search(study, location, plan, sampler).events())
         baseline = small_architecture(9, 9)
         remember_task(study, replace(space, target=0.9, baseline=baseline))
@@ -522,6 +520,8 @@ def _mutated_study(rng: random.Random, folder: Path) -> tuple[optuna.Study, Stud
             if isinstance(kept, dict) and all(isinstance(kept.get(part, {}), dict) for part in ("user", "system")):
                 spoilt = copy.copy(trial)
                 spoilt.user_attrs, spoilt.system_attrs = kept.get("user", {}), kept.get("system", {})
+                if i == which and rng.random() < 0.5:  # as if it were still being trained
+                    spoilt.state, spoilt.values, spoilt.datetime_complete = TrialState.RUNNING, None, None
                 study.add_trial(spoilt)
     return optuna.load_study(study_name=known[0].name, storage=storage), replace(location, folder=folder / "nowhere")
 
@@ -555,6 +555,25 @@ def _known(location: StudyLocation) -> tuple[_Stored, ...]:
 def stored_values(rng: random.Random, folder: Path) -> None:
     """What a study keeps of its trials, its runs and of itself; all but the page says so."""
     _told(*_mutated_study(rng, folder))
+
+
+def resumed_studies(rng: random.Random, folder: Path) -> None:
+    """The same, and what goes on with it: trials, and final runs."""
+    study, location = _mutated_study(rng, folder)
+    dataset = dataset_of(study, None)
+    space = small_space(dataset)
+    study.pruner = make_pruner(DEFAULT_PRUNER, space.recipe.epochs)
+    sampler = FeasibleSampler(make_sampler("random", 0), space, 0, seen=digests(study))
+    plan = _plan(dataset, space, trials=5)
+    trials = Search(study, location, plan, sampler)
+    list(trials.events())
+    wanted = runs_of(ranked(records(study))[:2], "finalist", 2, 0)
+    list(Runs(study, location, wanted, plan, paces={}).events())
+
+
+def _plan(dataset: Dataset, space: SearchSpace, trials: int) -> Plan:
+    fleet = LocalFleet(("cpu",), lambda _: Workshop()())
+    return Plan(trials=trials, fleet=fleet, dataset=dataset, constraints=space.constraints, seed=0)
 
 
 def pages(rng: random.Random, folder: Path) -> None:
@@ -597,7 +616,8 @@ SHARES: dict[Target, int] = {  # of a thousand inputs; by what they cost
     idx_files: 140,
     embedded_files: 10,
     image_folders: 120,
-    stored_values: 40,
+    stored_values: 30,
+    resumed_studies: 10,
     pages: 2,
     databases: 10,
 }

@@ -6,7 +6,8 @@ import re
 import shutil
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import BrokenExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -24,6 +25,7 @@ from nas.runs import run_records
 from nas.sampling import FeasibleSampler
 from nas.storage import StudyLocation, command_line, locate, open_study, writing
 from nas.study import make_sampler, ranked, records, settings
+from nas.training import EpochReport
 from nas.trials import Plan, Search
 from nas.workers import LocalFleet
 
@@ -115,6 +117,17 @@ def edit_trial(location: StudyLocation, number: int, edit: Callable[[dict[str, A
                 (json.dumps(value), trial_id, f"nas:{key}"),
             )
     database.close()
+
+
+def test_retrain_says_that_its_worker_was_lost(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lost(*_: object) -> Iterator[EpochReport]:
+        raise BrokenExecutor("the process was terminated abruptly")
+        yield
+
+    monkeypatch.setattr("nas.retrain.retrained", lost)
+    ended = call(retrain, "--study-name", "study", "--trial", "1")
+    message = "error: the worker was lost after 0 equal epochs (the process was terminated abruptly); try again\n"
+    assert (ended.status, ended.err) == (2, message)
 
 
 def test_retrain_names_the_epoch_and_the_version_that_differ(call: Call, location: StudyLocation) -> None:

@@ -18,6 +18,8 @@ from nas.options import (
     Parser,
     add_data_dir,
     add_location,
+    add_workers,
+    fleet_of,
     fraction,
     natural,
     positive,
@@ -126,6 +128,34 @@ def test_run_exits_with_the_status(
 def test_run_lets_a_bug_keep_its_traceback() -> None:
     with pytest.raises(ZeroDivisionError):
         run(raising(ZeroDivisionError()))
+
+
+def test_a_password_is_not_given_to_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which keeps the command lines of its jobs, for all who can look at the cluster."""
+    options = argparse.ArgumentParser()
+    add_location(options)
+    add_workers(options)
+    args = options.parse_args(["--ray", "nowhere", "--storage", "postgresql://me:secret@host/db"])
+    with pytest.raises(UserError, match=r"^--storage has a password, and Ray keeps command lines; give it as \$OPTUNA"):
+        fleet_of(args, lambda: pytest.fail("not needed"))
+    monkeypatch.setenv("OPTUNA_STORAGE", args.storage)
+    with pytest.raises(UserError, match=r"^--ray 'nowhere' is no address"):
+        fleet_of(args, lambda: pytest.fail("not needed"))
+
+
+@pytest.mark.parametrize(
+    ("given", "rule"),
+    [
+        (("--jobs", "1001"), "--jobs 1,001 must be at most 1,000 on one machine; each is a process"),
+        (("--device", "cuda:" + "9" * 5000), "--device 'cuda:9"),
+        (("--device", "cuda:²"), "--device 'cuda:²' is unknown; give auto, cpu, cuda or cuda:N"),
+    ],
+)
+def test_workers_that_cannot_be_are_refused(given: tuple[str, str], rule: str) -> None:
+    options = argparse.ArgumentParser()
+    add_workers(options)
+    with pytest.raises(UserError, match="^" + re.escape(rule)):
+        fleet_of(options.parse_args(given), lambda: pytest.fail("not needed"))
 
 
 def test_options_import_nothing_heavy() -> None:

@@ -6,6 +6,7 @@ import re
 import resource
 import signal
 import time
+from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import BrokenExecutor, Future
 from contextlib import contextmanager
@@ -407,6 +408,34 @@ def test_time_in_which_the_machine_slept_does_not_count(desk: Desk, monkeypatch:
     _, trained = run(desk, lambda: FallsSilent(left), trials=2, epoch_timeout=0.1)
     assert time.monotonic() - started >= 0.09  # what a clock does to ten waits of a hundredth
     assert len(trained) == 2
+
+
+class Empty:
+    """A fleet that nobody can be hired from."""
+
+    devices = ("cpu",)
+
+    def __init__(self, *news: str) -> None:
+        self.news = deque(news)
+
+    def hire(self, most: int) -> list[Worker]:
+        return []
+
+    def dismiss(self, worker: Worker) -> None:
+        raise AssertionError
+
+
+def test_without_any_worker_a_search_says_so_and_ends_when_its_time_is_up(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nas.scheduler.TICK", 0.01)
+    monkeypatch.setattr("nas.scheduler.TELLING", 0.05)
+    loop = scheduler(desk, Workshop(), timeout=0.2)
+    loop._fleet = Empty("a node is done without")
+    news = [event.news for event in told(loop)]
+    assert news[:2] == ["workers are starting", "a node is done without"]
+    assert 2 <= news.count("there is no worker to be had; the search waits for one") <= 4
+    assert records(desk.study) == []
 
 
 def test_what_the_person_can_mend_leaves_the_trial_to_be_trained(desk: Desk) -> None:

@@ -20,7 +20,7 @@ from sqlalchemy import event
 from sqlalchemy.engine import make_url
 
 from nas.commands import commands
-from nas.errors import UserError
+from nas.errors import UserError, printable
 from nas.files import write_whole
 from nas.space import SearchSpace, load_space
 from nas.storage import StudyLocation, is_being_worked_on, locate, open_study, writing
@@ -359,3 +359,22 @@ def test_a_database_in_memory_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=says(message)), writing(locate("study", tmp_path / "a", "sqlite://"), wanted()):
         pass
     assert tree(tmp_path) == []
+
+
+def test_another_output_folder_cannot_work_on_a_studys_own_database(tmp_path: Path) -> None:
+    own = locate("study", tmp_path / "results", None)
+    (tmp_path / "link").symlink_to(tmp_path / "results")
+    for path in (own.folder / "study.db", tmp_path / "link" / "study" / "study.db"):
+        other = locate("study", tmp_path / "elsewhere", f"sqlite:///{path}")
+        for first, second in ((own, other), (other, own)):
+            refused = pytest.raises(UserError, match="is being worked on by")
+            with writing(first, wanted()), refused, writing(second, wanted()):
+                pass
+    assert sorted(path.name for path in own.folder.iterdir()) == ["lock", "study.db"]
+
+
+def test_a_password_with_an_at_sign_is_refused_and_not_shown(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"has a user or a password with an @; write %40 in its place$") as error:
+        locate("study", tmp_path, "postgresql://me:sec@ret@host/db").public_storage  # noqa: B018  # it is refused there
+    assert "ret" not in str(error.value)
+    assert printable("at postgresql://me:sec@ret@host/db") == "at postgresql://me:***@host/db"
