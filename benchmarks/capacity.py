@@ -1,14 +1,15 @@
 """How many decisions a scheduler takes a second, by the number of workers and of trials in the study.
 
-A decision is the answer to an epoch report: to go on, or to stop and begin the next trial. The real scheduler,
-sampler, pruner and storage work on a study of so many trials of the default space; in place of the workers stand some
-that answer after `--seconds-per-epoch`, by default at once, so that the scheduler never waits.
+A decision is the answer to an epoch report: to go on, or to stop; about two of five end a trial, and the next one is
+then proposed and begun. The real scheduler, sampler, pruner and SQLite storage go on with a study of so many trials of
+the default space; in place of the workers stand some that answer after `--seconds-per-epoch`, by default at once, so
+that the scheduler never waits.
 """
 
 import argparse
 import heapq
 import itertools
-import os
+import shutil
 import sys
 import tempfile
 import threading
@@ -21,7 +22,6 @@ from pathlib import Path
 
 import optuna
 import torch
-from optuna.trial import TrialState
 from rich.console import Console
 from rich.table import Table
 
@@ -42,7 +42,6 @@ from nas.workers import Worker
 WORKERS = (2, 16, 64, 256)
 TRIALS = (100, 1_000, 10_000)
 WEIGHTS = bytes(64 << 10)  # as many as 16,000 parameters take
-ROUNDS = 4  # decisions of each worker that are not counted: the first ones all begin at once
 
 
 class Clock(threading.Thread):
@@ -125,39 +124,36 @@ class StandInFleet:
 class Measured:
     """What a scheduler did in the time it was watched."""
 
-    trials: int  # in the study before
+    trials: int  # in the study when counting began
     workers: int
     decisions: float  # a second
     begun: float  # trials a second
-    busy: float  # the part of the time in which it computed
+    busy: float  # cores
     resident: int  # bytes
 
 
 def measure(location: StudyLocation, space: SearchSpace, workers: int, seconds: float, watched: float) -> Measured:
-    """Go on with a study for so many seconds; what it has found meanwhile stays there."""
+    """Go on with a study: until every worker has something to do, and then for so many seconds."""
     with writing(location, settings(space, seed=SEED, sampler=SAMPLER, pruner=DEFAULT_PRUNER)) as study:
         study.pruner = make_pruner(DEFAULT_PRUNER, space.recipe.epochs)
-        for trial in study.get_trials(deepcopy=False):
-            if not trial.state.is_finished():  # in flight when the last measurement ended
-                study.tell(trial.number, state=TrialState.FAIL)
-        known = len(study.get_trials(deepcopy=False))
         sampler = FeasibleSampler(make_sampler(SAMPLER, SEED), space, SEED, digests(study))
         fleet = StandInFleet(workers, seconds)
-        plan = Plan(trials=10 * known + 100_000, fleet=fleet, dataset=MNIST, constraints=space.constraints, seed=SEED)
+        plan = Plan(trials=10**9, fleet=fleet, dataset=MNIST, constraints=space.constraints, seed=SEED)
 
         def annotate(trial: optuna.Trial, record: TrialRecord) -> dict[Path, str]:
             return annotate_trial(study, location, plan.dataset, trial, record)
 
         events = Search(study, location, plan, sampler, annotate=annotate).events()
-        decisions = begun = 0
+        decisions = begun = known = 0
         started = computed = 0.0
         for progress in events:
             if not progress.milestone or "stopped after" in progress.news or "trained to the end" in progress.news:
                 decisions += 1
             begun += " begins: " in progress.news
-            if not started and decisions >= ROUNDS * workers:
+            if not started and begun >= workers:
                 started, computed = time.monotonic(), time.process_time()
                 decisions = begun = 0
+                known = len(study.get_trials(deepcopy=False))
             if started and time.monotonic() - started >= watched:
                 break
         elapsed, computed = time.monotonic() - started, time.process_time() - computed
@@ -181,31 +177,27 @@ def main() -> int:
         "--seconds-per-epoch", type=positive_seconds, default=0.0, help="of a worker (default: at once)"
     )
     options.add_argument("--seconds", type=positive_seconds, default=15.0, help="of each measurement (default: 15)")
-    options.add_argument(
-        "--storage",
-        metavar="URL",
-        default=os.environ.get("OPTUNA_STORAGE"),
-        help="Optuna storage (default: $OPTUNA_STORAGE, else SQLite in a temporary folder)",
-    )
     args = options.parse_args()
     torch.set_num_threads(1)
     space = load_space("mnist")
     console = Console()
     table = Table(title="decisions of the scheduler")
-    for column in ("trials in the study", "workers", "decisions a second", "trials begun a second", "busy", "MiB"):
+    for column in ("trials in the study", "workers", "decisions a second", "trials begun a second", "cores", "MiB"):
         table.add_column(column, justify="right")
     with tempfile.TemporaryDirectory() as folder:
         for trials in sorted(args.trials):
+            filled = locate("capacity", Path(folder) / f"{trials}", None)
+            with writing(filled, settings(space, seed=SEED, sampler=SAMPLER, pruner=DEFAULT_PRUNER)) as study:
+                study.pruner = make_pruner(DEFAULT_PRUNER, space.recipe.epochs)
+                with together(study):
+                    fill(study, space, trials)
             for workers in args.workers:
-                location = locate(f"capacity {trials} {workers}", Path(folder), args.storage)
-                with writing(location, settings(space, seed=SEED, sampler=SAMPLER, pruner=DEFAULT_PRUNER)) as study:
-                    study.pruner = make_pruner(DEFAULT_PRUNER, space.recipe.epochs)
-                    with together(study):
-                        fill(study, space, trials)
+                location = locate("capacity", Path(folder) / f"{trials} {workers}", None)
+                shutil.copytree(filled.folder, location.folder)
                 row = measure(location, space, workers, args.seconds_per_epoch, args.seconds)
-                cells = (f"{row.trials:,}", str(workers), f"{row.decisions:.0f}", f"{row.begun:.0f}")
-                table.add_row(*cells, f"{row.busy:.0%}", f"{row.resident >> 20:,}")
-                print(*cells, f"{row.busy:.0%}", f"{row.resident >> 20} MiB", sep="  ", flush=True)
+                cells = (f"{row.trials:,}", str(workers), f"{row.decisions:.0f}", f"{row.begun:.0f}", f"{row.busy:.1f}")
+                table.add_row(*cells, f"{row.resident >> 20:,}")
+                print(*cells, f"{row.resident >> 20} MiB", sep="  ", flush=True)
     console.print(table)
     return 0
 

@@ -25,6 +25,7 @@ from typing import Any
 import numpy.typing as npt
 import ray
 import torch
+from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
 from ray.exceptions import RayError, RayTaskError
 
 import nas
@@ -146,6 +147,11 @@ def jobs_per_gpu(used: int, total: int, cores: float) -> int:
     return max(1, min(MOST_PER_GPU, int(GPU_SHARE * total) // max(1, used), int(cores)))
 
 
+def _last_line(error: Exception) -> str:
+    """What went wrong, of a text in which Ray may quote a traceback in colours."""
+    return re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip().rpartition("\n")[2].strip()
+
+
 class RayWorker:
     """An actor; it may have to wait for its place in the cluster, until `greeting` is done."""
 
@@ -210,11 +216,11 @@ def _answer(reference: Any) -> Future[Any]:
 def _require_listening(address: str) -> None:
     """Raise UserError where nobody answers; Ray itself would try for a minute, and say much."""
     parts = re.fullmatch(r"(?:ray://)?(?P<host>[^\s:/]+|\[[0-9a-fA-F:]+\]):(?P<port>\d{1,5})", address)
-    if parts is None:
+    if parts is None or not 1 <= int(parts["port"]) <= 65_535:
         raise UserError(f"--ray {address!r} is no address of a Ray cluster; {WAYS_IN}")
     try:
         socket.create_connection((parts["host"].strip("[]"), int(parts["port"])), timeout=SECONDS_TO_ANSWER).close()
-    except (OSError, OverflowError, UnicodeError) as error:
+    except (OSError, UnicodeError) as error:
         raise UserError(f"--ray {address}: nobody answers there ({reason_of(error)}); {WAYS_IN}") from error
     if address.startswith("ray://"):  # whose client gives up by itself
         return
@@ -234,6 +240,7 @@ def connect(address: str) -> None:
     logging.getLogger("ray").setLevel(logging.ERROR)
     if address not in ("auto", "local"):
         _require_listening(address)
+        maybe_enable_token_auth_if_token_available(warn_if_disabled=False)  # as with the others
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would tell its makers over the internet
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # as it will be; else it warns
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -243,10 +250,14 @@ def connect(address: str) -> None:
     try:
         ray.init(address, ignore_reinit_error=True, **quiet)
     except (OSError, RuntimeError, ValueError, AssertionError, RayError) as error:
-        reason = " ".join(str(error).split())
+        if address == "auto":
+            raise UserError(
+                "--ray auto: no Ray cluster runs on this machine; start one with: ray start --head, or give local, "
+                "host:port or ray://host:port"
+            ) from error
         raise UserError(
-            f"--ray {address}: no Ray cluster can be joined there ({reason}); {WAYS_IN}, and set RAY_AUTH_MODE=token "
-            "where it asks for a token"
+            f"--ray {address}: no Ray cluster can be joined there ({' '.join(str(error).split())}); {WAYS_IN}; if it "
+            "asks for a token, copy that cluster's ~/.ray/auth_token to this machine"
         ) from error
     finally:
         for number, handler in handlers.items():
@@ -366,7 +377,7 @@ class RayFleet:
         alone = not (self._hired or self._starting)
         self._pause = monotonic() + (BETWEEN_REFUSALS if alone else BESIDE_OTHERS)
         self._refusals += alone
-        reason = " ".join(str(refusal).split())
+        reason = _last_line(refusal)
         if not isinstance(refusal, UserError):
             reason = (
                 f"no worker can be started on the Ray cluster ({reason}); install nas in the same environment on "

@@ -139,11 +139,12 @@ def dry_run(space: SearchSpace, plan: Plan, pruner: PrunerName, console: Console
     if (table := layer_table(space)) is not None:
         console.print(table)
     say("timing a few steps of typical candidates ...")
-    seconds, workers = _epoch_seconds(feasible, plan), len(plan.fleet.devices)
+    seconds, workers = _epoch_seconds(feasible, plan), max(1, len(plan.fleet.devices))  # of a cluster: none yet
     epochs = expected_epochs(pruner, plan.trials, space.recipe.epochs)
     pace = "" if isinstance(plan.fleet, LocalFleet) else ", if they are as fast as this machine"
+    each = f"each of {workers} workers" if workers > 1 else "a worker"
     say(
-        f"an epoch takes {roughly(seconds)} in each of {workers} workers{pace}; with pruner {pruner} a trial trains "
+        f"an epoch takes {roughly(seconds)} in {each}{pace}; with pruner {pruner} a trial trains "
         f"{epochs:.1f} of {space.recipe.epochs} epochs on average: {plan.trials} trials take "
         f"{roughly(plan.trials * epochs * seconds / workers)}"
     )

@@ -87,7 +87,7 @@ def writable(what: str, way_out: str) -> Iterator[None]:
     """Turns a file or folder that cannot be written into a UserError."""
     try:
         yield
-    except BrokenPipeError:  # that is whoever reads the output
+    except ConnectionError:  # such as that whoever reads the output has closed it
         raise
     except OSError as error:
         if error.__cause__ is not None:  # something else has failed, such as a training in another process

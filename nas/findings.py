@@ -263,7 +263,10 @@ def what_was_done(found: Findings) -> str:
 def how_it_was_run(found: Findings, winner: Winner) -> str:
     """The command, versions and processor."""
     searches, environment = [c for c in commands(found.study) if c.plan], winner.environment
-    line = f"Last command, workers on {_counted(searches[-1].devices)}:\n{searches[-1].line}\n" if searches else ""
+    line = ""
+    if searches:
+        workers = f", workers on {_counted(searches[-1].devices)}" if searches[-1].devices else ""
+        line = f"Last command{workers}:\n{searches[-1].line}\n"
     machine = environment.get("processor", "processor not told")
     if environment.get("device", "cpu") != "cpu":
         machine = environment["device"]

@@ -1,6 +1,7 @@
 """What the commands have in common: options, one-sentence errors, exit statuses. Nothing heavy is imported here."""
 
 import argparse
+import io
 import os
 import signal
 import sys
@@ -222,6 +223,11 @@ def resumable(module: str, location: StudyLocation) -> Iterator[Interruption]:
 def run(command: Callable[[], int]) -> NoReturn:
     """Run a command and exit with its status; bad input is one sentence and status 2."""
     status: int | str | None
+    if sys.stdout is None:  # closed by whoever started it
+        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115  # for good
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # of what its encoding lacks
     try:
         try:
             status = command()

@@ -68,6 +68,8 @@ def locate(name: str, output_dir: Path, storage: str | None) -> StudyLocation:
     Raises:
         UserError: a name that is not a plain file name.
     """
+    if name.endswith(FINAL_RUNS):
+        raise UserError(f"--study-name {name!r} must not end with {FINAL_RUNS!r}, which names the runs of another")
     if (
         not name
         or name in {".", ".."}
@@ -374,6 +376,8 @@ def is_being_worked_on(location: StudyLocation) -> bool:
                 FileLock(lock).acquire(timeout=0).lock.release()
             except Timeout:
                 return True
+            except OSError:  # who may not write there cannot tell
+                continue
     return False
 
 

@@ -217,7 +217,8 @@ def report_epoch(trial: optuna.Trial, curve: Sequence[Mapping[str, Any]]) -> Non
     keep_detail(trial, "curve", list(curve))
     if curve[-1]["val_accuracy"] is not None:
         step, value = int(curve[-1]["epoch"]), curve[-1]["val_accuracy"]
-        trial.storage.set_trial_intermediate_value(trial._trial_id, step, value)  # `report` leaves a known one as it is
+        trial.storage.set_trial_intermediate_value(trial._trial_id, step, value)  # `report` leaves a known one ...
+        trial._cached_frozen_trial.intermediate_values[step] = value  # ... as it is, and else does this, too
 
 
 def in_flight(study: optuna.Study, number: int) -> optuna.Trial:
