@@ -8,13 +8,14 @@
 #SBATCH --cpus-per-task=16        # edit: the cores of a node; a worker takes one
 ##SBATCH --gpus-per-task=1        # edit: remove one # to train on GPUs
 #SBATCH --time=08:00:00           # edit
-#SBATCH --signal=B:TERM@120       # two minutes before the end, so that the search ends in order
+#SBATCH --signal=B:TERM@120       # two minutes before the end, so that the search ends in order; Slurm then ends Ray
 
 set -euo pipefail
 source .venv/bin/activate         # edit: on a file system that all nodes see
 
 head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 export RAY_USAGE_STATS_ENABLED=0
+export RAY_SYMMETRIC_RUN_CLUSTER_WAIT_TIMEOUT=300  # seconds for all nodes to start, from a disk that they share
 
 # Starts Ray on every node, runs the search on the first, and stops Ray when it has ended.
 exec srun --ntasks="$SLURM_NNODES" --cpus-per-task="$SLURM_CPUS_PER_TASK" \

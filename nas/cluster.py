@@ -214,7 +214,10 @@ def _answer(reference: Any) -> Future[Any]:
 
 
 def _require_listening(address: str) -> None:
-    """Raise UserError where nobody answers; Ray itself would try for a minute, and say much."""
+    """Raise UserError where nobody answers; Ray itself would try for a minute, and say much.
+
+    Where a token is asked for, the one of this machine is given, as Ray does by itself for `auto` and `local`.
+    """
     parts = re.fullmatch(r"(?:ray://)?(?P<host>[^\s:/]+|\[[0-9a-fA-F:]+\]):(?P<port>\d{1,5})", address)
     if parts is None or not 1 <= int(parts["port"]) <= 65_535:
         raise UserError(f"--ray {address!r} is no address of a Ray cluster; {WAYS_IN}")
@@ -226,7 +229,9 @@ def _require_listening(address: str) -> None:
         return
     ask = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", address]
     try:  # whatever it answers: `connect` will hear it, too
-        subprocess.run(ask, capture_output=True, timeout=SECONDS_TO_ANSWER, check=False)
+        told = subprocess.run(ask, capture_output=True, timeout=SECONDS_TO_ANSWER, check=False)
+        if b"AuthenticationError" in told.stderr:
+            maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
     except subprocess.TimeoutExpired as error:
         raise UserError(f"--ray {address}: what answers there is no Ray cluster; {WAYS_IN}") from error
 
@@ -240,7 +245,6 @@ def connect(address: str) -> None:
     logging.getLogger("ray").setLevel(logging.ERROR)
     if address not in ("auto", "local"):
         _require_listening(address)
-        maybe_enable_token_auth_if_token_available(warn_if_disabled=False)  # as with the others
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would tell its makers over the internet
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # as it will be; else it warns
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}

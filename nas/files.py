@@ -4,7 +4,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from time import time
@@ -37,24 +37,23 @@ def write_whole(path: Path, content: bytes | str) -> None:
 
 
 class Writer:
-    """Writes files whole, several at the same time, since a disk takes longer for one than this program; at the end of
-    its `with` all of them are there, or the first error is raised."""
+    """Writes files whole, several at a time, since a disk takes longer for one than this program does.
 
-    def __init__(self) -> None:
+    At the end of its `with` all of them are there, or the first error is raised.
+    """
+
+    def __enter__(self) -> "Writer":
         self._threads = ThreadPoolExecutor(max_workers=8)
         self._writing: list[Future[None]] = []
+        return self
 
     def write(self, path: Path, content: bytes | str) -> None:
         """Begin to; see `write_whole`."""
         self._writing.append(self._threads.submit(write_whole, path, content))
 
-    def __enter__(self) -> "Writer":
-        return self
-
     def __exit__(self, *_: object) -> None:
-        writing, self._writing = self._writing, []
-        wait(writing)
-        for future in writing:
+        self._threads.shutdown()
+        for future in self._writing:
             future.result()
 
 

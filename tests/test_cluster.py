@@ -30,7 +30,7 @@ from nas.data import load_training
 from nas.errors import UserError
 from nas.workers import TRIES, Worker
 
-TRIALS, IMAGES = 12, 2_000
+TRIALS, IMAGES = 8, 2_000
 SEARCH = ("--jobs", "3", "--sampler", "random", "--pruner", "none")  # what is found does not depend on who is first
 
 
