@@ -44,7 +44,8 @@ def curve(seed: int, epochs: int) -> list[float]:
     """Accuracies like those of real candidates: quickly up, then slowly, differing by more early than late."""
     rng = random.Random(seed)
     quality = rng.random()
-    return [0.995 - (0.03 * quality + rng.gauss(0, 0.002)) / epoch for epoch in range(1, epochs + 1)]
+    accuracies = (0.995 - (0.03 * quality + rng.gauss(0, 0.002)) / epoch for epoch in range(1, epochs + 1))
+    return [min(accuracy, 0.9999) for accuracy in accuracies]
 
 
 def instantly(job: TrainingJob) -> Iterator[EpochReport]:

@@ -150,7 +150,7 @@ class FeasibleSampler:
             NothingFeasibleError: nothing new was feasible among MAX_PROPOSALS.
         """
         trial = create_trial(state=TrialState.RUNNING)  # no storage knows it yet
-        trial.number = len(study.get_trials(deepcopy=False))
+        trial.number = study._storage.get_n_trials(study._study_id)
         running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         model = self._model_for(study, trial.number - len(running), len(running))
         asking = copy.copy(study)

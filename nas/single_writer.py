@@ -185,6 +185,10 @@ class SingleWriterStorage(_CachedStorage):
             found = [trial for trial in trials.values() if trial.state in states]
         return copy.deepcopy(found) if deepcopy else found
 
+    def get_n_trials(self, study_id: int, state: tuple[TrialState, ...] | TrialState | None = None) -> int:
+        self._read_trials_from_remote_storage(study_id)
+        return super().get_n_trials(study_id, state) if state is not None else len(self._studies[study_id].trials)
+
     def set_study_user_attr(self, study_id: int, key: str, value: Any) -> None:
         self.flush()  # a transaction of ours would lock out Optuna's
         super().set_study_user_attr(study_id, key, value)

@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from random import random
 from time import monotonic, sleep
@@ -88,9 +89,14 @@ def location_options(location: StudyLocation) -> list[str]:
     options: list[str] = []
     if location.folder.parent != DEFAULT_OUTPUT:
         options += ["--output-dir", str(location.folder.parent)]
-    if location.storage != _sqlite(location.folder / DATABASE):
+    if not _is_in_its_folder(location):
         options += ["--storage", location.public_storage]
     return options
+
+
+@lru_cache  # every trial's note asks
+def _is_in_its_folder(location: StudyLocation) -> bool:
+    return location.storage == _sqlite(location.folder / DATABASE)
 
 
 def read_weights(path: Path, title: str) -> bytes:

@@ -221,6 +221,16 @@ def report_epoch(trial: optuna.Trial, curve: Sequence[Mapping[str, Any]]) -> Non
         trial._cached_frozen_trial.intermediate_values[step] = value  # ... as it is, and else does this, too
 
 
+def tell(trial: optuna.Trial, state: TrialState, value: float | None) -> None:
+    """What `Study.tell` does, which copies all of the trial meanwhile; a pruned one has its last value."""
+    trial.storage.set_trial_state_values(trial._trial_id, state, None if value is None else [value])
+
+
+def stored(trial: optuna.Trial) -> FrozenTrial:
+    """As it stands in the storage."""
+    return trial.storage.get_trial(trial._trial_id)
+
+
 def in_flight(study: optuna.Study, number: int) -> optuna.Trial:
     """A trial that is RUNNING, to be reported to."""
     return optuna.Trial(study, study.get_trials(deepcopy=False)[number]._trial_id)

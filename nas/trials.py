@@ -14,7 +14,7 @@ from nas.readers import Dataset
 from nas.sampling import FeasibleSampler, Ledger, NothingFeasibleError
 from nas.scheduler import Flight, Scheduler, keep
 from nas.storage import StudyLocation, together
-from nas.study import TrialRecord, ask, in_flight, ranked, read_trial, records, settings_of, total_ledger
+from nas.study import TrialRecord, ask, in_flight, ranked, read_trial, records, settings_of, stored, tell, total_ledger
 from nas.training import TrainingJob
 from nas.workers import Fleet
 
@@ -123,7 +123,7 @@ class Search(Scheduler[TrialRecord]):
             self.exhausted = error.ledger
             self._ledger += error.ledger
             return None
-        record = read_trial(self._study.get_trials(deepcopy=False)[trial.number])
+        record = read_trial(stored(trial))
         assert record is not None
         self._ledger += record.ledger
         return Flight(trial, record, self._job_of(record), reported=0)
@@ -154,12 +154,12 @@ class Search(Scheduler[TrialRecord]):
 
     def _tell(self, flight: Flight[TrialRecord], state: TrialState, reason: str) -> str:
         keep(flight, self._location.weights_path(flight.record.number), reason, self._writer.write)
-        ended = read_trial(self._study.get_trials(deepcopy=False)[flight.record.number])
+        ended = read_trial(stored(flight.trial))
         assert ended is not None
         for path, text in self._annotate(flight.trial, ended).items():
             self._writer.write(path, text)
-        value = flight.reports[-1].val_accuracy if state is TrialState.COMPLETE else None
-        self._study.tell(flight.trial, value, state=state)
+        value = None if state is TrialState.FAIL else flight.reports[-1].val_accuracy
+        tell(flight.trial, state, value)
         record = replace(ended, state=state)
         self._ended.add(record)
         accuracy = f"{record.val_accuracy:.2%}, " if record.val_accuracy is not None else ""

@@ -1,5 +1,6 @@
 """The benchmarks: what their figures rest on. The figures themselves are measured, not tested."""
 
+from pathlib import Path
 from statistics import fmean
 
 import pytest
@@ -7,8 +8,10 @@ import torch
 from PIL import Image
 from torchvision.transforms.functional import pil_to_tensor
 
+from benchmarks import capacity
 from benchmarks.curves import load
 from benchmarks.networks import NETWORKS, job
+from benchmarks.overhead import SEED, fill
 from benchmarks.search_cost import NEAR, orders, replay
 from benchmarks.throughput import flops_per_image, images_per_second, time_of_step
 from benchmarks.usual import UsualTraining, augmenting
@@ -17,6 +20,9 @@ from nas.cost import cost
 from nas.data import augment, load_training
 from nas.pruning import DEFAULT_PRUNER, PrunerName, make_pruner
 from nas.recipe import Augmentation
+from nas.space import load_space
+from nas.storage import locate, writing
+from nas.study import settings
 from nas.training import Training
 
 TABLE = load()
@@ -79,3 +85,13 @@ def test_time_of_step_is_the_sum_of_its_parts() -> None:
     times = time_of_step(job("3k"), 4)
     assert {"augmentation", "loss", "Convolution forward", "Convolution backward", "SGD and average"} <= times.keys()
     assert all(milliseconds > 0 for milliseconds in times.values())
+
+
+def test_capacity_counts_what_is_decided_while_every_worker_is_busy(tmp_path: Path) -> None:
+    space, location = load_space("mnist"), locate("study", tmp_path, None)
+    with writing(location, settings(space, seed=SEED, sampler="tpe", pruner=DEFAULT_PRUNER)) as study:
+        study.pruner = make_pruner(DEFAULT_PRUNER, space.recipe.epochs)
+        fill(study, space, 12)
+    row = capacity.measure(location, space, workers=4, seconds=0.1, watched=1.0)
+    assert (row.trials, row.workers) == (16, 4)
+    assert 0 < row.begun < row.decisions < 1.2 * 4 / 0.1
