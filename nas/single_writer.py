@@ -72,8 +72,7 @@ class SingleWriterStorage(_CachedStorage):
         finally:
             self._connection = None
             connection.close()
-        for unwritten in (self._params, self._unwritten, self._notes, self._states):
-            unwritten.clear()
+        self._forget()
 
     def _connected(self) -> Connection:
         """What the batch is written through."""
@@ -94,6 +93,17 @@ class SingleWriterStorage(_CachedStorage):
         trial.intermediate_values = {}
         self._read_trials_from_remote_storage(study_id)
         trial.number = len(self._studies[study_id].trials)
+        try:
+            self._insert_trial(study_id, trial)
+        except BaseException:  # such as Ctrl+C; the trials of this batch are there whole or not at all
+            self._give_up()
+            raise
+        self._add_trials_to_cache(study_id, [trial])
+        self._unfinished[study_id][trial.number] = None
+        self._written()
+        return trial._trial_id
+
+    def _insert_trial(self, study_id: int, trial: FrozenTrial) -> None:
         begun = {"study_id": study_id, "number": trial.number, "state": trial.state}
         values = {**begun, "datetime_start": _utc(trial.datetime_start)}
         (trial._trial_id,) = self._connected().execute(TRIALS.insert().values(values)).inserted_primary_key or (0,)
@@ -102,10 +112,17 @@ class SingleWriterStorage(_CachedStorage):
             texts = {name: json.dumps(value) for name, value in getattr(trial, field).items()}
             self._unwritten[field, trial._trial_id] = {name: {"value_json": text} for name, text in texts.items()}
             setattr(trial, field, {name: json.loads(text) for name, text in texts.items()})
-        self._add_trials_to_cache(study_id, [trial])
-        self._unfinished[study_id][trial.number] = None
-        self._written()
-        return trial._trial_id
+
+    def _give_up(self) -> None:
+        """Forget what was to be committed."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+        self._forget()
+
+    def _forget(self) -> None:
+        for unwritten in (self._params, self._unwritten, self._notes, self._states):
+            unwritten.clear()
 
     def set_trial_intermediate_value(self, trial_id: int, step: int, intermediate_value: float) -> None:
         number, kind = models.TrialIntermediateValueModel.intermediate_value_to_stored_repr(intermediate_value)

@@ -150,3 +150,24 @@ def test_a_batch_that_cannot_be_written_leaves_the_database_as_it_was(
     with pytest.raises(OperationalError):
         fill()
     assert reopened(tmp_path / "study.db").trials == before
+
+
+def test_a_trial_whose_making_is_interrupted_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = made(tmp_path / "study.db")
+    storage = study._storage
+    assert isinstance(storage, SingleWriterStorage)
+    storage.create_new_trial(study._study_id, TEMPLATE)
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    def begin_two() -> None:
+        with storage.batch():
+            storage.create_new_trial(study._study_id, TEMPLATE)
+            monkeypatch.setattr("nas.single_writer._params", interrupted)  # between the trial and its parameters
+            storage.create_new_trial(study._study_id, TEMPLATE)
+
+    with pytest.raises(KeyboardInterrupt):
+        begin_two()
+    (trial,) = reopened(tmp_path / "study.db").trials
+    assert trial.params == TEMPLATE.params
