@@ -169,9 +169,10 @@ def _told_of_storage_errors(location: StudyLocation) -> Iterator[None]:
     except UserError:
         raise
     except (SQLAlchemyError, StorageInternalError, OSError, RuntimeError, ValueError, LookupError) as error:
-        raise UserError(
-            f"storage {shown} cannot be used ({reason_of(error)}); give a URL such as sqlite:///study.db to --storage"
-        ) from error
+        way_out = "give a URL such as sqlite:///study.db to --storage"
+        if _parse(location.storage).host is not None:
+            way_out = "give the same command again once its server answers"
+        raise UserError(f"storage {shown} cannot be used ({reason_of(error)}); {way_out}") from error
 
 
 def _require_whole(file: Path, location: StudyLocation) -> None:

@@ -378,3 +378,26 @@ def test_a_password_with_an_at_sign_is_refused_and_not_shown(tmp_path: Path) -> 
         locate("study", tmp_path, "postgresql://me:sec@ret@host/db").public_storage  # noqa: B018  # it is refused there
     assert "ret" not in str(error.value)
     assert printable("at postgresql://me:sec@ret@host/db") == "at postgresql://me:***@host/db"
+
+
+def test_a_server_that_does_not_answer_is_one_sentence(tmp_path: Path) -> None:
+    location = locate("study", tmp_path, "postgresql+psycopg://me:secret@127.0.0.1:1/db")
+    said = r"^storage postgresql\+psycopg://me:\*\*\*@127\.0\.0\.1:1/db cannot be used \(.*refused.*\); give the same "
+    with pytest.raises(UserError, match=said), writing(location, wanted()):
+        pass
+    assert tree(tmp_path) == []
+
+
+def test_the_name_of_a_studys_final_runs_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(
+        UserError, match=r"^--study-name 'x \(final runs\)' must not end with ' \(final runs\)', which "
+    ):
+        locate("x (final runs)", tmp_path, None)
+
+
+def test_who_may_not_write_where_the_locks_lie_can_still_ask(location: StudyLocation) -> None:
+    with writing(location, wanted()):
+        pass
+    (location.folder / "lock").unlink()
+    (location.folder / "lock").mkdir()
+    assert not is_being_worked_on(location)
