@@ -247,7 +247,7 @@ class LocalFleet:
     def _made(self, device: str, tries: int = TRIES) -> Worker:
         try:
             return self._make_worker(device)
-        except (OSError, RuntimeError) as error:  # such as no process, memory or thread left, which may pass
+        except (OSError, RuntimeError, EOFError) as error:  # such as no memory left, or a server that has died
             if tries == 1:
                 reason = reason_of(error)
                 raise UserError(

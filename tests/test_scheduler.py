@@ -465,14 +465,17 @@ def test_workers_made_before_one_that_cannot_be_made_are_stopped(desk: Desk, mon
     assert [worker.stopped for worker in workshop.made] == [True]
 
 
-def test_worker_that_cannot_be_made_at_first_is_made_later(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("error", [BlockingIOError(11, "Resource temporarily unavailable"), EOFError("unexpected EOF")])
+def test_worker_that_cannot_be_made_at_first_is_made_later(
+    error: Exception, desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("nas.workers.BETWEEN_TRIES", 0.0)
     workshop, refusals = Workshop(), [2]
 
     def refuses_twice() -> Worker:
         if refusals[0]:
             refusals[0] -= 1
-            raise BlockingIOError(11, "Resource temporarily unavailable")
+            raise error
         return workshop()
 
     _, trained = run(desk, refuses_twice, trials=2, workers=1)
