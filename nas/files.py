@@ -4,7 +4,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
 from time import time
@@ -37,23 +37,21 @@ def write_whole(path: Path, content: bytes | str) -> None:
 
 
 class Writer:
-    """Writes files whole, several at a time, since a disk takes longer for one than this program does.
+    """Writes files whole, several at a time, since a disk takes longer for one than this program does."""
 
-    At the end of its `with` all of them are there, or the first error is raised.
-    """
-
-    def __enter__(self) -> "Writer":
+    def __init__(self) -> None:
         self._threads = ThreadPoolExecutor(max_workers=8)
         self._writing: list[Future[None]] = []
-        return self
 
     def write(self, path: Path, content: bytes | str) -> None:
         """Begin to; see `write_whole`."""
         self._writing.append(self._threads.submit(write_whole, path, content))
 
-    def __exit__(self, *_: object) -> None:
-        self._threads.shutdown()
-        for future in self._writing:
+    def finish(self) -> None:
+        """Wait until all of them are there, or raise the first error."""
+        writing, self._writing = self._writing, []
+        wait(writing)
+        for future in writing:
             future.result()
 
 

@@ -6,7 +6,7 @@ again under their own numbers, with their own parameters and seeds.
 
 from abc import ABC, abstractmethod
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -32,6 +32,7 @@ LEAST_PATIENCE = 300.0  # ... but at least so many seconds ...
 FIRST_PATIENCE = 3600.0  # ... and so many before the first epoch
 BEGINNING = 60.0  # seconds more for the first epoch of a worker, which has to start and to load the images
 TICK = 1.0  # seconds
+LONGEST_TURN = 10.0  # seconds in which a worker can have answered; in a longer turn of the loop, the machine slept
 TELLING = 60.0  # seconds without any worker, after which it is said, and again
 MOMENT = 0.25  # seconds of finding trainings to begin, before those found are begun and answers are looked at
 
@@ -92,6 +93,7 @@ class Scheduler(ABC, Generic[AnyRecord]):
         self._slowest: float | None = None  # seconds per MAC of an epoch
         self._failures: Counter[str] = Counter()  # by reason, since a training ended well
         self._without = monotonic()  # workers, since then
+        self._noticed = monotonic()  # who is silent, up to then
         self._writer = Writer()  # of the files of trainings that end, before the study says that they have
 
     @abstractmethod
@@ -132,8 +134,10 @@ class Scheduler(ABC, Generic[AnyRecord]):
         try:
             yield self._progress("workers are starting")
             while True:
+                self._noticed = monotonic()
                 yield from self._hire()
                 begun = self._begun()
+                self._notice(pending.values())
                 for slot, flight in begun:
                     pending[slot.worker.start(flight.job)] = slot
                     yield self._progress(_begins(flight))
@@ -141,7 +145,7 @@ class Scheduler(ABC, Generic[AnyRecord]):
                     yield from self._leave()
                     return
                 answered, news = self._answered(pending, 0.0 if begun else TICK), list[Progress]()
-                with together(self._study), self._writer:
+                with together(self._study, self._writer.finish):
                     for future in answered:
                         slot = pending.pop(future)
                         progress, following = self._advance(slot, future)
@@ -204,14 +208,17 @@ class Scheduler(ABC, Generic[AnyRecord]):
         self, pending: dict[Future[EpochReport], _Slot[AnyRecord]], timeout: float
     ) -> list[Future[EpochReport]]:
         """Those that are done, and those of workers that have been silent for too long; waits so long for one."""
-        began = monotonic()
         if not pending:
             sleep(timeout)  # until there are workers
         done, silent = wait(pending, timeout, FIRST_COMPLETED)
-        waited = min(monotonic() - began, TICK)  # a machine that slept meanwhile says nothing about its workers
-        for future in silent:
-            pending[future].silent += waited
+        self._notice(pending[future] for future in silent)
         return [*done, *(future for future in silent if pending[future].silent > self._patience(pending[future]))]
+
+    def _notice(self, silent: Iterable[_Slot[AnyRecord]]) -> None:
+        """Count the time of this turn as one of silence; that of a machine that slept says nothing."""
+        passed, self._noticed = min(monotonic() - self._noticed, LONGEST_TURN), monotonic()
+        for slot in silent:
+            slot.silent += passed
 
     def _patience(self, slot: _Slot[AnyRecord]) -> float:
         """Seconds that a worker may take for an epoch."""
@@ -244,8 +251,6 @@ class Scheduler(ABC, Generic[AnyRecord]):
                 return self._failed(slot, error), None
             flight.job = replace(flight.job, micro_batches=2)
             flight.trial.set_user_attr("micro_batches", 2)
-            keep_detail(flight.trial, "curve", [])  # what is known is of whole batches
-            flight.reported = 0
             return self._again(slot, "out of memory; it is trained again with half a batch at a time"), None
         except Exception as error:
             return self._failed(slot, error), None
@@ -253,7 +258,7 @@ class Scheduler(ABC, Generic[AnyRecord]):
         flight.reports.append(report)
         flight.seconds += report.seconds
         epochs = flight.record.candidate.recipe.epochs
-        if report.epoch > flight.reported:
+        if report.epoch >= flight.reported:  # half batches may have led elsewhere than the whole ones known of
             report_epoch(flight.trial, [_numbers(report) for report in flight.reports])
             flight.reported = report.epoch
         if report.epoch == epochs:

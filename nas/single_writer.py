@@ -7,7 +7,7 @@ together, so that the database holds all of it or nothing.
 
 import copy
 import json
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -29,6 +29,10 @@ TRIALS: Table = models.TrialModel.__table__
 PARAMS: Table = models.TrialParamModel.__table__
 
 
+def _nothing() -> None:
+    pass
+
+
 class SingleWriterStorage(_CachedStorage):
     """What Optuna's storages do, where nobody else writes the trials of the studies that are asked for."""
 
@@ -41,23 +45,32 @@ class SingleWriterStorage(_CachedStorage):
         self._states: dict[int, FrozenTrial] = {}
         self._params: list[dict[str, Any]] = []  # of new trials
         self._connection: Connection | None = None  # with the new trials, which the database numbers
+        self._ready: Callable[[], None] = _nothing
 
     @contextmanager
-    def batch(self) -> Iterator[None]:
-        """Commit at the end, together, what is written meanwhile; `flush` does it earlier."""
+    def batch(self, ready: Callable[[], None] = _nothing) -> Iterator[None]:
+        """Commit at the end, together, what is written meanwhile; `flush` does it earlier.
+
+        `ready` is called before each commit; where it raises, nothing is committed.
+        """
         self._batches += 1
+        outer, self._ready = self._ready, ready
         try:
             yield
         finally:
             self._batches -= 1
-            self._written()
+            try:
+                self._written()
+            finally:
+                self._ready = outer
 
     def flush(self) -> None:
-        """Commit what is not written yet."""
+        """Commit what is not written yet, all of it or nothing: what fails now is not tried again later."""
         if self._connection is None and not (self._unwritten or self._notes or self._states):
             return
-        connection = self._connected()
         try:
+            self._ready()
+            connection = self._connected()
             _insert(connection, PARAMS, self._params)
             for field, (table, key) in FIELDS.items():
                 changed = [(trial, new) for (name, trial), new in self._unwritten.items() if name == field]
@@ -70,9 +83,7 @@ class SingleWriterStorage(_CachedStorage):
                 connection.execute(TRIALS.update().where(TRIALS.c.trial_id == trial_id).values(stands))
             connection.commit()
         finally:
-            self._connection = None
-            connection.close()
-        self._forget()
+            self._forget()
 
     def _connected(self) -> Connection:
         """What the batch is written through."""
@@ -96,7 +107,7 @@ class SingleWriterStorage(_CachedStorage):
         try:
             self._insert_trial(study_id, trial)
         except BaseException:  # such as Ctrl+C; the trials of this batch are there whole or not at all
-            self._give_up()
+            self._forget()
             raise
         self._add_trials_to_cache(study_id, [trial])
         self._unfinished[study_id][trial.number] = None
@@ -113,16 +124,13 @@ class SingleWriterStorage(_CachedStorage):
             self._unwritten[field, trial._trial_id] = {name: {"value_json": text} for name, text in texts.items()}
             setattr(trial, field, {name: json.loads(text) for name, text in texts.items()})
 
-    def _give_up(self) -> None:
-        """Forget what was to be committed."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
-        self._forget()
-
     def _forget(self) -> None:
+        """Have nothing to commit any more."""
         for unwritten in (self._params, self._unwritten, self._notes, self._states):
             unwritten.clear()
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
 
     def set_trial_intermediate_value(self, trial_id: int, step: int, intermediate_value: float) -> None:
         number, kind = models.TrialIntermediateValueModel.intermediate_value_to_stored_repr(intermediate_value)

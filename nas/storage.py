@@ -10,8 +10,8 @@ import shutil
 import sqlite3
 import sys
 import warnings
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext, suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -193,11 +193,20 @@ def _require_whole(file: Path, location: StudyLocation) -> None:
         )
 
 
-def together(study: optuna.Study) -> AbstractContextManager[None]:
-    """Within it, what is written of a study that this process works on is committed at the end, or by `commit`."""
+@contextmanager
+def together(study: optuna.Study, ready: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Within it, what is written of a study that this process works on is committed at the end, or by `commit`.
+
+    That is after `ready`; where it raises, nothing is committed.
+    """
     from nas.single_writer import SingleWriterStorage
 
-    return study._storage.batch() if isinstance(study._storage, SingleWriterStorage) else nullcontext()
+    if isinstance(study._storage, SingleWriterStorage):
+        with study._storage.batch(ready):
+            yield
+    else:
+        yield
+        ready()
 
 
 def commit(study: optuna.Study) -> None:

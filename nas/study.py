@@ -215,10 +215,11 @@ def ask(study: optuna.Study, sampler: FeasibleSampler, seed: int) -> optuna.Tria
 def report_epoch(trial: optuna.Trial, curve: Sequence[Mapping[str, Any]]) -> None:
     """Tell the study of a trial's latest epoch; `curve` holds all so far, each with the numbers of an EpochReport."""
     keep_detail(trial, "curve", list(curve))
-    if curve[-1]["val_accuracy"] is not None:
-        step, value = int(curve[-1]["epoch"]), curve[-1]["val_accuracy"]
-        trial.storage.set_trial_intermediate_value(trial._trial_id, step, value)  # `report` leaves a known one ...
-        trial._cached_frozen_trial.intermediate_values[step] = value  # ... as it is, and else does this, too
+    known = trial._cached_frozen_trial.intermediate_values
+    for step, value in ((epoch["epoch"], epoch["val_accuracy"]) for epoch in curve):
+        if value is not None and known.get(step) != value:
+            trial.storage.set_trial_intermediate_value(trial._trial_id, step, value)  # `report` leaves a known one ...
+            known[step] = value  # ... as it is, and else does this, too
 
 
 def tell(trial: optuna.Trial, state: TrialState, value: float | None) -> None:

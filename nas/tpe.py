@@ -29,12 +29,14 @@ class TabulatedEstimator:
         self._names = list(estimator._search_space)
         self._weights: Floats = mixture.weights
         self._lows, self._steps = np.zeros(len(self._names)), np.ones(len(self._names))
+        self._highs = np.full(len(self._names), np.inf)
         tables = []
         for i, distribution in enumerate(mixture.distributions):
             if isinstance(distribution, _BatchedCategoricalDistributions):
                 tables.append(np.log(distribution.weights).T)
                 continue
-            self._lows[i], self._steps[i] = distribution.low, distribution.step
+            self._lows[i], self._highs[i] = distribution.low, distribution.high
+            self._steps[i] = distribution.step
             count = round((distribution.high - distribution.low) / distribution.step) + 1
             edges = distribution.low + distribution.step * (np.arange(count + 1)[:, np.newaxis] - 0.5)
             scaled = ((np.log(edges) if distribution.is_log else edges) - distribution.mu) / distribution.sigma
@@ -50,6 +52,7 @@ class TabulatedEstimator:
         cumulative = np.exp(self._tables[:, :, kernels]).cumsum(axis=1)
         quantiles = rng.rand(len(self._names), 1, size) * cumulative[:, -1:]
         values = self._lows[:, np.newaxis] + self._steps[:, np.newaxis] * (cumulative < quantiles).sum(axis=1)
+        values = np.minimum(values, self._highs[:, np.newaxis])  # 3 steps of 0.1 are more than 0.3
         return dict(zip(self._names, values, strict=True))
 
     def log_pdf(self, samples: Mapping[str, Floats]) -> Floats:

@@ -148,7 +148,7 @@ class Search(Scheduler[TrialRecord]):
         if self.exhausted is not None:
             yield self._progress("no new feasible candidate was found, so the search ends here")
         while not self._left() and self._interrupted:
-            with together(self._study), self._writer:
+            with together(self._study, self._writer.finish):
                 news = self._tell(self._resumed(self._interrupted.pop(0)), TrialState.FAIL, GIVEN_UP)
             yield self._progress(news)
 

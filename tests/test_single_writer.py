@@ -171,3 +171,53 @@ def test_a_trial_whose_making_is_interrupted_is_not_there(tmp_path: Path, monkey
         begin_two()
     (trial,) = reopened(tmp_path / "study.db").trials
     assert trial.params == TEMPLATE.params
+
+
+def test_a_batch_for_which_nothing_is_ready_is_not_there(tmp_path: Path) -> None:
+    """Such as the files of trials that are to be told of as finished; not when it is written earlier, either."""
+    study = made(tmp_path / "study.db")
+    trial = optuna.Trial(study, study._storage.create_new_trial(study._study_id, TEMPLATE))
+    before = reopened(tmp_path / "study.db").trials
+
+    def unwritten() -> None:
+        raise OSError("No space left on device")
+
+    def end(*, early: bool) -> None:
+        storage = SingleWriterStorage(RDBStorage(f"sqlite:///{tmp_path / 'study.db'}"))
+        storage.get_all_trials(study._study_id)
+        with storage.batch(unwritten):
+            storage.set_trial_state_values(trial._trial_id, TrialState.COMPLETE, [0.5])
+            if early:
+                storage.flush()
+
+    for early in (True, False):
+        with pytest.raises(OSError, match="No space left"):
+            end(early=early)
+        assert reopened(tmp_path / "study.db").trials == before
+
+
+def test_a_batch_whose_commit_is_interrupted_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the middle, too: else its later half would be, of trials that nobody knows."""
+    study = made(tmp_path / "study.db")
+    storage = study._storage
+    assert isinstance(storage, SingleWriterStorage)
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    def begin_two() -> None:
+        with storage.batch():
+            storage.create_new_trial(study._study_id, TEMPLATE)
+            storage.create_new_trial(study._study_id, TEMPLATE)
+            monkeypatch.setattr("nas.single_writer._replace", interrupted)
+            try:
+                storage.flush()
+            finally:
+                monkeypatch.undo()
+
+    with pytest.raises(KeyboardInterrupt):
+        begin_two()
+    there = reopened(tmp_path / "study.db")
+    assert there.trials == []
+    there.ask({"x": IntDistribution(1, 3)})
+    assert [sorted(trial.params) for trial in there.trials] == [["x"]]

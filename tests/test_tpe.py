@@ -74,6 +74,17 @@ def test_samples_come_as_often_as_their_densities_say() -> None:
     assert np.abs(z).max() < 4.5  # ... and nothing comes too often or too seldom
 
 
+@pytest.mark.parametrize("high", [0.3, 0.6, 0.7, 1.2])
+def test_every_value_of_a_table_is_one_of_its_parameter(high: float) -> None:
+    """Three steps of 0.1 are more than 0.3."""
+    parameter = FloatDistribution(0.0, high, step=0.1)
+    estimator = TabulatedEstimator(estimators({"dropout": parameter}, 8, 0)[False])
+    values = np.unique(estimator.sample(np.random.RandomState(0), 5_000)["dropout"])
+    assert len(values) == round(10 * high) + 1
+    assert all(map(parameter._contains, values))
+    assert values[-1] == high
+
+
 @pytest.mark.parametrize("space", [SPACE, CONTINUOUS, load_space("mnist").distributions])
 def test_what_was_fitted_once_proposes_the_same_again(space: dict[str, BaseDistribution]) -> None:
     study = study_of(space, 30)
