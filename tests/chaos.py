@@ -2,10 +2,13 @@
 
 A search of tiny trainings runs undisturbed first. The same search is then begun again and again in an empty folder on a
 small disk of its own, hit by faults drawn from a seeded list, and continued by the same command until it is done.
-After every fault the database must open and hold every trial that had finished, unchanged; no process of a killed
-program may live on; an error must be one sentence. In the end the study must equal the undisturbed one.
+A fault that hits nothing, such as a second program after the first has ended, is not counted and comes again. After
+every fault the database must open and hold every trial that had finished, unchanged; no process of a killed program may
+live on; an error must be one sentence, and only a fault of the program or its disk may end it. In the end the study
+must equal the undisturbed one.
 
-With --ray the searches train on a Ray cluster of three nodes on this machine, and nodes are killed, too.
+With --ray the searches train on a Ray cluster of three nodes on this machine, two of them in networks of their own;
+nodes are killed and cut off, too. That needs root.
 """
 
 import argparse
@@ -23,10 +26,11 @@ import threading
 import time
 import urllib.request
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 from uuid import uuid4
 
 from helpers import ENVIRONMENT, make_task
@@ -40,6 +44,9 @@ from nas.runs import run_records
 from nas.storage import ARTIFACTS, close, locate, open_study
 from nas.study import Record, choice_of, records
 
+if TYPE_CHECKING:
+    from ray.cluster_utils import Cluster
+
 TRIALS = 6
 NAME = "digits"
 COMMAND = ("--space", "digits.py", "--device", "cpu", "--trials", str(TRIALS), "--finalists", "2", "--final-seeds", "2")
@@ -47,6 +54,7 @@ SEARCHES: tuple[tuple[str, ...], ...] = (  # in both, what is found does not dep
     ("--jobs", "2", "--sampler", "random", "--pruner", "none"),
     ("--jobs", "1"),
 )
+IDLE = ("--jobs", "3", *SEARCHES[0][2:])  # and here, some workers have nothing to do when few trainings are left
 EPOCH_TIMEOUT = 2.0  # seconds; an epoch takes a hundredth of that
 DISK = 48 << 20  # bytes
 ORPHAN_SECONDS = 5.0  # that a process may outlive the program that started it ...
@@ -56,6 +64,7 @@ TAG = "NAS_CHAOS"  # in the environment of a program, and so of all that it star
 SERVER = "multiprocessing.forkserver"
 PATIENCE = 180.0  # seconds without a word, after which the program is taken for hung
 AT_ONCE = 10  # faults of one search, at most
+IN_VAIN = 5  # searches one after the other in which nothing was hit, after which nothing ever will be
 WORKER_FAULTS = 2  # in one life of the program: more would fail a trial, as they should
 
 
@@ -136,13 +145,13 @@ def finished_in(folder: Path, storage: str | None) -> Found:
 
 def children(pid: int) -> list[int]:
     """The workers of a program: what the servers have forked that it has started for them."""
-    return [worker for server in servers(pid) for worker in _children(server)]
+    return [worker for server in servers(pid) for worker in _children(server) if command_of(worker)]
 
 
 def trainers() -> list[int]:
     """The actors of Ray that train; in a storm, there is one program that has any."""
     found = subprocess.run(["pgrep", "-f", "^ray::Trainer"], capture_output=True, text=True, check=False)
-    return [int(pid) for pid in found.stdout.split()]
+    return [pid for pid in map(int, found.stdout.split()) if command_of(pid)]
 
 
 def servers(pid: int) -> list[int]:
@@ -182,6 +191,7 @@ class Life:
     workers: dict[int, int] = field(default_factory=dict)  # each with the epochs that had been told of when it came
     epochs: int = 0
     outcome: tuple[int, str] | None = None
+    hung: bool = False
 
     def __post_init__(self) -> None:
         self.tag = str(uuid4())
@@ -200,13 +210,20 @@ class Life:
         return self
 
     def __exit__(self, *_: object) -> None:
+        with self.process:  # closes its pipes, and waits for it
+            self.process.kill()
+            for pid in self.left_behind:  # there are some only where something did not hold
+                _kill(pid, signal.SIGKILL)
+
+    def _give_up(self) -> None:
+        self.hung = True
         self.process.kill()
 
     def listen(self, lines: int) -> bool:
         """Read so many lines of what it prints; whether it still runs."""
         assert self.process.stdout is not None
         for _ in range(0 if self.outcome else lines):
-            timer = threading.Timer(PATIENCE, self.process.kill)
+            timer = threading.Timer(PATIENCE, self._give_up)
             timer.start()
             line = self.process.stdout.readline()
             timer.cancel()
@@ -214,19 +231,23 @@ class Life:
                 return False
             self.lines.append(line)
             self.epochs += ": epoch " in line
-            for pid in self.alive:
+            for pid in self._workers:
                 self.workers.setdefault(pid, self.epochs)
         return self.outcome is None
 
     @property
     def alive(self) -> list[int]:
-        """Its workers."""
+        """Its workers; none when it has ended, and they are about to."""
+        return self._workers if self.process.poll() is None else []
+
+    @property
+    def _workers(self) -> list[int]:
         return trainers() if "--ray" in self.search else children(self.process.pid)
 
     @property
     def ready(self) -> bool:
         """Whether all of its workers have answered, or nearly so: then one is missed at once and not after a minute."""
-        answers = 1 if self.search[self.search.index("--jobs") + 1] == "1" else 4
+        answers = 3 * int(self.search[self.search.index("--jobs") + 1]) - 2
         return self.epochs >= max(self.workers.values(), default=self.epochs) + answers
 
     @property
@@ -245,6 +266,7 @@ class Life:
         """Wait for its end, and for that of its workers: its status, and what it said last."""
         if self.outcome is not None:
             return self.outcome
+        require(not self.hung, f"a program said nothing for {PATIENCE:g} s; its last lines: {self.lines[-3:]}")
         begun = time.monotonic()
         try:
             _, errors = self.process.communicate(timeout=PATIENCE)
@@ -260,47 +282,54 @@ class Life:
         return self.outcome
 
 
-Fault = Callable[[Life, random.Random], None]
+Fault = Callable[[Life, random.Random], bool]  # whether it hit anything
 
 
-def kill_worker(life: Life, rng: random.Random) -> None:
+def _kill(pid: int, number: signal.Signals) -> bool:
+    """Whether there was such a process."""
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def kill_worker(life: Life, rng: random.Random) -> bool:
     """As out of memory does."""
-    _signal_worker(life, rng, signal.SIGKILL)
+    return _signal_worker(life, rng, signal.SIGKILL)
 
 
-def crash_worker(life: Life, rng: random.Random) -> None:
+def crash_worker(life: Life, rng: random.Random) -> bool:
     """A segmentation fault."""
-    _signal_worker(life, rng, signal.SIGSEGV)
+    return _signal_worker(life, rng, signal.SIGSEGV)
 
 
-def pause_worker(life: Life, rng: random.Random) -> None:
+def pause_worker(life: Life, rng: random.Random) -> bool:
     """It hangs for good."""
-    _signal_worker(life, rng, signal.SIGSTOP)
+    return life.ready and _signal_worker(life, rng, signal.SIGSTOP)
 
 
-def _signal_worker(life: Life, rng: random.Random, number: signal.Signals) -> None:
-    workers = life.alive
-    if workers:
-        with suppress(ProcessLookupError):
-            os.kill(rng.choice(sorted(workers)), number)
+def _signal_worker(life: Life, rng: random.Random, number: signal.Signals) -> bool:
+    workers = sorted(life.alive)
+    return bool(workers) and _kill(rng.choice(workers), number)
 
 
-def kill_server(life: Life, rng: random.Random) -> None:
+def kill_server(life: Life, rng: random.Random) -> bool:
     """The process that forks the workers; they end with it."""
-    for server in servers(life.process.pid):
-        with suppress(ProcessLookupError):
-            os.kill(server, signal.SIGKILL)
+    killed = [_kill(server, signal.SIGKILL) for server in servers(life.process.pid)]
+    return any(killed)
 
 
-def kill_scheduler(life: Life, rng: random.Random) -> None:
+def kill_scheduler(life: Life, rng: random.Random) -> bool:
     """At any moment."""
     time.sleep(rng.random() * 0.3)
     life.process.kill()
     status, _ = life.end()
     require(status in (-signal.SIGKILL, 0), f"a killed program ended with status {status}")
+    return status != 0
 
 
-def interrupt(life: Life, rng: random.Random) -> None:
+def interrupt(life: Life, rng: random.Random) -> bool:
     """Ctrl+C, which reaches the whole group, or SIGTERM."""
     time.sleep(rng.random() * 0.3)
     with suppress(ProcessLookupError):
@@ -313,9 +342,10 @@ def interrupt(life: Life, rng: random.Random) -> None:
         require(status in (130, 0), f"an interrupted program ended with status {status}: {errors}")
     require(life.seconds < INTERRUPT_SECONDS, f"an interrupted program took {life.seconds:.1f} s to end")
     require("Traceback" not in errors, f"an interrupted program said {errors}")
+    return status != 0
 
 
-def fill_disk(life: Life, rng: random.Random) -> None:
+def fill_disk(life: Life, rng: random.Random) -> bool:
     """No byte is left on it; later there is room again."""
     filler = life.folder / "disk" / "filler"
     try:
@@ -324,14 +354,16 @@ def fill_disk(life: Life, rng: random.Random) -> None:
                 with suppress(OSError):
                     while file.write(bytes(size)):
                         pass
-        _must_say(life, "No space left on device|database or disk is full|disk I/O error")
+        return _must_say(life, "No space left on device|database or disk is full|disk I/O error")
     finally:
         filler.unlink()
 
 
-def replace_file(life: Life, rng: random.Random) -> None:
+def replace_file(life: Life, rng: random.Random) -> bool:
     """A folder stands where a table is to be written."""
     table = life.folder / "disk" / "results" / NAME / "trials.csv"
+    if not table.parent.exists():
+        return False
     before = table.read_bytes() if table.exists() else None
     table.unlink(missing_ok=True)
     table.mkdir()
@@ -339,6 +371,7 @@ def replace_file(life: Life, rng: random.Random) -> None:
     table.rmdir()
     if before is not None and not failed:
         table.write_bytes(before)
+    return failed
 
 
 def _must_say(life: Life, reason: str) -> bool:
@@ -355,14 +388,16 @@ def _must_say(life: Life, reason: str) -> bool:
     return True
 
 
-def second_scheduler(life: Life, rng: random.Random) -> None:
-    """The same command while the first is at work."""
-    other = Life(life.folder, life.search, life.storage)
-    while other.listen(1):
-        pass
-    status, errors = other.end()
-    if life.process.poll() is None:
-        require(status == 2 and "is being worked on by" in errors, f"a second program: status {status}, {errors}")
+def second_scheduler(life: Life, rng: random.Random) -> bool:
+    """The same command while the first is at work; once that has ended, the second may be at work itself."""
+    with Life(life.folder, life.search, life.storage) as other:
+        while other.listen(1):
+            pass
+        status, errors = other.end()
+    at_work = life.process.poll() is None
+    refused = status == 2 and "is being worked on by" in errors
+    require(refused or (status == 0 and not at_work), f"a second program: status {status}, {errors}")
+    return refused and at_work
 
 
 FAULTS: dict[str, Fault] = {
@@ -376,9 +411,21 @@ FAULTS: dict[str, Fault] = {
     "file replaced by a folder": replace_file,
     "second program": second_scheduler,
 }
-NODE_KILLED = "node killed, another added"
-OF_WORKERS = ("worker killed", "worker crashed", "worker hung", "worker's server killed", NODE_KILLED)
-OF_PROGRAMS = ("program killed", "program interrupted")
+NOT_ON_RAY = "worker's server killed"  # which forks those of this machine
+NODE_KILLED, NODE_CUT_OFF = "node killed, another added", "node cut off until it is lost, another added"
+NODE_BLINKED = "node cut off for a moment"
+OF_NODES = (NODE_KILLED, NODE_CUT_OFF, NODE_BLINKED)
+OF_WORKERS = ("worker killed", "worker crashed", "worker hung", "worker's server killed", *OF_NODES)
+MAY_END = ("program killed", "program interrupted", "disk full", "file replaced by a folder")
+
+
+def require_good_end(status: int, errors: str, hit_by: Iterable[str]) -> None:
+    """Raise ViolationError if one life of a program hit by such faults has ended as it must not.
+
+    Those that may end it have looked at how they did; whatever else happens to it, it goes on to its good end.
+    """
+    require("Traceback" not in errors, f"status {status}: {errors}")
+    require(status == 0 or not set(MAY_END).isdisjoint(hit_by), f"status {status} after {list(hit_by)}: {errors}")
 
 
 @contextmanager
@@ -465,10 +512,10 @@ class Tally:
 def undisturbed(folder: Path, search: tuple[str, ...], storage: str | None) -> Found:
     """What a search finds that nothing happens to."""
     (folder / "disk").mkdir()
-    life = Life(folder, search, storage)
-    while life.listen(1):
-        pass
-    status, errors = life.end()
+    with Life(folder, search, storage) as life:
+        while life.listen(1):
+            pass
+        status, errors = life.end()
     require((status, errors) == (0, ""), f"the undisturbed search: status {status}, {errors}")
     found = finished_in(folder / "disk" / "results", storage)
     require(len(found.trials) == TRIALS, f"the undisturbed search has {len(found.trials)} trials")
@@ -485,35 +532,34 @@ def stormy(
     tally: Tally,
     kinds: Mapping[str, Fault],
 ) -> None:
-    """One search until it is done, hit by faults of the list until that is empty."""
+    """One search until it is done, hit by faults from the end of the list; those that hit nothing stay in it."""
     known: dict[tuple[object, ...], Ended] = {}
     results = folder / "disk" / "results"
     status = -1
+
+    def tried(fault: str, life: Life) -> bool:
+        tally.latest = fault
+        return kinds[fault](life, rng)
+
     while status != 0:
-        survived, of_workers = tally.faults.total(), 0
+        hit_by: list[str] = []
         tally.lives += 1
         with Life(folder, search, storage) as life:
             while life.listen(rng.randint(1, 12)):
                 if not left:
                     continue
-                fault = left[-1]
-                if fault in OF_WORKERS and of_workers == WORKER_FAULTS:
-                    fault = left[-1] = rng.choice(OF_PROGRAMS)
-                if fault == "file replaced by a folder" and not (results / NAME).exists():
+                fault = left.pop()
+                enough = fault in OF_WORKERS and sum(kind in OF_WORKERS for kind in hit_by) == WORKER_FAULTS
+                if enough or not tried(fault, life):
+                    left.insert(0, fault)  # another one first
                     continue
-                if fault == "worker hung" and not life.ready:
-                    left.insert(0, left.pop())  # another one first
-                    continue
-                tally.latest = left.pop()
-                of_workers += fault in OF_WORKERS
-                kinds[fault](life, rng)
+                hit_by.append(fault)
                 tally.faults[fault] += 1
                 now = found_in(results, storage)
                 if now is not None:
                     known = still_there(known, now, tally)
             status, errors = life.end()
-        require("Traceback" not in errors, f"status {status}: {errors}")
-        require(status == 0 or tally.faults.total() > survived, f"status {status} without any fault: {errors}")
+        require_good_end(status, errors, hit_by)
     last = finished_in(results, storage)
     still_there(known, last, tally)
     tally.searches += 1
@@ -525,23 +571,160 @@ def stormy(
         require(now == then, f"the {name} are not what they would have been:\n{now}\n{then}")
 
 
+NETWORK = "10.177.0."  # of a cluster, whose head is 1
+BRIDGE = "nas-chaos"
+QUICKLY = {  # a node that does not answer is taken for dead after 4 s, not 30
+    "health_check_initial_delay_ms": 1000,
+    "health_check_period_ms": 500,
+    "health_check_timeout_ms": 1000,
+    "health_check_failure_threshold": 3,
+}
+NODE_SECONDS = 30.0  # in which a node that is cut off is taken for dead, or ends when it hears of that
+
+
+def _ip(*command: str) -> str:
+    return subprocess.run(["ip", *command], check=True, capture_output=True, text=True).stdout
+
+
+def _until(holds: Callable[[], bool], seconds: float, what: str) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        require(time.monotonic() < deadline, f"{what} after {seconds:g} s")
+        time.sleep(0.1)
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A node of a Ray cluster, with a network of its own on this machine and a cable to the others."""
+
+    number: int
+    cluster: "Cluster"
+
+    @property
+    def name(self) -> str:
+        """Of its network, and of the near end of its cable."""
+        return f"{BRIDGE}-{self.number}"
+
+    @property
+    def address(self) -> str:
+        """In the network of the cluster."""
+        return f"{NETWORK}{self.number}"
+
+    def connect(self) -> None:
+        """Make its network, and start it there."""
+        _ip("netns", "add", self.name)
+        _ip("link", "add", self.name, "type", "veth", "peer", "name", "cable", "netns", self.name)
+        _ip("link", "set", self.name, "master", BRIDGE, "up")
+        _ip("-n", self.name, "addr", "add", f"{self.address}/24", "dev", "cable")
+        for device in ("lo", "cable"):
+            _ip("-n", self.name, "link", "set", device, "up")
+        self.join()
+
+    def join(self) -> None:
+        """Start it, with the command for that; it may have been one before."""
+        start = (str(Path(sys.executable).with_name("ray")), "start", "--address", self.cluster.address)
+        options = ("--node-ip-address", self.address, "--num-cpus", "1", "--object-store-memory", str(150 << 20))
+        _ip("netns", "exec", self.name, *start, *options, "--disable-usage-stats")
+
+    def kill(self) -> None:
+        """All of its processes."""
+        for pid in self.processes:
+            _kill(pid, signal.SIGKILL)
+
+    def plug(self, how: Literal["up", "down"]) -> None:
+        """Cut its cable, or mend it."""
+        _ip("link", "set", self.name, how)
+
+    @property
+    def processes(self) -> dict[int, str]:
+        """With their commands."""
+        found = map(int, _ip("netns", "pids", self.name).split())
+        return {pid: command for pid in found if (command := command_of(pid))}
+
+    @property
+    def trains(self) -> bool:
+        """Whether an actor is there."""
+        return not self.processes.keys().isdisjoint(trainers())
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the cluster counts on it."""
+        nodes = self.cluster.global_state.node_table()  # type: ignore[no-untyped-call]
+        return any(node["Alive"] and node["NodeManagerAddress"] == self.address for node in nodes)
+
+    @property
+    def runs(self) -> bool:
+        """Whether its own process is there, or an actor."""
+        return self.trains or any(command.split(" ")[0].endswith("/raylet") for command in self.processes.values())
+
+
+def _faults_of(nodes: Sequence[Node]) -> dict[str, Fault]:
+    """What can happen to nodes; only to one that trains, while the program is at work."""
+
+    def of_one(happen: Callable[[Node, random.Random], None]) -> Fault:
+        def fault(life: Life, rng: random.Random) -> bool:
+            for node in nodes:
+                if not node.runs:  # on a busy machine, a moment may have been too long
+                    node.join()
+            training = [node for node in nodes if life.alive and node.trains]
+            if training:
+                happen(rng.choice(training), rng)
+            return bool(training)
+
+        return fault
+
+    def kill(node: Node, rng: random.Random) -> None:
+        node.kill()
+        node.join()
+
+    def cut_off(node: Node, rng: random.Random) -> None:
+        """Until it is taken for dead; when it is there again, it hears of that, and ends with all its actors."""
+        node.plug("down")
+        try:
+            _until(lambda: not node.is_known, NODE_SECONDS, "a node that is cut off is still counted on")
+            node.plug("up")
+            _until(lambda: not node.runs, NODE_SECONDS, "of a node that was lost, processes are there")
+        finally:
+            node.plug("up")
+            kill(node, rng)
+
+    def blink(node: Node, rng: random.Random) -> None:
+        node.plug("down")
+        time.sleep(2 * rng.random())
+        node.plug("up")
+
+    return {NODE_KILLED: of_one(kill), NODE_CUT_OFF: of_one(cut_off), NODE_BLINKED: of_one(blink)}
+
+
+def _disconnect(nodes: Sequence[Node]) -> None:
+    """Do away with the networks of nodes and all that is in them, and with what a killed program left of such."""
+    for node in nodes:
+        with suppress(subprocess.CalledProcessError):
+            node.kill()
+            _ip("netns", "del", node.name)
+    for cable in (*(node.name for node in nodes), BRIDGE):
+        with suppress(subprocess.CalledProcessError):
+            _ip("link", "del", cable)
+
+
 @contextmanager
-def a_cluster() -> Iterator[tuple[str, Fault]]:
-    """A Ray cluster of three nodes on this machine: its address, and the fault that one is lost and another comes."""
+def a_cluster() -> Iterator[tuple[str, dict[str, Fault]]]:
+    """A Ray cluster of three nodes on this machine: its address, and the faults of its nodes."""
     from ray.cluster_utils import Cluster
 
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-
-    def kill_node(life: Life, rng: random.Random) -> None:
-        nodes = sorted(cluster.worker_nodes, key=lambda node: str(node.node_id))
-        cluster.remove_node(rng.choice(nodes), allow_graceful=False)
-        cluster.add_node(num_cpus=1)
-
+    cluster = Cluster()
+    nodes = [Node(number, cluster) for number in (2, 3)]
+    _disconnect(nodes)
     try:
-        for _ in range(2):
-            cluster.add_node(num_cpus=1)
-        yield cluster.address, kill_node
+        _ip("link", "add", BRIDGE, "type", "bridge")
+        _ip("addr", "add", f"{NETWORK}1/24", "dev", BRIDGE)
+        _ip("link", "set", BRIDGE, "up")
+        cluster.add_node(num_cpus=1, include_dashboard=False, node_ip_address=f"{NETWORK}1", _system_config=QUICKLY)
+        for node in nodes:
+            node.connect()
+        yield cluster.address, _faults_of(nodes)
     finally:
+        _disconnect(nodes)
         cluster.shutdown()  # type: ignore[no-untyped-call]
 
 
@@ -583,33 +766,40 @@ def storm(
             task = root / f"calm{index}"
             task.mkdir()
             expected.append(undisturbed(make_task(task), search, storage_of(task.name)))
+        with small_disk(root / "disk") as mounted:
+            left = _shuffled([kind for kind in kinds if mounted or kind != "disk full"], faults, rng)
+        in_vain = 0
         for place in itertools.count():
-            if tally.faults.total() + len(tally.violations) >= faults:
+            if not left or in_vain == IN_VAIN:
                 break
             task = root / f"stormy{place}"
             task.mkdir()
             make_task(task)
             storage = storage_of(task.name)
-            with small_disk(task / "disk") as mounted, Poller(task, storage) as poller:
-                possible = [kind for kind in kinds if mounted or kind != "disk full"]
-                left = _shuffled(possible, min(AT_ONCE, faults - tally.faults.total()), rng)
+            some, left = left[-AT_ONCE:], left[:-AT_ONCE]
+            before = len(some)
+            with small_disk(task / "disk"), Poller(task, storage) as poller:
                 index = place % len(searches)
                 try:
-                    stormy(task, searches[index], storage, expected[index], left, rng, tally, kinds)
+                    stormy(task, searches[index], storage, expected[index], some, rng, tally, kinds)
                 except ViolationError as error:
                     tally.violations.append(f"search {place}, after {tally.latest}: {error}")
                     show(f"violated: {tally.violations[-1]}")
+            in_vain = in_vain + 1 if len(some) == before else 0
+            left += some
             tally.answers += poller.answers
             tally.refusals += poller.errors
             shutil.rmtree(task)
             show(f"{tally.faults.total()} of {faults} faults survived, {tally.searches} searches")
+    if left:
+        tally.violations.append(f"in {in_vain} searches, nothing was hit by any of: {', '.join(sorted(set(left)))}")
     return tally
 
 
 def table(tally: Tally) -> Table:
     """For a person to read."""
     shown = Table("fault", "survived")
-    for kind in (*FAULTS, NODE_KILLED):
+    for kind in (*FAULTS, *OF_NODES):
         shown.add_row(kind, str(tally.faults[kind]) if tally.faults[kind] else "0 (not tried)")
     shown.add_section()
     shown.add_row("all faults", str(tally.faults.total()))
@@ -624,25 +814,42 @@ def table(tally: Tally) -> Table:
     return shown
 
 
+def troubles(tally: Tally) -> list[str]:
+    """What did not hold, in sentences."""
+    counted = {
+        "trainings were lost": tally.lost,
+        "trainings were there twice": tally.twice,
+        "times the dashboard ended, or did not answer": tally.refusals,
+    }
+    return [*tally.violations, *(f"{count} {what}" for what, count in counted.items() if count)]
+
+
 def main() -> int:
     """The command; its exit status: 1 when something did not hold."""
     options = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0] if __doc__ else None)
     options.add_argument("--faults", type=int, default=200, help="how many (default: 200)")
     options.add_argument("--seed", type=int, default=0, help="of the list of faults (default: 0)")
     options.add_argument("--postgresql", action="store_true", help="on a PostgreSQL server of its own, not on SQLite")
-    options.add_argument("--ray", action="store_true", help="on a Ray cluster of its own, whose nodes are killed, too")
+    options.add_argument(
+        "--ray", action="store_true", help="on a Ray cluster of its own, as root; its nodes are hit, too"
+    )
     args = options.parse_args()
+    if args.ray and (os.geteuid() != 0 or shutil.which("ip") is None):
+        options.error("--ray gives nodes networks of their own; run it as root, with the program ip of iproute2")
     began = time.monotonic()
     searches, kinds = SEARCHES, dict(FAULTS)
     with ExitStack() as stack:
         storage_of = stack.enter_context(a_server()) if args.postgresql else lambda _: None
         if args.ray:
-            address, kinds[NODE_KILLED] = stack.enter_context(a_cluster())
-            searches = tuple((*search, "--ray", address) for search in SEARCHES)
+            address, of_nodes = stack.enter_context(a_cluster())
+            searches = tuple((*search, "--ray", address) for search in (*SEARCHES, IDLE))
+            kinds = {kind: fault for kind, fault in FAULTS.items() if kind != NOT_ON_RAY} | of_nodes
         tally = storm(args.faults, args.seed, lambda line: print(line, flush=True), storage_of, searches, kinds)
     Console().print(table(tally))
     print(f"{time.monotonic() - began:.0f} s, seed {args.seed}")
-    return 1 if tally.violations else 0
+    for trouble in troubles(tally):
+        print(f"violated: {trouble}")
+    return 1 if troubles(tally) else 0
 
 
 if __name__ == "__main__":
