@@ -22,11 +22,13 @@ from dataclasses import dataclass, replace
 from time import monotonic
 from typing import Any
 
+os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")  # read by Ray when imported: no other cluster when ours is lost
+
 import numpy.typing as npt
 import ray
 import torch
 from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import ObjectStoreFullError, RayError, RayTaskError
 
 import nas
 from nas.data import TrainingData, hand_over, load_training
@@ -34,11 +36,13 @@ from nas.environment import source_digest
 from nas.errors import UserError
 from nas.files import reason_of
 from nas.readers import Dataset, Images
-from nas.training import EpochReport, TrainingJob, seconds_per_epoch, train
+from nas.training import EpochReport, OutOfMemoryError, TrainingJob, seconds_per_epoch, train
 from nas.workers import TRIES, Train, Worker, keep_freed_memory
 
 GPU_SHARE = 0.9  # of a GPU's memory that workers may take together
-MOST_PER_GPU = 8  # workers: more of them wait for each other
+MOST_PER_GPU = 8  # workers, unless told otherwise: more of them wait for each other
+RAY_UNITS = 10_000  # in which Ray counts the parts of a GPU
+FINEST = 1_000  # parts of one
 SECONDS_TO_ANSWER = 10.0
 SECONDS_KNOWN = 1.0  # for which the cluster's size is taken for what it was
 BETWEEN_REFUSALS = 1.0  # seconds, until workers that could not start are tried again; longer while others are at work:
@@ -142,9 +146,30 @@ def require_same_versions(greeting: Greeting) -> None:
             )
 
 
-def jobs_per_gpu(used: int, total: int, cores: float) -> int:
-    """How many workers share a GPU, of which one takes so many bytes; each needs a core, too."""
-    return max(1, min(MOST_PER_GPU, int(GPU_SHARE * total) // max(1, used), int(cores)))
+def jobs_per_gpu(used: int, total: int) -> int:
+    """How many workers share a GPU, of which one takes so many bytes."""
+    return max(1, min(MOST_PER_GPU, int(GPU_SHARE * total) // max(1, used)))
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What a node has for workers."""
+
+    cores: int
+    gpus: int
+
+    def workers(self, per_gpu: int) -> int:
+        """How many fit; each needs a core, and where there are GPUs to be used (per_gpu > 0) a part of one."""
+        return min(self.cores, self.gpus * per_gpu) if per_gpu else self.cores
+
+
+def part_of_gpu(rooms: Sequence[Room], per_gpu: int, wanted: int) -> float:
+    """How much of a GPU each of so many workers takes, of which at most `per_gpu` share one.
+
+    No less than spreads them over all GPUs: Ray fills one up before it takes the next.
+    """
+    enough = (n for n in range(1, per_gpu) if sum(room.workers(n) for room in rooms) >= wanted)
+    return RAY_UNITS // next(enough, per_gpu) / RAY_UNITS
 
 
 def _last_line(error: Exception) -> str:
@@ -162,11 +187,8 @@ class RayWorker:
         self._actor = actor.remote(train)
         self._device = device
         self._share = share
+        self.node = ""  # until it has said where it is
         self.greeting: Future[Greeting] = _answer(self._actor.greet.remote())
-
-    @property
-    def node(self) -> str:
-        return self.greeting.result().node
 
     def start(self, job: TrainingJob) -> Future[EpochReport]:
         return _asked(lambda: self._actor.start.remote(replace(job, device=self._device), self._share(job)))
@@ -179,7 +201,7 @@ class RayWorker:
         return _asked(lambda: self._actor.gpu_memory.remote(replace(job, device=self._device), self._share(job)))
 
     def stop(self) -> None:
-        with suppress(RayError, OSError):  # the cluster is lost, and its actors end with it
+        with suppress(Exception):  # whatever Ray says of a cluster that is lost; its actors end with it
             ray.kill(self._actor)
 
 
@@ -187,7 +209,9 @@ def _asked(call: Callable[[], Any]) -> Future[Any]:
     """A future of what an actor answers to a call, which fails at once where the cluster is lost."""
     try:
         return _answer(call())
-    except (RayError, OSError) as error:
+    except UserError:
+        raise
+    except Exception as error:  # of many kinds, the plain one among them
         failed: Future[Any] = Future()
         failed.set_exception(BrokenExecutor(str(error)))
         return failed
@@ -201,16 +225,21 @@ def _answer(reference: Any) -> Future[Any]:
         error = done.exception()
         if error is None:
             answer.set_result(done.result())
-        elif isinstance(error, RayTaskError):
+        elif isinstance(error, RayTaskError) and not _is_of_ray(error.cause):
             error.cause.__cause__ = error  # which tells its traceback there
             answer.set_exception(error.cause)
-        elif isinstance(error, RayError):
+        elif isinstance(error, RayError | OSError):  # the latter of a connection of ray:// that is lost
             answer.set_exception(BrokenExecutor(str(error)))
         else:
             answer.set_exception(error)
 
     reference.future().add_done_callback(pass_on)
     return answer
+
+
+def _is_of_ray(cause: BaseException) -> bool:
+    """Whether a task failed since Ray did, such as one that has lost the images; RayError itself stands for others."""
+    return isinstance(cause, RayError) and type(cause) is not RayError
 
 
 def _require_listening(address: str) -> None:
@@ -273,18 +302,20 @@ def _reaching() -> Iterator[None]:
     """Says so where the cluster is lost while it is asked."""
     try:
         yield
-    except (RayError, OSError) as error:
+    except UserError:
+        raise
+    except Exception as error:  # of many kinds, the plain one among them
         raise UserError(
             f"the Ray cluster is lost ({reason_of(error)}); nothing finished is: give the same command again when "
             "there is one"
         ) from error
 
 
-def _resources() -> dict[str, float]:
+def _rooms() -> list[Room]:
     """Of all the nodes that the cluster has at this moment."""
     with _reaching():
-        found: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    return found
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    return [Room(int(node.get("CPU", 0)), int(node.get("GPU", 0))) for node in nodes]
 
 
 class RayFleet:
@@ -304,8 +335,11 @@ class RayFleet:
     ) -> None:
         if device not in ("auto", "cpu", "cuda"):
             raise UserError(f"--device {device!r}: Ray says which GPU a worker has; give auto, cpu or cuda")
+        if per_gpu is not None and per_gpu > FINEST:
+            raise UserError(f"--jobs-per-gpu {per_gpu:,} must be at most {FINEST:,}")
         connect(address)
-        gpus = _resources().get("GPU", 0)
+        self._known: tuple[float, list[Room]] = (-math.inf, [])
+        gpus = self._gpus
         if device == "cuda" and not gpus and jobs is None:
             raise UserError(f"--device cuda: the Ray cluster at {address} has no GPU now; give --jobs to wait for some")
         self._device = "cuda" if device == "cuda" or (device == "auto" and gpus) else "cpu"
@@ -318,33 +352,40 @@ class RayFleet:
         self._refusals = 0  # times that workers could not start, one after the other, while there were no others
         self._pause = -math.inf  # until this time, no more are made
         self._probe: tuple[RayWorker, Future[tuple[int, int]]] | None = None
-        self._known: tuple[float, dict[str, float]] = (-math.inf, {})
 
     @property
     def devices(self) -> Sequence[str]:
         return (f"{self._device} of a Ray cluster",) * self._size()
 
-    def _found(self, resource: str) -> float:
-        """How much of it the cluster has, or had a moment ago: the scheduler asks at every turn."""
+    @property
+    def _rooms(self) -> list[Room]:
+        """What the cluster has, or had a moment ago: the scheduler asks at every turn."""
         if monotonic() > self._known[0] + SECONDS_KNOWN:
-            self._known = monotonic(), _resources()
-        return self._known[1].get(resource, 0.0)
+            self._known = monotonic(), _rooms()
+        return self._known[1]
+
+    @property
+    def _gpus(self) -> int:
+        return sum(room.gpus for room in self._rooms)
 
     def _size(self) -> int:
-        cores, gpus = int(self._found("CPU")), int(self._found("GPU"))
-        size = cores if self._device == "cpu" else gpus * (self._per_gpu or 1)
+        per_gpu = (self._per_gpu or 1) if self._device == "cuda" else 0
+        size = sum(room.workers(per_gpu) for room in self._rooms)
         return size if self._jobs is None else min(size, self._jobs)
 
     def hire(self, most: int) -> Sequence[Worker]:
-        if self._device == "cuda" and self._per_gpu is None and not self._probed():
+        if self._device == "cuda" and self._per_gpu is None and not self._probed(most):
             return []
-        wanted = min(most, self._size() if self._jobs is None else self._jobs) - len(self._hired)
+        places = min(most, self._size() if self._jobs is None else self._jobs)
+        wanted = places - len(self._hired)
         ready = [worker for worker in self._starting if worker.greeting.done()][: max(0, wanted)]
         self._starting = [worker for worker in self._starting if worker not in ready]
         welcome, refusal = list[Worker](), None
         for worker in ready:
             try:
-                require_same_versions(worker.greeting.result())
+                greeting = worker.greeting.result()
+                require_same_versions(greeting)
+                worker.node = greeting.node
                 welcome.append(worker)
             except Exception as error:  # such as that its node has left
                 refusal = error
@@ -358,17 +399,18 @@ class RayFleet:
         while len(self._starting) > max(0, wanted):
             self._starting.pop().stop()
         if monotonic() > self._pause:
-            self._starting += [self._made() for _ in range(wanted - len(self._starting))]
+            self._starting += [self._made(places) for _ in range(wanted - len(self._starting))]
         return welcome
 
     def dismiss(self, worker: Worker) -> None:
         worker.stop()
         self._hired.remove(worker)
 
-    def _made(self) -> RayWorker:
+    def _made(self, places: int) -> RayWorker:
+        """One of so many workers."""
         resources = {"num_cpus": 1.0}
         if self._device == "cuda":
-            resources["num_gpus"] = 1 / (self._per_gpu or 1)
+            resources["num_gpus"] = part_of_gpu(self._rooms, self._per_gpu or 1, places)
         with _reaching():
             return RayWorker(self._train, self._device, resources, self._share)
 
@@ -393,30 +435,40 @@ class RayFleet:
             self._said.add(reason)
             self.news.append(f"a worker is done without: {reason}")
 
-    def _probed(self) -> bool:
+    def _probed(self, most: int) -> bool:
         """Whether it is known how many workers a GPU holds."""
+        if min(most, self._jobs or most) <= self._gpus:  # no two of them need to share one
+            return True
         if self._probe is None:
             if monotonic() < self._pause:
                 return False
-            probe = self._made()
-            self._probe = probe, probe.gpu_memory(self._typical())
+            probe = self._made(1)
+            self._probe = probe, probe.gpu_memory(replace(self._typical(), hold_out=True))
         probe, memory = self._probe
-        if not memory.done():
+        if not (memory.done() and probe.greeting.done()):
             return False
         self._probe = None
         probe.stop()
         try:
-            used, total = memory.result()
             require_same_versions(probe.greeting.result())
+            self._per_gpu = jobs_per_gpu(*memory.result())
+        except OutOfMemoryError:  # it needs all of one, if not more
+            self._per_gpu = 1
         except Exception as error:
             self._go_on_after(error)
             return False
-        self._per_gpu = jobs_per_gpu(used, total, self._found("CPU") / max(1.0, self._found("GPU")))
         return True
 
     def _share(self, job: TrainingJob) -> Any:
         """The images of a training, in the object store."""
         key = job.dataset, job.hold_out
         if key not in self._images:
-            self._images[key] = ray.put(shared(load_training(job.dataset, hold_out=job.hold_out)))
+            images = shared(load_training(job.dataset, hold_out=job.hold_out))
+            try:
+                self._images[key] = ray.put(images)
+            except ObjectStoreFullError as error:
+                raise UserError(
+                    "the images do not fit into the object store of the Ray cluster; start its nodes with a larger "
+                    "--object-store-memory"
+                ) from error
         return self._images[key]

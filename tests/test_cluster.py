@@ -9,25 +9,33 @@ from collections.abc import Iterator
 from concurrent.futures import BrokenExecutor, Future
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytest
 from chaos import ACTOR_SECONDS, COMMAND, Found, finished_in, trainers
-from helpers import ENVIRONMENT, MNIST, ended, make_task
+from helpers import ENVIRONMENT, MNIST, ended, make_task, small_architecture
 from ray.cluster_utils import Cluster
+from ray.exceptions import ObjectLostError, RayActorError, RayTaskError
 
+from nas.architecture import Candidate
 from nas.cluster import (
     Greeting,
     RayFleet,
+    Room,
+    _answer,
     connect,
     jobs_per_gpu,
+    part_of_gpu,
     require_same_versions,
     restored,
     shared,
     versions,
 )
+from nas.constraints import Constraints
 from nas.data import load_training
 from nas.errors import UserError
+from nas.recipe import Recipe
+from nas.training import DivergedError, OutOfMemoryError, TrainingJob
 from nas.workers import TRIES, Worker
 
 TRIALS, IMAGES = 8, 2_000
@@ -123,14 +131,25 @@ def test_other_versions_on_a_node_are_named() -> None:
         )
 
 
+@pytest.mark.parametrize(("used", "total", "jobs"), [(1, 10, 8), (3, 10, 3), (10, 10, 1), (0, 10, 8)])
+def test_as_many_workers_share_a_gpu_as_its_memory_holds(used: int, total: int, jobs: int) -> None:
+    assert jobs_per_gpu(used << 30, total << 30) == jobs
+
+
 @pytest.mark.parametrize(
-    ("used", "total", "cores", "jobs"),
-    [(1, 10, 16, 8), (3, 10, 16, 3), (3, 10, 2, 2), (10, 10, 16, 1), (3, 10, 0.5, 1), (0, 10, 4, 4)],
+    ("rooms", "per_gpu", "wanted", "part"),
+    [
+        ([Room(16, 4)], 8, 4, 1.0),  # one each, not four on the first
+        ([Room(16, 4)], 8, 5, 0.5),
+        ([Room(16, 4)], 3, 99, 0.3333),
+        ([Room(16, 4)], 7, 99, 0.1428),  # seven of them are not more than one
+        ([Room(64, 0), Room(8, 4)], 8, 8, 0.5),  # the head's cores are of no use to GPUs elsewhere
+        ([Room(2, 1), Room(2, 1)], 8, 4, 0.5),
+        ([], 4, 1, 0.25),
+    ],
 )
-def test_as_many_workers_share_a_gpu_as_its_memory_and_the_cores_hold(
-    used: int, total: int, cores: float, jobs: int
-) -> None:
-    assert jobs_per_gpu(used << 30, total << 30, cores) == jobs
+def test_workers_are_spread_over_all_gpus(rooms: list[Room], per_gpu: int, wanted: int, part: float) -> None:
+    assert part_of_gpu(rooms, per_gpu, wanted) == part
 
 
 def test_images_are_shared_without_a_copy() -> None:
@@ -170,6 +189,8 @@ class Actor:
         self.stopped = True
 
 
+CANDIDATE = Candidate(architecture=small_architecture(), recipe=Recipe(epochs=1))
+JOB = TrainingJob(candidate=CANDIDATE, constraints=Constraints(), dataset=MNIST, seed=0)
 HERE = Greeting(node="here", pid=1, versions=versions())
 OTHER = replace(HERE, node="other", versions={**versions(), "torch": "1.0"})
 DIED = BrokenExecutor("its node has died")
@@ -179,9 +200,9 @@ class Town:
     """A cluster of made-up actors, and the fleet on it."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.resources, self.clock, self.actors = {"CPU": 2.0}, Clock(), list[Actor]()
+        self.rooms, self.clock, self.actors = [Room(2, 0)], Clock(), list[Actor]()
         monkeypatch.setattr("nas.cluster.connect", lambda address: None)
-        monkeypatch.setattr("nas.cluster._resources", lambda: dict(self.resources))
+        monkeypatch.setattr("nas.cluster._rooms", lambda: self.rooms)
         monkeypatch.setattr("nas.cluster.monotonic", self.clock)
         monkeypatch.setattr("nas.cluster.RayWorker", self.made)
 
@@ -190,7 +211,7 @@ class Town:
         return self.actors[-1]
 
     def fleet(self, device: str = "cpu") -> RayFleet:
-        return RayFleet("auto", device, None, None, lambda: None)  # type: ignore[arg-type, return-value]
+        return RayFleet("auto", device, None, None, lambda: JOB)
 
     def hire(self, fleet: RayFleet, most: int = 99, *, later: float = 100.0) -> int:
         """How many are hired after so many seconds."""
@@ -217,7 +238,7 @@ def test_a_fleet_follows_its_cluster_and_its_work(town: Town) -> None:
     assert len(town.actors) == len(fleet.devices) == 2
     town.greet(HERE, HERE)
     assert town.hire(fleet) == 2
-    town.resources["CPU"] = 4.0  # a node joins
+    town.rooms = [Room(2, 0), Room(2, 0)]  # a node joins
     assert town.hire(fleet) == 0
     assert len(town.actors) == 4
     town.greet(HERE, HERE)
@@ -234,7 +255,7 @@ def test_actors_lost_while_they_start_do_not_end_a_search_that_has_others(town: 
     town.hire(fleet)
     town.greet(HERE, HERE)
     town.hire(fleet)
-    town.resources["CPU"] = 8.0
+    town.rooms = [Room(8, 0)]
     for _ in range(4):
         town.hire(fleet)
         town.greet(*[DIED] * 6)
@@ -282,10 +303,11 @@ def test_where_no_worker_can_start_the_search_ends_after_some_tries(
 
 
 def test_how_many_share_a_gpu_is_asked_of_one_worker_again_if_that_dies(town: Town) -> None:
-    town.resources = {"CPU": 8.0, "GPU": 1.0}
+    town.rooms = [Room(8, 1)]
     fleet = town.fleet("cuda")
     assert town.hire(fleet) == 0
     assert len(town.actors) == 1
+    town.actors[0].greeting.set_exception(DIED)
     town.actors[0].memory.set_exception(DIED)
     assert town.hire(fleet) == 0
     assert town.actors[0].stopped
@@ -297,15 +319,92 @@ def test_how_many_share_a_gpu_is_asked_of_one_worker_again_if_that_dies(town: To
     assert len(town.actors) == 2 + 4, "of 2 of 9 GiB each"
 
 
+def test_a_gpu_that_one_worker_fills_is_not_shared(town: Town) -> None:
+    town.rooms = [Room(8, 2)]
+    fleet = town.fleet("cuda")
+    town.hire(fleet)
+    town.actors[0].greeting.set_result(HERE)
+    town.actors[0].memory.set_exception(OutOfMemoryError("CUDA out of memory"))
+    town.hire(fleet)
+    assert len(town.actors) == 1 + 2
+
+
+def test_a_gpu_node_of_other_versions_is_named_before_what_it_cannot_do(town: Town) -> None:
+    town.rooms = [Room(8, 1)]
+    fleet = town.fleet("cuda")
+    for _ in range(TRIES):
+        town.hire(fleet)
+        town.actors[-1].greeting.set_result(OTHER)
+        town.actors[-1].memory.set_exception(AttributeError("'Trainer' object has no attribute 'gpu_memory'"))
+        if len(town.actors) < TRIES:
+            town.hire(fleet)
+    with pytest.raises(UserError, match=r"^torch is 1\.0 on node other of the Ray cluster and "):
+        town.hire(fleet)
+
+
+def test_where_no_two_need_to_share_a_gpu_none_is_measured(town: Town) -> None:
+    town.rooms = [Room(8, 4)]
+    fleet = town.fleet("cuda")
+    town.hire(fleet, 3)
+    assert len(town.actors) == 3
+    assert not any(actor.memory.done() for actor in town.actors)
+
+
+def test_too_many_workers_a_gpu_are_one_sentence(town: Town) -> None:
+    with pytest.raises(UserError, match=r"^--jobs-per-gpu 20,000 must be at most 1,000$"):
+        RayFleet("auto", "cuda", None, 20_000, lambda: JOB)
+
+
+class Reference:
+    """What Ray gives for a call: a future that has failed."""
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    def future(self) -> Future[Any]:
+        failed: Future[Any] = Future()
+        failed.set_exception(self._error)
+        return failed
+
+
+def a_task_failed(cause: Exception) -> Exception:
+    return RayTaskError("next", "its traceback", cause)  # type: ignore[no-untyped-call]
+
+
+@pytest.mark.parametrize(
+    ("told", "meant"),
+    [
+        (ConnectionError("the connection of ray:// is lost"), BrokenExecutor),
+        (RayActorError(), BrokenExecutor),
+        (a_task_failed(ObjectLostError("00", None, "")), BrokenExecutor),
+        (a_task_failed(DivergedError("the loss is nan")), DivergedError),
+        (a_task_failed(OSError("of the training itself")), OSError),
+    ],
+)
+def test_what_ray_tells_is_of_the_worker_or_of_the_training(told: Exception, meant: type[Exception]) -> None:
+    assert type(_answer(Reference(told)).exception()) is meant
+
+
+def test_no_other_ray_is_started_when_a_cluster_is_lost() -> None:
+    code = (
+        "import nas.cluster as c, ray\n"
+        "try: c.ray.put(1)\n"
+        "except Exception as error: print(type(error).__name__)\n"
+        "print(ray.is_initialized())"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=ENVIRONMENT)
+    assert told.stdout == "RaySystemError\nFalse\n"
+
+
 def test_a_cluster_that_is_lost_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    def lost() -> dict[str, float]:
-        raise ConnectionError("Ray client has already been disconnected")
+    def lost() -> list[object]:
+        raise Exception("Ray client has already been disconnected")  # as plain as Ray raises it
 
     monkeypatch.setattr("nas.cluster.connect", lambda address: None)
-    monkeypatch.setattr("nas.cluster.ray.cluster_resources", lost)
+    monkeypatch.setattr("nas.cluster.ray.nodes", lost)
     sentence = r"^the Ray cluster is lost \(Ray client has already been disconnected\); nothing finished is: give "
     with pytest.raises(UserError, match=sentence):
-        RayFleet("auto", "cpu", None, None, lambda: None)  # type: ignore[arg-type, return-value]
+        RayFleet("auto", "cpu", None, None, lambda: JOB)
 
 
 @pytest.mark.parametrize(
