@@ -13,6 +13,7 @@ import optuna
 
 import nas
 from nas.details import expected, reading
+from nas.errors import escaped
 
 KEY = "commands"
 
@@ -36,7 +37,7 @@ class Command:
 def this_command(line: str, devices: Sequence[str], plan: Mapping[str, Any]) -> Command:
     """The process that calls it."""
     return Command(
-        line=line,
+        line=escaped(line),
         process=os.getpid(),
         host=socket.gethostname(),
         started=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -47,8 +48,8 @@ def this_command(line: str, devices: Sequence[str], plan: Mapping[str, Any]) -> 
 
 
 def remember(study: optuna.Study, command: Command) -> None:
-    """Add a command to those that have worked on a study."""
-    study.set_user_attr(KEY, [*study.user_attrs.get(KEY, []), asdict(command)])
+    """Add a command to those that have worked on a study. Raises UserError where `commands` does."""
+    study.set_user_attr(KEY, [asdict(known) for known in (*commands(study), command)])
 
 
 def commands(study: optuna.Study) -> list[Command]:

@@ -46,9 +46,14 @@ def reading(what: str) -> Iterator[None]:
 
 
 def expected(value: Any, *kinds: type[Value]) -> Value:
-    """The value, if it is of one of these kinds, as JSON gives them. Raises TypeError otherwise."""
+    """The value, if it is of one of these kinds, as JSON gives them. Raises TypeError otherwise.
+
+    A text must be printable, or what is said of a study could steer the terminal; else ValueError.
+    """
     if type(value) not in kinds:
         raise TypeError(f"{value!r} is no {' or '.join(kind.__name__ for kind in kinds)}")
+    if isinstance(value, str) and not value.isprintable():
+        raise ValueError(f"{value!r} is not printable")
     return value  # type: ignore[no-any-return]  # it is one of them
 
 

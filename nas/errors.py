@@ -14,10 +14,29 @@ def printable(text: str) -> str:
 
     Of a long one its beginning and its end, since the way out stands last. Passwords of URLs are hidden.
     """
-    line = re.sub(r"(://[^\s:@/]*:)\S+@", r"\1***@", " ".join(text.split()))
+    line = without_passwords(" ".join(text.split()))
     if len(line) > LONGEST:
         line = f"{line[: LONGEST // 2]} … {line[-LONGEST // 2 :]}"
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+    return escaped(line)
+
+
+def escaped(text: str) -> str:
+    """The text with its control characters, line breaks too, written as escapes."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def without_passwords(text: str) -> str:
+    """The text with `***` for the passwords of URLs, up to the last @ of a word, and for those in their queries.
+
+    It takes time in proportion to the text's length, since hostile text may hold anything.
+    """
+    return re.sub(r"\S+", _without_password, text)
+
+
+def _without_password(word: re.Match[str]) -> str:
+    shown = re.sub(r"([?&][^=?&]*=)[^&]*", lambda m: f"{m[1]}***" if "pass" in m[1].lower() else m[0], word[0])
+    login, at, place = shown.rpartition("@")
+    return re.sub(r"(://[^:/]*:).+", r"\1***", login) + at + place
 
 
 def require(condition: bool, where: str, name: str, value: object, rule: str) -> None:

@@ -1,6 +1,7 @@
 """What the commands have in common: options, one-sentence errors, exit statuses. Nothing heavy is imported here."""
 
 import argparse
+import atexit
 import io
 import os
 import signal
@@ -19,6 +20,8 @@ if TYPE_CHECKING:  # torch takes seconds to import, and --help needs none of it
     from nas.training import TrainingJob
     from nas.workers import Fleet
 
+MOST = 100_000  # of what is counted off, such as trainings and epochs: there are lists of them
+LARGEST = 10**18  # of other whole numbers
 DONE, NOTHING_FEASIBLE, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 SHOW_CURSOR = b"\x1b[?25h"  # which the live view hides
 
@@ -41,25 +44,37 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"{message}; see --help")
 
 
-def whole(text: str, minimum: int) -> int:
-    """A whole number of at least `minimum`."""
+def whole(text: str, minimum: int, maximum: int = MOST) -> int:
+    """A whole number from `minimum` to `maximum`."""
     try:
         value = int(text)
     except ValueError:
         value = minimum - 1
     if value < minimum:
         raise argparse.ArgumentTypeError(f"{text!r} must be a whole number of at least {minimum}")
+    if value > maximum:
+        raise argparse.ArgumentTypeError(f"{text!r} must be a whole number from {minimum} to {maximum:,}")
     return value
 
 
 def positive(text: str) -> int:
-    """A whole number of at least 1."""
+    """A count of at least 1."""
     return whole(text, 1)
 
 
 def natural(text: str) -> int:
-    """A whole number of at least 0."""
+    """A count or the number of one, at least 0."""
     return whole(text, 0)
+
+
+def seed(text: str) -> int:
+    """What random numbers follow from, at least 0."""
+    return whole(text, 0, LARGEST)
+
+
+def limit(text: str) -> int:
+    """The most that something may cost, at least 1."""
+    return whole(text, 1, LARGEST)
 
 
 def positive_seconds(text: str) -> float:
@@ -242,4 +257,7 @@ def run(command: Callable[[], int]) -> NoReturn:
     except BrokenPipeError:  # whoever read the output, such as `head`, has closed it; Python would complain at its end
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = BAD_INPUT
+    if status == INTERRUPTED:  # Python would take seconds to put all objects away
+        atexit._run_exitfuncs()
+        os._exit(INTERRUPTED)
     sys.exit(status)

@@ -4,13 +4,13 @@ import gzip
 import hashlib
 import importlib.resources
 import math
+import os
 import warnings
 import zlib
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,8 +21,9 @@ from torch import Tensor
 from nas.errors import UserError
 
 MOST_PIXELS = 50_000_000  # of an image, which is unpacked before it is resized
-MOST_BYTES = 64 << 20  # of an unpacked file; MNIST's training images have 47 million
+MOST_BYTES = 96 << 20  # of an unpacked file; EMNIST's training images have 88 million
 IMAGE_FORMATS = ("BMP", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # whatever the file is called; others run programs
+DATA_DIR = "~/.cache/nas"
 SPLIT_SEED = 0
 HOLDOUT = 6  # one image in so many is held out
 MIN_IMAGES = 6  # a class this large has a validation image (HOLDOUT) ...
@@ -53,19 +54,21 @@ class Dataset:
 
     name: str  # "mnist", one of TORCHVISION, or the path of a folder of class folders
     input_shape: tuple[int, int, int]  # C, H, W
-    data_dir: str | None = None  # where torchvision's data sets are kept; None is ~/.cache/nas
+    data_dir: str | None = None  # where torchvision's data sets are kept; None is DATA_DIR
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TorchvisionSet:
-    """One of torchvision's data sets: how it is opened and where its files lie below the data folder."""
+    """One of torchvision's data sets: what it is called there and where its files lie below the data folder."""
 
     constructor: str
     options: tuple[tuple[str, str], ...] = ()
+    classes: tuple[str, ...] = tuple("0123456789")
     input_shape: tuple[int, int, int] = (1, 28, 28)
     on_their_side: bool = False  # images that are transposed
     folder: str
     files: tuple[str, ...] = tuple(MNIST_SHA256)
+    training_files: int = 2  # so many of them, the first ones; the others are the test files
     other_folder: str | None = None  # of the files that torchvision reads, where those are others
 
     @property
@@ -75,25 +78,40 @@ class TorchvisionSet:
 
 
 MNIST = TorchvisionSet(constructor="MNIST", folder="MNIST/raw")  # for whoever has not this package
-_EMNIST_FILES = tuple(f"emnist-balanced-{name}".replace("t10k", "test") for name in MNIST_SHA256)
-_CIFAR10_FILES = (*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin")
+CIFAR10 = TorchvisionSet(
+    constructor="CIFAR10",
+    classes=("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
+    input_shape=(3, 32, 32),
+    folder="cifar-10-batches-bin",
+    files=(*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin"),
+    training_files=5,
+    other_folder="cifar-10-batches-py",
+)
+CIFAR10_URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"  # torchvision has the one made of pickles
+CIFAR10_MD5 = "c32a1d4ab5d03f1284b67883e8d87530"
 TORCHVISION = {
-    "fashion_mnist": TorchvisionSet(constructor="FashionMNIST", folder="FashionMNIST/raw"),
-    "kmnist": TorchvisionSet(constructor="KMNIST", folder="KMNIST/raw"),
+    "fashion_mnist": TorchvisionSet(
+        constructor="FashionMNIST",
+        classes=(
+            *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
+            *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
+        ),
+        folder="FashionMNIST/raw",
+    ),
+    "kmnist": TorchvisionSet(
+        constructor="KMNIST",
+        classes=("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"),
+        folder="KMNIST/raw",
+    ),
     "emnist": TorchvisionSet(
         constructor="EMNIST",
         options=(("split", "balanced"),),
+        classes=tuple("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabdefghnqrt"),
         on_their_side=True,
         folder="EMNIST/raw",
-        files=_EMNIST_FILES,
+        files=tuple(f"emnist-balanced-{name}".replace("t10k", "test") for name in MNIST_SHA256),
     ),
-    "cifar10": TorchvisionSet(
-        constructor="CIFAR10",
-        input_shape=(3, 32, 32),
-        folder="cifar-10-batches-bin",
-        files=_CIFAR10_FILES,
-        other_folder="cifar-10-batches-py",
-    ),
+    "cifar10": CIFAR10,
 }
 
 
@@ -117,12 +135,28 @@ def load_mnist(folder: Traversable, split: str) -> Images:
     """The "train" or "t10k" part of MNIST from the gzipped IDX files in `folder`."""
     images = _read_checked(folder / f"{split}-images-idx3-ubyte.gz")
     labels = _read_checked(folder / f"{split}-labels-idx1-ubyte.gz")
-    # the checksums fix the contents, so the IDX headers (16 and 8 bytes) hold no news
-    pixels = np.frombuffer(images, np.uint8, offset=16).reshape(-1, 1, 28, 28)
-    return Images(
-        images=torch.from_numpy(pixels.copy()),
-        labels=torch.from_numpy(np.frombuffer(labels, np.uint8, offset=8).astype(np.int64)),
-    )
+    return _as_images(_from_idx(images, "images", 28, 28)[:, None], _from_idx(labels, "labels"))
+
+
+def _from_idx(content: bytes, name: str, *shape: int) -> npt.NDArray[np.uint8]:
+    """The bytes (N, *shape) of an IDX file: 0, 0, 8 for bytes, the number of sizes, the sizes, all else.
+
+    The format is that of Y. LeCun, C. Cortes, C. Burges, "The MNIST database". Raises ValueError for another one.
+    """
+    count = int.from_bytes(content[4:8], "big")
+    sizes = (count, *shape)
+    header = bytes([0, 0, 8, len(sizes)]) + b"".join(size.to_bytes(4, "big") for size in sizes)
+    if content[: len(header)] != header:
+        raise ValueError(f"{name} is no IDX file of bytes of shape ({', '.join(map(str, ('N', *shape)))})")
+    if len(content) != len(header) + math.prod(sizes):
+        raise ValueError(
+            f"{name} has {len(content):,} bytes, where its header means {len(header) + math.prod(sizes):,}"
+        )
+    return np.frombuffer(content, np.uint8, offset=len(header)).reshape(sizes)
+
+
+def _as_images(pixels: npt.NDArray[np.uint8], labels: npt.NDArray[np.uint8]) -> Images:
+    return Images(images=torch.from_numpy(pixels.copy()), labels=torch.from_numpy(labels.astype(np.int64)))
 
 
 def _read_checked(path: Traversable) -> bytes:
@@ -146,18 +180,23 @@ def read_images(dataset: Dataset, *, train: bool) -> tuple[Images, tuple[str, ..
         UserError: an unknown data set, another input shape, or files that are missing or damaged.
     """
     if dataset.name == "mnist":
-        _require_shape(dataset, (1, 28, 28))
-        folder = importlib.resources.files("nas.datasets.mnist")
-        return load_mnist(folder, "train" if train else "t10k"), tuple("0123456789")
+        _require_shape(dataset, MNIST.input_shape)
+        return load_mnist(importlib.resources.files("nas.datasets.mnist"), "train" if train else "t10k"), MNIST.classes
     if dataset.name in TORCHVISION:
         return _load_torchvision(dataset, TORCHVISION[dataset.name], train=train)
-    if (root := Path(dataset.name).expanduser()).is_dir():
-        return _load_folder(root, dataset.input_shape, train=train)
+    return _load_folder(_folder_named(dataset.name), dataset.input_shape, train=train)
+
+
+def _folder_named(name: str) -> Path:
+    try:
+        root = Path(name).expanduser()
+        if root.is_dir():
+            return root
+        found = f"there is no folder {root.resolve()}"
+    except (OSError, ValueError, RuntimeError) as error:  # too long, a null character, no such user
+        found = f"that can be no folder here ({getattr(error, 'strerror', None) or error})"
     known = ", ".join(("mnist", *TORCHVISION))
-    raise UserError(
-        f"unknown data set {dataset.name!r}: known are {known}, or the path of a folder of class folders; "
-        f"there is no folder {root.resolve()}"
-    )
+    raise UserError(f"unknown data set {name!r}: known are {known}, or the path of a folder of class folders; {found}")
 
 
 def _require_shape(dataset: Dataset, shape: tuple[int, int, int]) -> None:
@@ -169,72 +208,69 @@ def _require_shape(dataset: Dataset, shape: tuple[int, int, int]) -> None:
 
 def _load_torchvision(dataset: Dataset, source: TorchvisionSet, *, train: bool) -> tuple[Images, tuple[str, ...]]:
     _require_shape(dataset, source.input_shape)
-    data_dir = Path(dataset.data_dir or "~/.cache/nas").expanduser()
     try:
-        data = _open_torchvision(data_dir, source, train=train)
-        images = _checked_images(data, source)
-    except Exception as error:  # network, MD5, and whatever a damaged file makes torchvision raise
+        data_dir = Path(dataset.data_dir or DATA_DIR).expanduser()
+    except RuntimeError as error:
+        raise UserError(f"--data-dir {dataset.data_dir or DATA_DIR}: no such home folder; give another") from error
+    try:
+        _require_files(data_dir, source, train=train)
+        images = _read_files(data_dir / source.folder, source, train=train)
+    except Exception as error:  # network, MD5, a damaged file
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(
             f"data set {dataset.name!r} can be neither read nor downloaded ({reason}); connect to the network, "
             f"or put {', '.join(source.files)} into {data_dir / source.folder} (--data-dir DIR chooses {data_dir})"
         ) from error
-    return images, tuple(data.classes)
+    return images, source.classes
 
 
-def _checked_images(data: Any, source: TorchvisionSet) -> Images:
+def _read_files(folder: Path, source: TorchvisionSet, *, train: bool) -> Images:
     """Raises ValueError for what no such data set holds."""
-    pixels = torch.as_tensor(data.data)
-    pixels = pixels.permute(0, 3, 1, 2) if pixels.dim() == 4 else pixels.unsqueeze(1)
-    if source.on_their_side:
-        pixels = pixels.transpose(2, 3)
-    labels = torch.as_tensor(data.targets, dtype=torch.int64)
-    if pixels.dtype != torch.uint8 or pixels.shape[1:] != source.input_shape:
-        raise ValueError(
-            f"images are {pixels.dtype} of shape {tuple(pixels.shape[1:])}, not uint8 of {source.input_shape}"
-        )
-    if not len(pixels) or labels.shape != (len(pixels),):
-        raise ValueError(f"{len(pixels)} images and {tuple(labels.shape)} labels; there must be as many, and some")
-    if not 0 <= int(labels.min()) <= int(labels.max()) < len(data.classes):
-        raise ValueError(f"labels from {labels.min()} to {labels.max()} for {len(data.classes)} classes")
-    return Images(images=pixels.contiguous(), labels=labels)
+    names = source.files[: source.training_files] if train else source.files[source.training_files :]
+    contents = [_read_file(folder / name) for name in names]
+    if source is CIFAR10:
+        records = np.frombuffer(b"".join(contents), np.uint8).reshape(-1, 1 + math.prod(source.input_shape))
+        pixels, labels = records[:, 1:].reshape(-1, *source.input_shape), records[:, 0]
+    else:
+        pixels = _from_idx(contents[0], names[0], *source.input_shape[1:])[:, None]
+        labels = _from_idx(contents[1], names[1])
+    if not len(pixels) or len(pixels) != len(labels):
+        raise ValueError(f"{len(pixels)} images and {len(labels)} labels; there must be as many, and some")
+    if labels.max() >= len(source.classes):
+        raise ValueError(f"labels from {labels.min()} to {labels.max()} for {len(source.classes)} classes")
+    return _as_images(pixels.swapaxes(2, 3) if source.on_their_side else pixels, labels)
 
 
-class _CIFAR10:
-    """Its binary version, since torchvision reads the one that is made of pickles."""
-
-    url = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
-    md5 = "c32a1d4ab5d03f1284b67883e8d87530"
-    classes = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-
-    def __init__(self, root: str, *, train: bool, download: bool) -> None:
-        from torchvision.datasets.utils import download_and_extract_archive
-
-        if download:
-            download_and_extract_archive(self.url, root, md5=self.md5)
-        source = TORCHVISION["cifar10"]
-        paths = [Path(root) / source.folder / name for name in (source.files[:-1] if train else source.files[-1:])]
-        if not all(path.exists() for path in paths):
-            raise RuntimeError("Dataset not found")
-        if any(path.stat().st_size > MOST_BYTES for path in paths):
-            raise ValueError(f"a file is larger than {MOST_BYTES >> 20} MiB")
-        images = np.frombuffer(b"".join(path.read_bytes() for path in paths), np.uint8).reshape(-1, 1 + 3 * 32 * 32)
-        self.targets = images[:, 0].copy()
-        self.data = images[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1).copy()
+def _read_file(path: Path) -> bytes:
+    if path.stat().st_size > MOST_BYTES:
+        raise ValueError(f"{path.name} is larger than {MOST_BYTES >> 20} MiB")
+    with path.open("rb") as file:
+        return file.read(MOST_BYTES)
 
 
-def _open_torchvision(data_dir: Path, source: TorchvisionSet, *, train: bool) -> Any:
-    import torchvision.datasets  # here, because MNIST needs none of it: seconds in every worker process
+def _require_files(data_dir: Path, source: TorchvisionSet, *, train: bool) -> None:
+    """Download what is missing; a folder with the files may be read-only."""
 
-    constructor: Callable[..., Any] = getattr(torchvision.datasets, source.constructor)
-    if source is TORCHVISION["cifar10"]:
-        constructor = _CIFAR10
-    try:  # a folder with the files may be read-only
-        return constructor(root=str(data_dir), train=train, download=False, **dict(source.options))
-    except RuntimeError:  # torchvision's "not found"
+    def missing() -> bool:
+        return not all((data_dir / source.folder / name).is_file() for name in source.files)
+
+    if missing():
         data_dir.mkdir(parents=True, exist_ok=True)
         with FileLock(data_dir / f"{source.constructor}.lock"):  # one process downloads, the others wait
-            return constructor(root=str(data_dir), train=train, download=True, **dict(source.options))
+            if missing():
+                _download(data_dir, source, train=train)
+
+
+def _download(data_dir: Path, source: TorchvisionSet, *, train: bool) -> None:
+    import torchvision.datasets  # here, because reading needs none of it: seconds in every worker process
+
+    if source is CIFAR10:
+        torchvision.datasets.utils.download_and_extract_archive(CIFAR10_URL, str(data_dir), md5=CIFAR10_MD5)
+        return
+    made = getattr(torchvision.datasets, source.constructor)
+    bare = made.__new__(made)  # its constructor would hand some files to torch.load
+    vars(bare).update(root=str(data_dir), train=train, **dict(source.options))
+    bare.download()
 
 
 def _load_folder(root: Path, shape: tuple[int, int, int], *, train: bool) -> tuple[Images, tuple[str, ...]]:
@@ -258,7 +294,7 @@ def _load_folder(root: Path, shape: tuple[int, int, int], *, train: bool) -> tup
 
 def _list_samples(folder: Path, *, min_images: int) -> tuple[list[tuple[str, int]], tuple[str, ...]]:
     """The image files of a folder of class folders, with their labels; lists names and opens nothing."""
-    from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
+    from torchvision.datasets.folder import IMG_EXTENSIONS
 
     classes = tuple(sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and entry.name[0] != "."))
     if odd := [name for name in classes if not name.isprintable()]:
@@ -266,9 +302,12 @@ def _list_samples(folder: Path, *, min_images: int) -> tuple[list[tuple[str, int
     if len(classes) < 2:
         found = f"only the class folder {classes[0]!r}" if classes else "no class folders"
         raise UserError(f"folder {folder}: has {found}; it needs at least 2, one for each class")
-    samples = make_dataset(
-        folder, {name: label for label, name in enumerate(classes)}, extensions=IMG_EXTENSIONS, allow_empty=True
-    )
+    samples = [
+        (path, label)
+        for label, name in enumerate(classes)
+        for path in _files_below(folder / name)
+        if path.lower().endswith(IMG_EXTENSIONS)
+    ]
     counts = np.bincount([label for _, label in samples], minlength=len(classes))
     if (fewest := int(counts.min())) < min_images:
         name = classes[int(counts.argmin())]
@@ -277,6 +316,12 @@ def _list_samples(folder: Path, *, min_images: int) -> tuple[list[tuple[str, int
             f" ({', '.join(IMG_EXTENSIONS)})"
         )
     return samples, classes
+
+
+def _files_below(folder: Path) -> Iterator[str]:
+    """In torchvision's order, on which splits depend; unlike there, links to folders are left alone: they may loop."""
+    for place, _, names in sorted(os.walk(folder)):
+        yield from (str(Path(place) / name) for name in sorted(names))
 
 
 def _read_image(path: str, shape: tuple[int, int, int]) -> npt.NDArray[np.uint8]:

@@ -82,13 +82,15 @@ def _line(before: Mapping[str, Any], now: EpochReport) -> str:
     """An epoch in words: its numbers, and where they are not as they were."""
     accuracy = "" if now.val_accuracy is None else f", validation accuracy {now.val_accuracy:.2%}"
     said = f"epoch {now.epoch}: training loss {now.train_loss:.6f}{accuracy}"
-    changed = [f"{name} was {before[name]!r} and is {getattr(now, name)!r}" for name in changed_numbers(before, now)]
+    changed = [
+        f"{name} was {before.get(name)!r} and is {getattr(now, name)!r}" for name in changed_numbers(before, now)
+    ]
     return f"{said}: {'; '.join(changed) or 'equal'}"
 
 
 def changed_numbers(before: Mapping[str, Any], now: EpochReport) -> list[str]:
     """The names of an epoch's numbers that differ in any digit."""
-    return [name for name in NUMBERS if before[name] != getattr(now, name)]
+    return [name for name in NUMBERS if before.get(name) != getattr(now, name)]
 
 
 def main() -> int:

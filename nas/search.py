@@ -23,11 +23,13 @@ from nas.options import (
     add_workers,
     fleet_of,
     fraction,
+    limit,
     natural,
     positive,
     positive_seconds,
     resumable,
     run,
+    seed,
 )
 from nas.pruning import DEFAULT_PRUNER, PRUNERS, make_pruner
 from nas.sampling import MAX_PROPOSALS, FeasibleSampler, Ledger, Reason, probe
@@ -95,13 +97,13 @@ def parser() -> argparse.ArgumentParser:
     add_data_dir(what)
     limits = options.add_argument_group("tighter than the space")
     limits.add_argument("--epochs", metavar="N", type=positive, help="epochs of a full training")
-    limits.add_argument("--max-params", metavar="N", type=positive, help="largest number of parameters")
-    limits.add_argument("--max-macs", metavar="N", type=positive, help="largest number of multiply-accumulates")
+    limits.add_argument("--max-params", metavar="N", type=limit, help="largest number of parameters")
+    limits.add_argument("--max-macs", metavar="N", type=limit, help="largest number of multiply-accumulates")
     limits.add_argument("--target", metavar="X", type=fraction, help="accuracy asked for, such as 0.994")
     how = options.add_argument_group("how to search")
     how.add_argument("--sampler", choices=SAMPLERS, default="tpe", help="who proposes candidates (default: tpe)")
     how.add_argument("--pruner", choices=PRUNERS, default=DEFAULT_PRUNER, help="who stops trials (default: rungs)")
-    how.add_argument("--seed", metavar="N", type=natural, default=0, help="of everything drawn (default: 0)")
+    how.add_argument("--seed", metavar="N", type=seed, default=0, help="of everything drawn (default: 0)")
     add_workers(how)
     how.add_argument(
         "--timeout", metavar="SECONDS", type=positive_seconds, help="begin no trial after this time; final runs follow"

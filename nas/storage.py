@@ -24,7 +24,7 @@ from filelock import AcquireReturnProxy, FileLock, Timeout
 from optuna.exceptions import ExperimentalWarning, StorageInternalError
 
 from nas.commands import Command, commands, remember
-from nas.errors import UserError
+from nas.errors import UserError, without_passwords
 from nas.files import reason_of, remove_partial, writable
 
 if TYPE_CHECKING:  # SQLAlchemy takes half the time of --help, which needs none of it
@@ -149,9 +149,9 @@ def _sqlite_file(location: StudyLocation) -> Path | None:
 
 
 def command_line(module: str, location: StudyLocation) -> str:
-    """What was typed, without the password that a storage URL may hold."""
+    """What was typed, without the passwords that storage URLs may hold; of several, the last one is in use."""
     arguments = (argument.replace(location.storage, location.public_storage) for argument in sys.argv[1:])
-    return shlex.join(["python", "-m", module, *arguments])
+    return shlex.join(["python", "-m", module, *map(without_passwords, arguments)])
 
 
 @contextmanager
@@ -175,10 +175,19 @@ def _told_of_storage_errors(location: StudyLocation) -> Iterator[None]:
         raise UserError(f"storage {shown} cannot be used ({reason_of(error)}); {way_out}") from error
 
 
+def _is_missed(file: Path, location: StudyLocation) -> bool:
+    """Whether a study's own database must have been there: weights beside one elsewhere may be of another storage."""
+    weights = location.folder / "weights"
+    return file.resolve() == (location.folder / DATABASE).resolve() and weights.is_dir() and any(weights.iterdir())
+
+
 def _require_whole(file: Path, location: StudyLocation) -> None:
     """Raise UserError if a database is damaged, before anything is written into it."""
-    found = "it is empty, but beside it lie the weights of a study"
-    if file.stat().st_size or not (location.folder / "weights").exists():
+    if not file.exists():
+        found = "it is missing, but in its place lie the weights of a study, whose --storage may be another"
+    elif not file.stat().st_size and (location.folder / "weights").exists():
+        found = "it is empty, but beside it lie the weights of a study"
+    else:
         try:
             with closing(sqlite3.connect(file)) as database:
                 (found,) = database.execute("PRAGMA quick_check(1)").fetchone()
@@ -229,7 +238,7 @@ def _is_made(location: StudyLocation) -> bool:
 
     file = _sqlite_file(location)
     if file is not None:
-        if not file.exists():
+        if not file.exists() and not _is_missed(file, location):
             return False
         _require_whole(file, location)
     engine = create_engine(location.storage)
@@ -467,9 +476,10 @@ def writing(
                     undo.callback(shutil.rmtree, location.folder)
             with _told_of_storage_errors(location):
                 for lock in _locks(location)[1:]:
-                    if not lock.exists():
-                        undo.callback(lock.unlink, missing_ok=True)
+                    made = not lock.exists()
                     held.enter_context(_acquire(lock, location))
+                    if made:  # only now, as another run may have been the first to take it
+                        undo.callback(lock.unlink, missing_ok=True)
                 held.enter_context(_locked_in_server(location))
                 study = open_study(location, to_write=True) if wanted is None else _create_or_resume(location, wanted)
                 if command is not None:

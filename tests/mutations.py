@@ -44,9 +44,10 @@ from rich.table import Table
 from nas.ablation import ablation_csv, ablation_runs, ablations
 from nas.architecture import Candidate, digest, from_json, notation, to_json
 from nas.choice import Exam
-from nas.commands import this_command
+from nas.commands import remember, this_command
 from nas.cost import MapTooSmallError, cost
 from nas.data import forget, load_training
+from nas.environment import differences
 from nas.errors import UserError
 from nas.export import winner_card
 from nas.finalists import final_runs, runs_of, winner_of
@@ -122,6 +123,7 @@ TEXTS = (
         "null",
     ),
     *("[]", "--", "-", "=", ",", "sqlite:///x.db", "sqlite://", "postgresql://user:secret@host:port/x", "a\nb", "\t"),
+    *("~nosuchuser/x", "a\0b", "://:" * 50_000, "9" * 400, "1" + "0" * 12),
     *("'; import os; os.system('true') #", '"""\nimport os\n"""', "\u2028", "\x7f", "\x85"),
 )
 NUMBERS: tuple[Any, ...] = (
@@ -253,6 +255,12 @@ def study_names(rng: random.Random, folder: Path) -> None:
     shutil.rmtree(location.folder)
 
 
+def dataset_names(rng: random.Random, folder: Path) -> None:
+    """The name of a data set that is not there."""
+    name = rng.choice(("", "~nosuchuser", f"{folder}/nowhere/")) + rng.choice(TEXTS).lstrip("./") + "nowhere"
+    read_images(Dataset(name=name, input_shape=(1, 28, 28)), train=True)
+
+
 def architectures(rng: random.Random, folder: Path) -> None:
     """The JSON of a candidate, what it costs, and the source of its network."""
     text = to_json(Candidate(architecture=small_architecture(), recipe=Recipe()))
@@ -356,11 +364,13 @@ def _idx(folder: Path) -> Path:
 
 
 def idx_files(rng: random.Random, folder: Path) -> None:
-    """The files of Fashion-MNIST, as torchvision reads them."""
+    """The files of Fashion-MNIST; a large one is mostly a hole."""
     raw = _idx(folder)
     path = raw / rng.choice(("train-images-idx3-ubyte", "train-labels-idx1-ubyte"))
     whole = path.read_bytes()
     path.write_bytes(mutated_bytes(whole, rng))
+    if rng.random() < 0.05:
+        os.truncate(path, 400 << 20)
     try:
         images, classes = read_images(
             Dataset(name="fashion_mnist", input_shape=(1, 28, 28), data_dir=str(raw.parents[1])), train=True
@@ -421,9 +431,10 @@ def image_folders(rng: random.Random, folder: Path) -> None:
     root, odd = _images(folder)
     path = root / "a" / "3.png"
     whole = path.read_bytes()
+    links = [root / "a" / name for name in ("x", "y")]
     added = root / rng.choice(("c", "a\nb", "\x1b[31m", "it's", "..x", "é", "c" * 200, "\udc80"))
     try:
-        match rng.randrange(10):
+        match rng.randrange(11):
             case 0:
                 path.unlink()
                 path.symlink_to(rng.choice(("/dev/zero", "/nowhere", ".", "3.png")))
@@ -434,6 +445,9 @@ def image_folders(rng: random.Random, folder: Path) -> None:
                 added.mkdir()
             case 3:
                 shutil.copytree(root / "b", added)
+            case 4:
+                for link in links:
+                    link.symlink_to(rng.choice((".", "..", "../b")))
             case _:
                 path.write_bytes(mutated_bytes(rng.choice(odd), rng) if rng.random() < 0.8 else rng.choice(odd))
         shape = rng.choice(((1, 8, 8), (3, 8, 8), (2, 8, 8)))
@@ -443,6 +457,8 @@ def image_folders(rng: random.Random, folder: Path) -> None:
     finally:
         path.unlink(missing_ok=True)
         path.write_bytes(whole)
+        for link in links:
+            link.unlink(missing_ok=True)
         if added.exists():
             shutil.rmtree(added)
 
@@ -487,15 +503,20 @@ def _told(study: optuna.Study, location: StudyLocation) -> Findings:
     found = findings_of(study, location, load_training(dataset))
     assert trials_csv(list(found.trials))
     assert runs_csv(list(found.runs))
-    assert text_of(status(study, location))
+    told = [text_of(status(study, location))]
+    told += [
+        f"{record.title}: {record.notation}; {'; '.join(differences(record.environment, {}))}"  # as nas.retrain does
+        for record in (*found.trials, *found.runs)
+    ]
     for trial in found.trials:
         assert trial_note(study, location, trial)
     for record in found.runs:
         assert run_note(study, record)
     ablation_csv(ablations(study))
     if (winner := found.winner) is not None:
-        assert summary(found, winner)
+        told.append(summary(found, winner))
         ast.parse(model_source(winner.record.candidate.architecture, winner_card(location, winner, dataset)))
+    assert all(line.isprintable() for text in told for line in text.split("\n"))
     return found
 
 
@@ -560,6 +581,7 @@ def stored_values(rng: random.Random, folder: Path) -> None:
 def resumed_studies(rng: random.Random, folder: Path) -> None:
     """The same, and what goes on with it: trials, and final runs."""
     study, location = _mutated_study(rng, folder)
+    remember(study, this_command("python -m nas.search --trials 5", ["cpu"], {"trials": 5}))
     dataset = dataset_of(study, None)
     space = small_space(dataset)
     study.pruner = make_pruner(DEFAULT_PRUNER, space.recipe.epochs)
@@ -606,8 +628,9 @@ def databases(rng: random.Random, folder: Path) -> None:
 
 Target = Callable[[random.Random, Path], None]
 SHARES: dict[Target, int] = {  # of a thousand inputs; by what they cost
-    options: 150,
+    options: 140,
     study_names: 20,
+    dataset_names: 10,
     architectures: 180,
     weights: 170,
     names_in_source: 60,

@@ -21,6 +21,7 @@ from helpers import small_space, write_mnist_folder
 
 from nas import ablate, noise, retrain, status
 from nas.commands import Command, commands, this_command
+from nas.errors import UserError
 from nas.options import run
 from nas.runs import run_records
 from nas.sampling import FeasibleSampler
@@ -321,6 +322,83 @@ def test_a_command_line_never_holds_the_password(monkeypatch: pytest.MonkeyPatch
         assert "secret" not in line
         assert line.startswith("python -m nas.search ")
         assert line.endswith(" --trials '5 6'")
+
+
+def test_a_command_line_never_holds_the_password_of_a_storage_that_is_not_used(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    first, last = "postgresql://me:se@cret@host/db", "postgresql://me:secret@host/db"
+    shown = "'postgresql://me:***@host/db'"
+    monkeypatch.setattr(sys, "argv", ["nas.search", "--storage", first, f"--storage={first}", "--storage", last])
+    line = command_line("nas.search", locate("a", tmp_path, last))
+    assert line == f"python -m nas.search --storage {shown} '--storage={shown[1:]} --storage {shown}"
+    assert this_command(line, (), {}).line == line
+
+
+def test_a_command_remembers_its_line_without_control_characters() -> None:
+    line = this_command("python -m nas.search --output-dir '\x1b[31m\n\udc80 é  x'", (), {}).line
+    assert line == "python -m nas.search --output-dir '\\x1b[31m\\n\\udc80 é  x'"
+
+
+@pytest.mark.parametrize("stored", [5, "x", [5], {"line": LINE}, None])
+def test_a_list_of_commands_of_another_form_is_one_sentence_and_stays(stored: Any, location: StudyLocation) -> None:
+    study = open_study(location)
+    study.set_user_attr("commands", stored)
+    said = r"^the list of commands is not as this program writes it \(.+\); put a copy of its storage in its place, or "
+    with pytest.raises(UserError, match=said), writing(location, None, this_command(LINE, (), {})):
+        pass
+    assert study.user_attrs["commands"] == stored
+    with writing(location, None):
+        pass
+
+
+HOSTILE = "\x1b[31mred\x07"
+
+
+def edit_study(location: StudyLocation, key: str, edit: Callable[[Any], None]) -> None:
+    """Change what a study keeps of itself."""
+    study = open_study(location)
+    value = study.user_attrs[key]
+    edit(value)
+    study.set_user_attr(key, value)
+
+
+@pytest.mark.parametrize(
+    ("key", "edit", "what"),
+    [
+        ("settings", lambda kept: kept.update(dataset=HOSTILE), "the settings of the study"),
+        ("commands", lambda kept: kept[0].update(line=HOSTILE), "the list of commands"),
+        ("commands", lambda kept: kept[0].update(host=HOSTILE), "the list of commands"),
+    ],
+)
+def test_status_refuses_stored_texts_that_could_steer_a_terminal(
+    key: str, edit: Callable[[Any], None], what: str, call: Call, location: StudyLocation
+) -> None:
+    edit_study(location, key, edit)
+    for form in ("text", "json"):
+        ended = call(status, "--study-name", "study", "--format", form)
+        assert (ended.status, ended.out) == (2, "")
+        assert ended.err == (
+            f"error: {what} is not as this program writes it (ValueError: '\\x1b[31mred\\x07' is not printable); "
+            "put a copy of its storage in its place, or begin anew with another --study-name\n"
+        )
+
+
+def test_retrain_refuses_stored_texts_that_could_steer_a_terminal(call: Call, location: StudyLocation) -> None:
+    edit_trial(location, 1, lambda kept: kept["environment"].update(torch=HOSTILE))
+    ended = call(retrain, "--study-name", "study", "--trial", "1")
+    assert (ended.status, ended.out) == (2, "")
+    assert ended.err == (
+        "error: trial 1 is not as this program writes it (ValueError: '\\x1b[31mred\\x07' is not printable); "
+        "put a copy of its storage in its place, or begin anew with another --study-name\n"
+    )
+
+
+def test_retrain_compares_with_an_epoch_whose_loss_was_lost(call: Call, location: StudyLocation) -> None:
+    edit_trial(location, 1, lambda kept: kept["curve"][0].pop("train_loss"))
+    ended = call(retrain, "--study-name", "study", "--trial", "1")
+    assert ended.status == 1
+    assert ": train_loss was None and is " in ended.out
 
 
 def test_commands_are_read_back(location: StudyLocation) -> None:

@@ -10,6 +10,7 @@ import pickle
 import re
 import sys
 import threading
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,7 +37,7 @@ from nas.data import (
     sampling_grid,
 )
 from nas.errors import UserError
-from nas.readers import MNIST_SHA256, Dataset, load_mnist, stratified_sixth
+from nas.readers import MNIST_SHA256, MOST_BYTES, TORCHVISION, Dataset, load_mnist, stratified_sixth
 from nas.recipe import Augmentation
 
 MNIST = Dataset(name="mnist", input_shape=(1, 28, 28))
@@ -189,6 +190,23 @@ def test_unknown_dataset_names_the_known_ones() -> None:
     )
     with pytest.raises(UserError, match=says(message)):
         load_training(Dataset(name="mnits", input_shape=(1, 28, 28)))
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("a" * 5_000, "File name too long"),
+        ("a\0b", "embedded null byte"),
+        ("~no-such-user/x", "Could not determine home directory."),
+    ],
+)
+def test_a_name_that_no_folder_can_have_is_an_unknown_dataset(name: str, reason: str) -> None:
+    message = (
+        f"unknown data set {name!r}: known are mnist, fashion_mnist, kmnist, emnist, cifar10, "
+        f"or the path of a folder of class folders; that can be no folder here ({reason})"
+    )
+    with pytest.raises(UserError, match=says(message)):
+        load_training(Dataset(name=name, input_shape=(1, 28, 28)))
 
 
 # splits and statistics
@@ -376,6 +394,7 @@ def test_idx_datasets_are_read_without_network(name: str, folder: str, first_cla
     assert (len(data.train), len(data.validation)) == (100, 20)
     assert (len(data.classes), data.classes[0]) == (10, first_class)
     np.testing.assert_array_equal(load_test(dataset).images[:, 0], tiny_part(1)[0])
+    assert [path.name for path in tmp_path.iterdir()] == [folder], "the folder may be read-only"
 
 
 def test_emnist_letters_are_turned_upright(tmp_path: Path) -> None:
@@ -424,7 +443,7 @@ def test_a_damaged_file_of_cifar10_is_one_sentence(cifar10: torch.Tensor, tmp_pa
     for content, reason in (
         (whole[:-1], "cannot reshape array of size"),
         (bytes([10]) + whole[1:], "labels from 0 to 10 for 10 classes"),
-        (bytes(65 << 20), "a file is larger than 64 MiB"),
+        (bytes(97 << 20), "data_batch_2.bin is larger than 96 MiB"),
     ):
         damaged.write_bytes(content)
         with pytest.raises(
@@ -457,17 +476,122 @@ def test_failed_download_says_which_files_go_where(tmp_path: Path, monkeypatch: 
         load_training(Dataset(name="fashion_mnist", input_shape=(1, 28, 28), data_dir=str(tmp_path)))
 
 
-def test_damaged_torchvision_file_says_which_files_go_where(tmp_path: Path) -> None:
+LABELS = "train-labels-idx1-ubyte"
+PIXELS = "train-images-idx3-ubyte"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        (LABELS, b"\1\2\3\4\5\6\7\10", f"{LABELS} is no IDX file of bytes of shape (N)"),
+        (LABELS, b"", f"{LABELS} is no IDX file of bytes of shape (N)"),
+        (LABELS, b"\0\0\x0b\1" + bytes([0, 0, 0, 120] + [0] * 240), f"{LABELS} is no IDX file of bytes of shape (N)"),
+        (
+            LABELS,
+            b"\0\0\x08\1" + bytes([0, 0, 0, 120] + [0] * 119),
+            f"{LABELS} has 127 bytes, where its header means 128",
+        ),
+        (
+            LABELS,
+            b"\0\0\x08\1" + bytes([0, 0, 0, 120] + [0] * 121),
+            f"{LABELS} has 129 bytes, where its header means 128",
+        ),
+        (LABELS, b"\0\0\x08\1" + bytes([0, 0, 0, 2, 0, 0]), "120 images and 2 labels; there must be as many, and some"),
+        (LABELS, b"\0\0\x08\1" + bytes([0, 0, 0, 120] + [9] * 119 + [10]), "labels from 9 to 10 for 10 classes"),
+        (
+            PIXELS,
+            b"\0\0\x08\3" + bytes([0, 0, 0, 1, 0, 0, 0, 29, 0, 0, 0, 28]) + bytes(812),
+            f"{PIXELS} is no IDX file of bytes of shape (N, 28, 28)",
+        ),
+        (
+            PIXELS,
+            b"\0\0\x08\3" + bytes([255] * 4 + [0, 0, 0, 28, 0, 0, 0, 28]) + bytes(784),
+            f"{PIXELS} has 800 bytes, where its header means 3,367,254,359,296",
+        ),
+        (
+            PIXELS,
+            b"\0\0\x08\3" + bytes([0, 0, 0, 0, 0, 0, 0, 28, 0, 0, 0, 28]),
+            "0 images and 120 labels; there must be as many, and some",
+        ),
+    ],
+)
+def test_damaged_torchvision_file_says_which_files_go_where(
+    name: str, content: bytes, reason: str, tmp_path: Path
+) -> None:
     raw = tmp_path / "FashionMNIST" / "raw"
     write_tiny(raw)
-    (raw / "train-labels-idx1-ubyte").write_bytes(b"\1\2\3\4\5\6\7\10")
-    with pytest.raises(UserError, match=says(fashion_error(tmp_path, "AssertionError"))):
+    (raw / name).write_bytes(content)
+    with pytest.raises(UserError, match=says(fashion_error(tmp_path, reason))):
         load_training(Dataset(name="fashion_mnist", input_shape=(1, 28, 28), data_dir=str(tmp_path)))
+
+
+def test_a_file_that_is_too_large_is_not_opened(tmp_path: Path) -> None:
+    raw = tmp_path / "FashionMNIST" / "raw"
+    write_tiny(raw)
+    with (raw / PIXELS).open("r+b") as file:
+        file.truncate(400 << 20)  # of which the disk holds next to nothing
+    reason = re.escape(fashion_error(tmp_path, f"{PIXELS} is larger than 96 MiB"))
+    with recorded_files() as files, pytest.raises(UserError, match=f"^{reason}$"):
+        load_training(Dataset(name="fashion_mnist", input_shape=(1, 28, 28), data_dir=str(tmp_path)))
+    assert not [path for path in files if PIXELS in path]
+
+
+def test_the_largest_known_files_are_not_too_large() -> None:
+    emnist, cifar10 = 16 + 112_800 * 28 * 28, 10_000 * (1 + 3 * 32 * 32)  # training images; a batch
+    assert max(emnist, cifar10) <= MOST_BYTES < 2 * emnist
+
+
+def test_classes_are_called_as_torchvision_calls_them() -> None:
+    theirs = torchvision.datasets
+    assert TORCHVISION["fashion_mnist"].classes == tuple(theirs.FashionMNIST.classes)
+    assert TORCHVISION["kmnist"].classes == tuple(theirs.KMNIST.classes)
+    assert TORCHVISION["emnist"].classes == tuple(theirs.EMNIST.classes_split_dict["balanced"])
+
+
+@pytest.mark.parametrize(
+    ("name", "folder", "prefix", "test", "classes"),
+    [
+        ("fashion_mnist", "FashionMNIST", "", "t10k", 10),
+        ("kmnist", "KMNIST", "", "t10k", 10),
+        ("emnist", "EMNIST", "emnist-balanced-", "test", 47),
+    ],
+)
+def test_torchvisions_former_files_are_never_unpickled(
+    name: str, folder: str, prefix: str, test: str, classes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its own reader prefers them to the raw files."""
+    monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("torch.load is called"))
+    write_tiny(tmp_path / folder / "raw", prefix=prefix, test=test, classes=classes)
+    (tmp_path / folder / "processed").mkdir()
+    for file in ("training.pt", "test.pt", "training_balanced.pt", "test_balanced.pt"):
+        torch.save((torch.zeros(120, 28, 28), torch.zeros(120)), tmp_path / folder / "processed" / file)
+    dataset = Dataset(name=name, input_shape=(1, 28, 28), data_dir=str(tmp_path))
+    with recorded_files() as files:
+        assert len(load_training(dataset).classes) == classes
+        assert load_test(dataset).labels.tolist() == tiny_part(1, classes=classes)[1].tolist()
+    assert not [path for path in files if path.endswith(".pt")]
+
+
+def test_a_home_folder_that_is_not_there_is_one_sentence() -> None:
+    message = "--data-dir ~no-such-user/x: no such home folder; give another"
+    with pytest.raises(UserError, match=says(message)):
+        load_training(Dataset(name="kmnist", input_shape=(1, 28, 28), data_dir="~no-such-user/x"))
 
 
 class QuietHandler(http.server.SimpleHTTPRequestHandler):
     def log_message(self, *args: object) -> None:
         """Say nothing."""
+
+
+@contextmanager
+def served(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The address of a web server with the files of a folder."""
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    handler = functools.partial(QuietHandler, directory=str(folder))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}/"
+        server.shutdown()
 
 
 def test_missing_files_are_downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -477,18 +601,29 @@ def test_missing_files_are_downloaded(tmp_path: Path, monkeypatch: pytest.Monkey
         compressed = gzip.compress(path.read_bytes())
         path.with_suffix(".gz").write_bytes(compressed)
         resources.append((f"{path.name}.gz", hashlib.md5(compressed).hexdigest()))
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
     monkeypatch.setattr(torchvision.datasets.FashionMNIST, "resources", resources)
-    handler = functools.partial(QuietHandler, directory=str(tmp_path / "site"))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        monkeypatch.setattr(
-            torchvision.datasets.FashionMNIST, "mirrors", [f"http://127.0.0.1:{server.server_address[1]}/"]
-        )
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+    with served(tmp_path / "site", monkeypatch) as address:
+        monkeypatch.setattr(torchvision.datasets.FashionMNIST, "mirrors", [address])
         dataset = Dataset(name="fashion_mnist", input_shape=(1, 28, 28), data_dir=str(tmp_path / "new" / "data"))
         test = load_test(dataset)
-        server.shutdown()
     np.testing.assert_array_equal(test.images[:, 0], tiny_part(1)[0])
+
+
+def test_emnist_is_downloaded_from_its_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_tiny(tmp_path / "site", prefix="emnist-balanced-", test="test", classes=47)
+    with zipfile.ZipFile(tmp_path / "gzip.zip", "w") as archive:
+        for path in (tmp_path / "site").iterdir():
+            archive.writestr(f"gzip/{path.name}.gz", gzip.compress(path.read_bytes()))
+    monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("torch.load is called"))
+    digest = hashlib.md5((tmp_path / "gzip.zip").read_bytes()).hexdigest()
+    monkeypatch.setattr(torchvision.datasets.EMNIST, "md5", digest)
+    dataset = Dataset(name="emnist", input_shape=(1, 28, 28), data_dir=str(tmp_path / "data"))
+    with served(tmp_path, monkeypatch) as address:
+        monkeypatch.setattr(torchvision.datasets.EMNIST, "url", f"{address}gzip.zip")
+        test = load_test(dataset)
+    images, labels = tiny_part(1, classes=47)
+    np.testing.assert_array_equal(test.images[:, 0], images.transpose(0, 2, 1))
+    assert test.labels.tolist() == labels.tolist()
 
 
 # folders of images
@@ -539,6 +674,42 @@ def test_folder_with_train_and_test_keeps_its_split(tmp_path: Path) -> None:
     assert torch.bincount(data.train.labels).tolist() == [5, 10]
     assert torch.bincount(data.validation.labels).tolist() == [1, 2]
     assert grey_values(load_test(folder_dataset(tmp_path)).images) == [0, 100, 101]
+
+
+def test_links_within_a_class_are_not_followed_and_class_folders_may_be_links(tmp_path: Path) -> None:
+    """Two links to their own folder would be two to the power of forty paths."""
+    write_images(tmp_path / "images", {"cat": 8, "dog": 9})
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "images" / "dog").rename(tmp_path / "elsewhere" / "dog")
+    (tmp_path / "images" / "dog").symlink_to(tmp_path / "elsewhere" / "dog")
+    for name in ("x", "y"):
+        (tmp_path / "images" / "cat" / name).symlink_to(".")
+    (tmp_path / "images" / "cat" / "z").symlink_to("../dog")
+    dataset = folder_dataset(tmp_path / "images")
+    images = torch.cat([load_training(dataset, hold_out=False).train.images, load_test(dataset).images])
+    assert sorted(grey_values(images)) == [*range(8), *range(100, 109)]
+
+
+def test_images_of_a_folder_come_in_torchvisions_order(tmp_path: Path) -> None:
+    """The split of a folder, on which published scores depend, follows from it."""
+    grey = 0
+    for part, names in (
+        ("train", ("z/b.png", "b/2.png", "b.png", "B/1.PNG", "b-c/1.png", "a.Jpg", "ä/1.bmp", "b/b/9.tif")),
+        ("test", ("1.png",)),
+    ):
+        for label in ("one", "two"):
+            for name in names:
+                path = tmp_path / part / label / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.new("L", (6, 4), 5 * (grey := grey + 1)).save(path)
+    samples = torchvision.datasets.folder.make_dataset(
+        tmp_path / "train", {"one": 0, "two": 1}, extensions=torchvision.datasets.folder.IMG_EXTENSIONS
+    )
+    train = load_training(folder_dataset(tmp_path), hold_out=False).train
+    theirs = [np.asarray(Image.open(path)).item(0) for path, _ in samples]
+    assert grey_values(train.images) == theirs
+    assert len(set(theirs)) == 16
+    assert train.labels.tolist() == [label for _, label in samples]
 
 
 def test_folder_images_are_converted_and_resized(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from nas.errors import UserError
+from nas.errors import UserError, printable
 from nas.options import (
     Interruption,
     Parser,
@@ -21,10 +21,12 @@ from nas.options import (
     add_workers,
     fleet_of,
     fraction,
+    limit,
     natural,
     positive,
     positive_seconds,
     run,
+    seed,
 )
 
 
@@ -34,7 +36,9 @@ from nas.options import (
         (positive, "1", 1),
         (positive, "20000", 20_000),
         (natural, "0", 0),
-        (natural, str(2**40), 2**40),
+        (natural, "100000", 100_000),
+        (seed, str(2**40), 2**40),
+        (limit, "1000000000000000000", 10**18),
         (positive_seconds, "0.5", 0.5),
         (positive_seconds, "1e3", 1000.0),
         (fraction, "0.994", 0.994),
@@ -58,6 +62,10 @@ FRACTION = "must be a fraction above 0 and at most 1, such as 0.994"
     [
         (positive, ("0", "-3", "x", "1.5", "", "+-3", "²", "9" * 5000), f"{WHOLE} 1"),
         (natural, ("-1", "x", "", "++3", "1e3"), f"{WHOLE} 0"),
+        (positive, ("100001", "1" + "0" * 12, "9" * 400), "must be a whole number from 1 to 100,000"),
+        (natural, ("100001", "9" * 400), "must be a whole number from 0 to 100,000"),
+        (seed, ("1" + "0" * 17 + "10", "9" * 400), "must be a whole number from 0 to 1,000,000,000,000,000,000"),
+        (limit, ("9" * 400,), "must be a whole number from 1 to 1,000,000,000,000,000,000"),
         (positive_seconds, ("0", "-1", "x", "nan", "inf", ""), SECONDS),
         (fraction, ("0", "1.01", "99.4", "nan", "-inf", "x"), FRACTION),
     ],
@@ -113,6 +121,21 @@ def raising(error: BaseException) -> Callable[[], int]:
             2,
             "error: no option postgresql://me:***@host/x; see\n",
         ),
+        (
+            raising(UserError(f"{'x ' * 9} at 'sqlite:///x', 'mysql://me@there:p@s:s/w@host:1/x?b=1', {'y ' * 9}.")),
+            2,
+            f"error: {'x ' * 9} at 'sqlite:///x', 'mysql://me@there:***@host:1/x?b=1', {'y ' * 9}.\n".replace(
+                "  ", " "
+            ),
+        ),
+        (
+            raising(
+                UserError("no postgresql://me@host/x?sslPassword=se@cret&a=1 and mysql://host?a=b&password=secret")
+            ),
+            2,
+            "error: no postgresql://me@host/x?sslPassword=***&a=1 and mysql://host?a=b&password=***\n",
+        ),
+        (raising(UserError("\x1b[2J\x85\u202e\udc80")), 2, "error: \\x1b[2J \\u202e\\udc80\n"),
         (raising(SystemExit(0)), 0, ""),
     ],
 )
@@ -123,6 +146,14 @@ def test_run_exits_with_the_status(
         run(command)
     assert exit_info.value.code == status
     assert capsys.readouterr() == ("", printed)
+
+
+@pytest.mark.parametrize("part", ["://:", "x://u:p", "@", "?pass", "&a=", "?", "\x1b"])
+def test_a_hostile_text_of_a_million_characters_is_printed_within_seconds(part: str) -> None:
+    """With time in proportion to its square, it would take hours."""
+    began = time.process_time()
+    assert len(printable(part * (1_000_000 // len(part)))) < 10_000
+    assert time.process_time() - began < 5
 
 
 def test_run_lets_a_bug_keep_its_traceback() -> None:

@@ -2,12 +2,14 @@
 
 import os
 import re
+import shutil
+import signal
 import socket
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,8 @@ from typing import Any
 import optuna
 import pytest
 from filelock import FileLock
-from helpers import begin_at_once
+from helpers import begin_at_once, ended, make_task, started
+from optuna.trial import TrialState
 from sqlalchemy import event
 from sqlalchemy.engine import make_url
 
@@ -24,9 +27,7 @@ from nas.errors import UserError, printable
 from nas.files import write_whole
 from nas.space import SearchSpace, load_space
 from nas.storage import StudyLocation, is_being_worked_on, locate, open_study, writing
-from nas.study import (
-    settings,
-)
+from nas.study import records, settings
 
 SPACE = load_space(str(Path(__file__).parent / "data" / "digits.py"))
 URL = "give a URL such as sqlite:///study.db to --storage"
@@ -172,6 +173,28 @@ def test_database_that_is_empty_because_the_program_was_killed_at_its_first_step
     assert open_study(location).study_name == location.name
 
 
+def test_a_database_that_is_missing_beside_weights_is_no_new_study(location: StudyLocation) -> None:
+    with writing(location, wanted()):
+        write_whole(location.weights_path(0), b"weights")
+    (location.folder / "study.db").unlink()
+    message = (
+        f"storage {location.public_storage} is damaged (it is missing, but in its place lie the weights of a study, "
+        "whose --storage may be another) and left as it is; "
+        "put a copy in its place, or begin anew with another --study-name"
+    )
+    with pytest.raises(UserError, match=says(message)), writing(location, wanted()):
+        pass
+    with pytest.raises(UserError, match=says(message)):
+        open_study(location)
+    assert sorted(path.name for path in location.folder.iterdir()) == ["lock", "weights"]
+    elsewhere = replace(location, storage=f"sqlite:///{location.folder.parent}/elsewhere.db")
+    with writing(elsewhere, wanted()):  # it may have been there that the weights are from
+        pass
+    location.weights_path(0).unlink()
+    with writing(location, wanted()):
+        pass
+
+
 def fill(location: StudyLocation) -> None:
     """Write more than there is room for."""
     with writing(location, wanted()) as study:
@@ -205,6 +228,69 @@ def test_folder_that_takes_no_file_any_more_is_a_sentence(location: StudyLocatio
     (location.folder / "trials.csv").mkdir(parents=True)
     with pytest.raises(UserError, match=says(message)), writing(location, wanted()):
         write_whole(location.folder / "trials.csv", "text")
+
+
+@contextmanager
+def read_only_at_will(folder: Path) -> Iterator[Callable[[], None]]:
+    """What makes a folder read-only until the end, by a mount where one may be made: root ignores permissions."""
+    view = folder.with_name("view")
+    view.mkdir()
+    with ExitStack() as undo:
+
+        def mounted(*arguments: str, at: Path) -> bool:
+            command = ["mount", *arguments, str(at)]
+            if shutil.which("mount") is None or subprocess.run(command, capture_output=True).returncode:
+                return False
+            undo.callback(lambda: subprocess.run(["umount", "--lazy", at], check=True))
+            return True
+
+        def by_mount() -> None:
+            assert mounted("--bind", str(view), at=folder)
+
+        def by_permissions() -> None:
+            for path in (folder, *filter(Path.is_dir, folder.rglob("*"))):
+                path.chmod(0o555)
+                undo.callback(path.chmod, 0o755)
+
+        if mounted("--bind", str(folder), at=view):
+            subprocess.run(["mount", "-o", "remount,bind,ro", view], check=True)
+            yield by_mount
+        elif os.geteuid() != 0:
+            yield by_permissions
+        else:
+            pytest.skip("nothing can be mounted here, and permissions do not keep root out")
+
+
+def test_search_whose_folder_turns_read_only_ends_with_a_sentence_and_goes_on_later(tmp_path: Path) -> None:
+    folder = make_task(tmp_path, images=200) / "results"
+    folder.mkdir()
+    command = ("--trials", "6", "--pruner", "none", "--finalists", "0", "-v")
+    location = locate("digits", folder, None)
+    with read_only_at_will(folder) as turn_read_only:
+        process = started(tmp_path, *command)
+        assert process.stdout is not None
+        assert any("trained to the end" in line for line in process.stdout)
+        process.send_signal(signal.SIGSTOP)  # so that it is in the middle
+        turn_read_only()
+        process.send_signal(signal.SIGCONT)
+        stopped = ended(process)
+    before = records(open_study(location))
+    reason = (
+        r"\((Read-only file system|Permission denied|unable to open database file|attempt to write a readonly .*)\)"
+    )
+    place = rf"(results/digits|storage {re.escape(location.public_storage)})"
+    way_out = "what is finished is safe; mend that and give the same command again"
+    assert re.fullmatch(rf"error: {place} cannot be written {reason}; {way_out}\n", stopped.err), stopped
+    assert stopped.status == 2
+    finished = [trial for trial in before if trial.trained]
+    assert 1 <= len(finished) < 6
+    assert all(location.weights_path(trial.number).stat().st_size for trial in finished)
+    again = ended(started(tmp_path, *command))
+    assert (again.status, again.err) == (0, "")
+    assert again.out.startswith(f"study digits goes on: {len(finished)} of 6 trained, {6 - len(finished)} to go\n")
+    after = records(open_study(location))
+    assert [trial.state for trial in after] == [TrialState.COMPLETE] * 6
+    assert [after[trial.number] for trial in finished] == finished
 
 
 def test_files_that_a_killed_program_began_are_removed(location: StudyLocation) -> None:
@@ -351,6 +437,29 @@ def test_two_output_folders_cannot_work_on_one_study_of_a_sqlite_file(tmp_path: 
         with writing(other, wanted()):  # another study of the same file is free
             pass
     with writing(second, wanted()):
+        pass
+
+
+def test_the_lock_of_a_run_that_was_faster_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes the lock of a shared database between the question whether there is one and the answer to it."""
+    location = locate("study", tmp_path / "two", f"sqlite:///{tmp_path / 'shared.db'}")
+    lock, exists = tmp_path / "shared.db-study.lock", Path.exists
+    winner = FileLock(lock)
+
+    def just_before(path: Path) -> bool:
+        found = exists(path)
+        if path == lock:
+            winner.acquire()
+        return found
+
+    monkeypatch.setattr(Path, "exists", just_before)
+    message = "study 'study' is being worked on by another run; wait for it or stop it"
+    with pytest.raises(UserError, match=says(message)), writing(location, wanted()):
+        pass
+    monkeypatch.undo()
+    assert lock.exists()
+    winner.release()
+    with writing(location, wanted()):
         pass
 
 
