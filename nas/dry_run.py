@@ -17,6 +17,7 @@ from nas.console import ledger_line, roughly
 from nas.cost import cost
 from nas.data import load_training
 from nas.errors import UserError
+from nas.interrupts import without_interrupts
 from nas.network import lower
 from nas.pruning import PrunerName, make_pruner
 from nas.sampling import Ledger, probe
@@ -24,7 +25,7 @@ from nas.space import Feasible, SearchSpace
 from nas.study import report_epoch
 from nas.training import TrainingJob, seconds_per_epoch
 from nas.trials import Plan
-from nas.workers import LocalFleet, devices, process_pool, without_interrupts
+from nas.workers import LocalFleet, devices, process_pool
 
 DRAWS = 10_000
 BINS = 12

@@ -2,9 +2,10 @@
 
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from time import time
@@ -21,6 +22,11 @@ def write_whole(path: Path, content: bytes | str) -> None:
     Raises:
         OSError: the folder cannot be written; what stood at the path is unchanged.
     """
+    _write_beside(path, content)
+    _keep_names(path.parent)
+
+
+def _write_beside(path: Path, content: bytes | str) -> None:
     data = content.encode() if isinstance(content, str) else content
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", suffix=PARTIAL, delete=False) as file:
@@ -36,23 +42,42 @@ def write_whole(path: Path, content: bytes | str) -> None:
             raise
 
 
+def _keep_names(folder: Path) -> None:
+    """Flush to the disk which files a folder has."""
+    if sys.platform == "win32":  # where folders cannot be opened
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 class Writer:
     """Writes files whole, several at a time, since a disk takes longer for one than this program does."""
 
     def __init__(self) -> None:
-        self._threads = ThreadPoolExecutor(max_workers=8)
+        self._threads: ThreadPoolExecutor | None = None  # while there is something to write: else they hold up the end
         self._writing: list[Future[None]] = []
+        self._folders: set[Path] = set()
 
     def write(self, path: Path, content: bytes | str) -> None:
         """Begin to; see `write_whole`."""
-        self._writing.append(self._threads.submit(write_whole, path, content))
+        self._threads = self._threads or ThreadPoolExecutor(max_workers=8)
+        self._writing.append(self._threads.submit(_write_beside, path, content))
+        self._folders.add(path.parent)
 
     def finish(self) -> None:
         """Wait until all of them are there, or raise the first error."""
+        threads, self._threads = self._threads, None
         writing, self._writing = self._writing, []
-        wait(writing)
+        folders, self._folders = self._folders, set()
+        if threads is not None:
+            threads.shutdown()
         for future in writing:
             future.result()
+        for folder in folders:
+            _keep_names(folder)
 
 
 def remove_partial(folder: Path) -> None:

@@ -265,7 +265,7 @@ class Runs(Scheduler[RunRecord]):
         commit(self._study)  # it has been read now
         return score
 
-    def _progress(self, news: str, *, milestone: bool = True) -> RunProgress:
+    def _progress(self, news: str) -> RunProgress:
         finished, running = self._finished(), self._running
         return RunProgress(
             done=len(finished),
@@ -276,7 +276,7 @@ class Runs(Scheduler[RunRecord]):
             seconds_left=self._seconds_left(),
             standings=standings(self._wanted.values(), finished),
             news=news,
-            milestone=milestone,
+            milestone=True,
             nodes=self._nodes,
         )
 

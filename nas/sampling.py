@@ -3,8 +3,9 @@
 import copy
 import hashlib
 import random
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import chain, islice
 from typing import Any, Literal, TypeAlias, cast
 
 from optuna.distributions import BaseDistribution
@@ -162,12 +163,10 @@ class FeasibleSampler:
         proposals = GP_PROPOSALS if isinstance(sampler, GPSampler) else SAMPLER_PROPOSALS
         if type(sampler) is RandomSampler:  # it draws uniformly itself, and takes 30 times as long
             proposals = 0
+        learned = islice(_proposals(sampler, asking, trial, self.distributions, rng), proposals)
+        drawn = (self._space.draw(rng) for _ in range(MAX_PROPOSALS - proposals))
         ledger = Ledger()
-        for attempt in range(MAX_PROPOSALS):
-            if attempt < proposals:
-                params = _propose(sampler, asking, trial, self.distributions, rng)
-            else:
-                params = self._space.draw(rng)
+        for params in chain(learned, drawn):
             candidate = self._space.decode(params)
             match self._space.check(candidate):
                 case Rejected() as rejected:
@@ -235,14 +234,20 @@ class _Snapshot:
         pass
 
 
-def _propose(
+def _proposals(
     sampler: BaseSampler, study: Study, trial: FrozenTrial, space: dict[str, BaseDistribution], rng: random.Random
-) -> dict[str, Any]:
+) -> Iterator[dict[str, Any]]:
+    """What a sampler proposes, one after the other, without end."""
     varied = {name: distribution for name, distribution in space.items() if not distribution.single()}
-    params = sampler.sample_relative(study, trial, varied)
-    for name, distribution in space.items():
-        if distribution.single():
-            params[name] = draw_value(distribution, rng)
-        elif name not in params:
-            params[name] = sampler.sample_independent(study, trial, name, distribution)
-    return params
+    while True:
+        if isinstance(sampler, RepeatedTPESampler):
+            found = sampler.ranked(study, trial, varied)
+        else:
+            found = iter([sampler.sample_relative(study, trial, varied)])
+        for params in found:
+            for name, distribution in space.items():
+                if distribution.single():
+                    params[name] = draw_value(distribution, rng)
+                elif name not in params:
+                    params[name] = sampler.sample_independent(study, trial, name, distribution)
+            yield params

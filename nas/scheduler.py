@@ -11,7 +11,7 @@ from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from time import monotonic, sleep
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
 import optuna
 from optuna.trial import TrialState
@@ -31,12 +31,12 @@ PATIENCE = 20  # times as long as the slowest network known would take for an ep
 LEAST_PATIENCE = 300.0  # ... but at least so many seconds ...
 FIRST_PATIENCE = 3600.0  # ... and so many before the first epoch
 BEGINNING = 60.0  # seconds more for the first epoch of a worker, which has to start and to load the images
-TICK = 1.0  # seconds
-LONGEST_TURN = 10.0  # seconds in which a worker can have answered; in a longer turn of the loop, the machine slept
+TICK = 1.0  # seconds that the loop waits for an answer, and that count of a longer turn: the machine may have slept
 TELLING = 60.0  # seconds without any worker, after which it is said, and again
 MOMENT = 0.25  # seconds of finding trainings to begin, before those found are begun and answers are looked at
 
 AnyRecord = TypeVar("AnyRecord", bound=Record)
+News: TypeAlias = tuple[str, bool]  # what has happened, and whether it is a milestone
 
 
 @dataclass(slots=True)
@@ -117,7 +117,7 @@ class Scheduler(ABC, Generic[AnyRecord]):
         """Keep what has become of a training; the news of it."""
 
     @abstractmethod
-    def _progress(self, news: str, *, milestone: bool = True) -> Progress:
+    def _progress(self, news: str) -> Progress:
         """Where things stand."""
 
     @abstractmethod
@@ -140,25 +140,30 @@ class Scheduler(ABC, Generic[AnyRecord]):
                 self._notice(pending.values())
                 for slot, flight in begun:
                     pending[slot.worker.start(flight.job)] = slot
-                    yield self._progress(_begins(flight))
-                if not pending and (self._slots or self._done()):
+                yield from self._told((_begins(flight), True) for _, flight in begun)
+                if not pending and not self._lost and (self._slots or self._done()):
                     yield from self._leave()
                     return
-                answered, news = self._answered(pending, 0.0 if begun else TICK), list[Progress]()
+                answered, news = self._answered(pending, 0.0 if begun else TICK), list[News]()
                 with together(self._study, self._writer.finish):
                     for future in answered:
                         slot = pending.pop(future)
-                        progress, following = self._advance(slot, future)
+                        told, following = self._advance(slot, future)
                         if following is not None:
                             pending[following] = slot
-                        news.append(progress)
-                yield from news
+                        news.append(told)
+                yield from self._told(news)
         finally:
             for slot in self._slots:
                 self._fleet.dismiss(slot.worker)
 
     def _hire(self) -> Iterator[Progress]:
-        for worker in self._fleet.hire(self._left()):
+        """Have as many workers as can be used: of one that has nothing to do, nobody would notice that it is lost."""
+        most = len(self._flights) if self._done() else self._left()
+        idle = [slot for slot in self._slots if slot.flight is None]
+        for slot in idle[: max(0, len(self._slots) - most)]:
+            self._dismiss(slot)
+        for worker in self._fleet.hire(most):
             self._slots.append(_Slot(worker))
             if worker.node:
                 yield self._progress(f"a worker on {worker.node} joins")
@@ -170,16 +175,28 @@ class Scheduler(ABC, Generic[AnyRecord]):
             self._without = monotonic()
             yield self._progress("there is no worker to be had; the search waits for one")
 
+    def _dismiss(self, slot: _Slot[AnyRecord]) -> None:
+        self._fleet.dismiss(slot.worker)
+        self._slots.remove(slot)
+
+    def _told(self, news: Iterable[News]) -> Iterator[Progress]:
+        """Each of them, beside where things stand after all: with many workers, that takes longer than a decision."""
+        now = None
+        for text, milestone in news:
+            now = now or self._progress("")
+            yield replace(now, news=text, milestone=milestone)
+
     def _begun(self) -> list[tuple[_Slot[AnyRecord], Flight[AnyRecord]]]:
         """Give idle workers something to train: all of them, or those for which it was found in a moment."""
         began, begun = monotonic(), list[tuple[_Slot[AnyRecord], Flight[AnyRecord]]]()
         with together(self._study):
             for slot in self._slots:
-                if begun and monotonic() - began > MOMENT:
+                if slot.flight is not None:
+                    continue
+                if (begun and monotonic() - began > MOMENT) or (flight := self._next()) is None:
                     break
-                if slot.flight is None and (flight := self._next()) is not None:
-                    slot.flight = flight
-                    begun.append((slot, flight))
+                slot.flight = flight
+                begun.append((slot, flight))
         return begun
 
     def _next(self) -> Flight[AnyRecord] | None:
@@ -215,8 +232,8 @@ class Scheduler(ABC, Generic[AnyRecord]):
         return [*done, *(future for future in silent if pending[future].silent > self._patience(pending[future]))]
 
     def _notice(self, silent: Iterable[_Slot[AnyRecord]]) -> None:
-        """Count the time of this turn as one of silence; that of a machine that slept says nothing."""
-        passed, self._noticed = min(monotonic() - self._noticed, LONGEST_TURN), monotonic()
+        """Count the time of this turn as one of silence."""
+        passed, self._noticed = min(monotonic() - self._noticed, TICK), monotonic()
         for slot in silent:
             slot.silent += passed
 
@@ -229,9 +246,7 @@ class Scheduler(ABC, Generic[AnyRecord]):
             return FIRST_PATIENCE
         return max(LEAST_PATIENCE, PATIENCE * self._slowest * slot.flight.record.macs)
 
-    def _advance(
-        self, slot: _Slot[AnyRecord], future: Future[EpochReport]
-    ) -> tuple[Progress, Future[EpochReport] | None]:
+    def _advance(self, slot: _Slot[AnyRecord], future: Future[EpochReport]) -> tuple[News, Future[EpochReport] | None]:
         """Take in what a worker answered: where that leads, and the future of its next epoch when it goes on."""
         flight = slot.flight
         assert flight is not None
@@ -255,6 +270,8 @@ class Scheduler(ABC, Generic[AnyRecord]):
         except Exception as error:
             return self._failed(slot, error), None
         self._slowest = max(self._slowest or 0.0, report.seconds / flight.record.macs)
+        if flight.reports:  # only the last epoch's weights are kept
+            flight.reports[-1] = replace(flight.reports[-1], weights=b"")
         flight.reports.append(report)
         flight.seconds += report.seconds
         epochs = flight.record.candidate.recipe.epochs
@@ -266,34 +283,28 @@ class Scheduler(ABC, Generic[AnyRecord]):
         if report.epoch == flight.reported and self._hopeless(flight):
             return self._finish(slot, TrialState.PRUNED, f"stopped after epoch {report.epoch} of {epochs}"), None
         accuracy = "" if report.val_accuracy is None else f", {report.val_accuracy:.2%}"
-        news = f"{flight.record.title}: epoch {report.epoch} of {epochs}{accuracy}"
-        return self._progress(news, milestone=False), slot.worker.next()
+        return (f"{flight.record.title}: epoch {report.epoch} of {epochs}{accuracy}", False), slot.worker.next()
 
-    def _again(self, slot: _Slot[AnyRecord], news: str) -> Progress:
+    def _again(self, slot: _Slot[AnyRecord], news: str) -> News:
         """Train in another worker, from the start."""
-        flight = self._lose(slot)
+        flight = slot.flight
+        assert flight is not None
+        self._dismiss(slot)
+        flight.reports.clear()
+        flight.seconds = 0.0
         self._lost.append(flight)
-        return self._progress(f"{flight.record.title}: {news}")
+        return f"{flight.record.title}: {news}", True
 
-    def _lose(self, slot: _Slot[AnyRecord]) -> Flight[AnyRecord]:
-        """Do without a worker, and without what it has trained of a training."""
-        self._fleet.dismiss(slot.worker)
-        self._slots.remove(slot)
-        assert slot.flight is not None
-        slot.flight.reports.clear()
-        slot.flight.seconds = 0.0
-        return slot.flight
-
-    def _without_worker(self, slot: _Slot[AnyRecord], how: str) -> Progress:
+    def _without_worker(self, slot: _Slot[AnyRecord], how: str) -> News:
         """Go on after a worker was lost."""
         flight = slot.flight
         assert flight is not None
         flight.lost[how] += 1
         if flight.lost.total() <= MAX_RERUNS:
             return self._again(slot, f"its worker {how}; it is trained again")
-        self._lose(slot)
         reason = "its worker " + ", ".join(f"{how} {_times(count)}" for how, count in flight.lost.items())
-        progress = self._finish(slot, TrialState.FAIL, reason)
+        news = self._finish(slot, TrialState.FAIL, reason)
+        self._dismiss(slot)
         self._failures["its worker was lost"] += 1
         if self._failures["its worker was lost"] == MAX_ALIKE:
             way_out = "fewer --jobs or lower limits, if memory ran out"
@@ -303,11 +314,11 @@ class Scheduler(ABC, Generic[AnyRecord]):
                 f"the workers of {MAX_ALIKE} trainings were lost {MAX_RERUNS + 1} times each, none that ended well "
                 f"between; the last one's {reason.removeprefix('its worker ')}: give {way_out}"
             )
-        return progress
+        return news
 
-    def _failed(self, slot: _Slot[AnyRecord], error: Exception) -> Progress:
+    def _failed(self, slot: _Slot[AnyRecord], error: Exception) -> News:
         """Go on after an exception of a training, unless it comes again and again."""
-        progress = self._finish(slot, TrialState.FAIL, printable(f"{type(error).__name__}: {error}"))
+        news = self._finish(slot, TrialState.FAIL, printable(f"{type(error).__name__}: {error}"))
         self._failures[type(error).__name__] += 1
         if self._failures[type(error).__name__] == MAX_ALIKE:
             if isinstance(error, OutOfMemoryError):
@@ -316,16 +327,18 @@ class Scheduler(ABC, Generic[AnyRecord]):
                     "--jobs, lower limits, or a recipe with smaller batches"
                 ) from error
             raise error
-        return progress
+        return news
 
-    def _finish(self, slot: _Slot[AnyRecord], state: TrialState, reason: str) -> Progress:
+    def _finish(self, slot: _Slot[AnyRecord], state: TrialState, reason: str) -> News:
         flight = slot.flight
         assert flight is not None
+        if len(flight.reports) < flight.reported:  # an earlier try came further; what is kept is of the last one
+            report_epoch(flight.trial, [_numbers(report) for report in flight.reports])
         news = self._tell(flight, state, reason)
         slot.flight = None
         if state is not TrialState.FAIL or reason.startswith(DIVERGED):
             self._failures.clear()
-        return self._progress(news)
+        return news, True
 
 
 def keep(flight: Flight[Any], weights: Path, reason: str, write: Callable[[Path, bytes], object]) -> None:

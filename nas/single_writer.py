@@ -18,6 +18,8 @@ from optuna.storages._rdb import models
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import Connection, Table, bindparam
 
+from nas.interrupts import without_interrupts
+
 FIELDS: Mapping[str, tuple[Table, str]] = {  # of a trial: where it is kept, under which key
     "user_attrs": (models.TrialUserAttributeModel.__table__, "key"),
     "system_attrs": (models.TrialSystemAttributeModel.__table__, "key"),
@@ -68,22 +70,25 @@ class SingleWriterStorage(_CachedStorage):
         """Commit what is not written yet, all of it or nothing: what fails now is not tried again later."""
         if self._connection is None and not (self._unwritten or self._notes or self._states):
             return
-        try:
-            self._ready()
-            connection = self._connected()
-            _insert(connection, PARAMS, self._params)
-            for field, (table, key) in FIELDS.items():
-                changed = [(trial, new) for (name, trial), new in self._unwritten.items() if name == field]
-                rows = [{"trial_id": trial, key: k, **v} for trial, new in changed for k, v in new.items()]
-                _replace(connection, table, ("trial_id", key), rows)
-            notes = [{"study_id": study, "key": key, "value_json": text} for (study, key), text in self._notes.items()]
-            _replace(connection, NOTES, ("study_id", "key"), notes)
-            for trial_id, trial in self._states.items():
-                stands = {"state": trial.state, "datetime_complete": _utc(trial.datetime_complete)}
-                connection.execute(TRIALS.update().where(TRIALS.c.trial_id == trial_id).values(stands))
-            connection.commit()
-        finally:
-            self._forget()
+        with without_interrupts():
+            try:
+                self._ready()
+                self._commit(self._connected())
+            finally:
+                self._forget()
+
+    def _commit(self, connection: Connection) -> None:
+        _insert(connection, PARAMS, self._params)
+        for field, (table, key) in FIELDS.items():
+            changed = [(trial, new) for (name, trial), new in self._unwritten.items() if name == field]
+            rows = [{"trial_id": trial, key: k, **v} for trial, new in changed for k, v in new.items()]
+            _replace(connection, table, ("trial_id", key), rows)
+        notes = [{"study_id": study, "key": key, "value_json": text} for (study, key), text in self._notes.items()]
+        _replace(connection, NOTES, ("study_id", "key"), notes)
+        for trial_id, trial in self._states.items():
+            stands = {"state": trial.state, "datetime_complete": _utc(trial.datetime_complete)}
+            connection.execute(TRIALS.update().where(TRIALS.c.trial_id == trial_id).values(stands))
+        connection.commit()
 
     def _connected(self) -> Connection:
         """What the batch is written through."""

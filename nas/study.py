@@ -6,6 +6,7 @@ its details back.
 
 import hashlib
 import json
+import math
 import random
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -213,10 +214,14 @@ def ask(study: optuna.Study, sampler: FeasibleSampler, seed: int) -> optuna.Tria
 
 
 def report_epoch(trial: optuna.Trial, curve: Sequence[Mapping[str, Any]]) -> None:
-    """Tell the study of a trial's latest epoch; `curve` holds all so far, each with the numbers of an EpochReport."""
+    """Tell the study of a trial's latest epoch; `curve` holds all so far, each with the numbers of an EpochReport.
+
+    Epochs beyond it, of an earlier try, have no value any more.
+    """
     keep_detail(trial, "curve", list(curve))
     known = trial._cached_frozen_trial.intermediate_values
-    for step, value in ((epoch["epoch"], epoch["val_accuracy"]) for epoch in curve):
+    values = dict.fromkeys(known, math.nan) | {epoch["epoch"]: epoch["val_accuracy"] for epoch in curve}
+    for step, value in values.items():
         if value is not None and known.get(step) != value:
             trial.storage.set_trial_intermediate_value(trial._trial_id, step, value)  # `report` leaves a known one ...
             known[step] = value  # ... as it is, and else does this, too

@@ -1,6 +1,7 @@
 """Optuna's TPE, quick at many proposals: its estimators are fitted once, and their densities looked up."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -13,6 +14,8 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial
 
 FEW = 100  # values of a parameter: with more of them, a table would be large and hardly quicker
+JOINT = 32  # combinations of values in one table, unless a single parameter has more
+DRAWN = 64  # for a proposal: about as many within the limits of the default space as the 24 that Optuna draws
 
 Floats: TypeAlias = NDArray[np.float64]
 
@@ -42,14 +45,22 @@ class TabulatedEstimator:
             scaled = ((np.log(edges) if distribution.is_log else edges) - distribution.mu) / distribution.sigma
             masses = _log_gauss_mass_unique(scaled[:-1], scaled[1:])
             tables.append(masses - _log_sum(masses.T))
-        self._tables: Floats = np.full((len(tables), max(map(len, tables)), len(self._weights)), -np.inf)
-        for padded, table in zip(self._tables, tables, strict=True):
-            padded[: len(table)] = table
+        self._tables: list[Floats] = tables  # of each parameter: values by kernels
+        self._joint = list(_joint(tables))
+
+    @cached_property
+    def _cumulative(self) -> Floats:
+        """Parameters by values by kernels: how likely each value is, or one before it."""
+        padded = np.empty((len(self._tables), max(map(len, self._tables)), len(self._weights)))
+        for place, table in zip(padded, self._tables, strict=True):
+            place[: len(table)] = np.exp(table).cumsum(axis=0)
+            place[len(table) :] = place[len(table) - 1]
+        return padded
 
     def sample(self, rng: np.random.RandomState, size: int) -> dict[str, Floats]:
         """So many values of each parameter, as Optuna keeps them in its storages."""
         kernels = rng.choice(len(self._weights), p=self._weights, size=size)
-        cumulative = np.exp(self._tables[:, :, kernels]).cumsum(axis=1)
+        cumulative = self._cumulative[:, :, kernels]
         quantiles = rng.rand(len(self._names), 1, size) * cumulative[:, -1:]
         values = self._lows[:, np.newaxis] + self._steps[:, np.newaxis] * (cumulative < quantiles).sum(axis=1)
         values = np.minimum(values, self._highs[:, np.newaxis])  # 3 steps of 0.1 are more than 0.3
@@ -60,9 +71,25 @@ class TabulatedEstimator:
         rows = np.array([samples[name] for name in self._names])
         chosen = np.rint((rows - self._lows[:, np.newaxis]) / self._steps[:, np.newaxis]).astype(int)
         densities = np.log(self._weights) + np.zeros((rows.shape[1], 1))
-        for table, indices in zip(self._tables, chosen, strict=True):
-            densities += table[indices]
+        for places, shape, table in self._joint:
+            densities += table[np.ravel_multi_index(tuple(chosen[places]), shape)]
         return _log_sum(densities)
+
+
+def _joint(tables: Sequence[Floats]) -> Iterator[tuple[slice, tuple[int, ...], Floats]]:
+    """Tables of several parameters each, which one after the other stands for, since to look one up takes the time.
+
+    Which parameters, how many values each has, and the sums for all of their combinations, the last one's fastest.
+    """
+    first, joint, sizes = 0, tables[0], [len(tables[0])]
+    for place, table in enumerate(tables[1:], 1):
+        if len(joint) * len(table) > JOINT:
+            yield slice(first, place), tuple(sizes), joint
+            first, joint, sizes = place, table, [len(table)]
+        else:
+            joint = (joint[:, np.newaxis] + table).reshape(-1, table.shape[1])
+            sizes.append(len(table))
+    yield slice(first, len(tables)), tuple(sizes), joint
 
 
 def _log_sum(logarithms: Floats) -> Floats:
@@ -80,8 +107,25 @@ class RepeatedTPESampler(TPESampler):
     """TPE that fits its estimators once, not for each proposal; where each parameter takes few values, as tables."""
 
     def __init__(self, seed: int) -> None:
-        super().__init__(seed=seed)
+        super().__init__(seed=seed, n_ei_candidates=DRAWN)
         self.fitted: Fitted = {}
+        self._judged: tuple[dict[str, Floats], Floats] | None = None  # the latest samples, and their gains
+
+    def ranked(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> Iterator[dict[str, Any]]:
+        """All that were drawn for one proposal, the most promising first: that is the one that Optuna would take.
+
+        The others serve where it is outside the limits. One proposal without any parameter while there are too few
+        trials to learn from.
+        """
+        self._judged = None
+        best = self.sample_relative(study, trial, search_space)
+        yield best
+        if self._judged is not None:
+            samples, gains = self._judged
+            for place in np.argsort(-gains, kind="stable")[1:]:
+                yield {name: d.to_external_repr(samples[name][place].item()) for name, d in search_space.items()}
 
     def _build_parzen_estimator(
         self, study: Study, search_space: dict[str, BaseDistribution], trials: list[FrozenTrial], handle_below: bool
@@ -107,6 +151,13 @@ class RepeatedTPESampler(TPESampler):
         gains = self._compute_acquisition_func(samples, estimators[True], estimators[False])
         best = self._compare(samples, gains)
         return {name: distribution.to_external_repr(best[name]) for name, distribution in search_space.items()}
+
+    def _compute_acquisition_func(
+        self, samples: dict[str, Floats], mpe_below: _ParzenEstimator, mpe_above: _ParzenEstimator
+    ) -> Floats:
+        gains: Floats = super()._compute_acquisition_func(samples, mpe_below, mpe_above)
+        self._judged = samples, gains
+        return gains
 
 
 def _few(distribution: BaseDistribution) -> bool:

@@ -103,7 +103,7 @@ class Search(Scheduler[TrialRecord]):
         return max(0, self._plan.trials - self._ended.trained)
 
     def _done(self) -> bool:
-        return self._late or super()._done()
+        return self._late or self.exhausted is not None or super()._done()
 
     @property
     def _late(self) -> bool:
@@ -165,7 +165,7 @@ class Search(Scheduler[TrialRecord]):
         accuracy = f"{record.val_accuracy:.2%}, " if record.val_accuracy is not None else ""
         return f"{record.title}: {accuracy}{reason or 'trained to the end'} ({record.params:,} params)"
 
-    def _progress(self, news: str, *, milestone: bool = True) -> SearchProgress:
+    def _progress(self, news: str) -> SearchProgress:
         running = self._running
         return SearchProgress(
             done=self._ended.trained,
@@ -178,7 +178,7 @@ class Search(Scheduler[TrialRecord]):
             best=self._ended.best,
             seconds_left=self._seconds_left(),
             news=news,
-            milestone=milestone,
+            milestone=True,
             nodes=self._nodes,
         )
 

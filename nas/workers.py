@@ -13,17 +13,16 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
-from contextlib import contextmanager, suppress
 from dataclasses import replace
 from multiprocessing import connection, forkserver, get_all_start_methods, get_context, parent_process
 from time import sleep
-from types import FrameType
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 import torch
 
 from nas.errors import UserError
 from nas.files import reason_of
+from nas.interrupts import without_interrupts
 from nas.training import EpochReport, TrainingJob, train
 
 PR_SET_PDEATHSIG = 1  # prctl.h
@@ -105,34 +104,6 @@ def keep_freed_memory() -> None:
             if not libc.mallopt(GLIBC_M_MMAP_THRESHOLD, KEPT_BYTES):
                 libc.mallopt(GLIBC_M_MMAP_THRESHOLD, OLDER_MMAP_THRESHOLD)
             libc.mallopt(GLIBC_M_TRIM_THRESHOLD, KEPT_BYTES)
-
-
-@contextmanager
-def without_interrupts() -> Iterator[None]:
-    """Let Ctrl+C and SIGTERM wait until a process is made; it never sees Ctrl+C.
-
-    One that is half made when the program ends would complain of it.
-    """
-    waiting: list[int] = []
-    handlers: dict[int, Callable[[int, FrameType | None], Any]] = {}
-    if threading.current_thread() is threading.main_thread():  # no other may change them, and none is interrupted
-        for number in (signal.SIGINT, signal.SIGTERM):
-            if callable(handler := signal.getsignal(number)):
-                handlers[number] = handler
-                signal.signal(number, lambda number, _: waiting.append(number))
-    masked = sys.platform != "win32" and signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        if sys.platform != "win32":
-            signal.pthread_sigmask(signal.SIG_SETMASK, masked or ())
-        for asked, handler in handlers.items():
-            signal.signal(asked, handler)
-        for again in waiting[1:]:
-            with suppress(KeyboardInterrupt):
-                handlers[again](again, None)
-        if waiting:
-            handlers[waiting[0]](waiting[0], None)
 
 
 def _end_with_parent() -> None:

@@ -2,13 +2,14 @@
 
 import os
 import re
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
 from nas.errors import UserError
-from nas.files import reason_of, remove_partial, writable, write_whole
+from nas.files import Writer, reason_of, remove_partial, writable, write_whole
 
 
 def names(folder: Path) -> list[str]:
@@ -39,6 +40,27 @@ def test_file_that_cannot_be_written_is_as_it_was(
         write_whole(path, "after")
     assert path.read_text() == "before"
     assert names(tmp_path) == ["file.txt"]
+
+
+def test_writer_leaves_files_and_no_thread_that_an_end_would_wait_for(tmp_path: Path) -> None:
+    writer, before = Writer(), threading.active_count()
+    for folder in (tmp_path / "once", tmp_path / "again"):
+        for i in range(20):
+            writer.write(folder / str(i), "text")
+        writer.finish()
+        assert len(names(folder)) == 20
+        assert threading.active_count() == before
+
+
+def test_writer_tells_of_a_file_that_cannot_be_written_and_writes_the_others(tmp_path: Path) -> None:
+    writer = Writer()
+    (tmp_path / "1").mkdir()
+    for i in range(3):
+        writer.write(tmp_path / str(i), "text")
+    with pytest.raises(IsADirectoryError):
+        writer.finish()
+    assert [(tmp_path / str(i)).is_file() for i in range(3)] == [True, False, True]
+    writer.finish()
 
 
 def test_folder_in_the_place_of_a_file_is_a_sentence(tmp_path: Path) -> None:

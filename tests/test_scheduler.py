@@ -1,6 +1,7 @@
 """The search loop: exact counts, pruning, workers that die, interruptions; the studies are real."""
 
 import ctypes
+import math
 import os
 import re
 import resource
@@ -272,6 +273,32 @@ def test_trial_whose_workers_always_die_is_given_up_and_replaced(desk: Desk) -> 
     assert (events[-1].done, events[-1].failed) == (3, 1)
 
 
+def test_workers_that_are_lost_while_they_have_nothing_to_do_cost_no_training_a_try(desk: Desk) -> None:
+    """Those of a node, near the end of a search, when there are more workers than trainings."""
+    lost: list[InstantWorker] = []
+
+    class OnNode(InstantWorker):
+        def next(self) -> Future[EpochReport]:
+            future = super().next()
+            if self in lost:
+                future = Future()
+                future.set_exception(BrokenExecutor("its node has died"))
+            return future
+
+    made: list[InstantWorker] = []
+
+    def make() -> Worker:
+        made.append(OnNode())
+        return made[-1]
+
+    for event in scheduler(desk, make, trials=20, workers=16).events():
+        if event.done == 16 and not lost:
+            lost += made
+    assert len(lost) == 16
+    assert [trial.state for trial in records(desk.study)] == [TrialState.COMPLETE] * 20
+    assert len(made) == 16 + 4
+
+
 def test_three_such_trials_in_a_row_end_the_search(desk: Desk) -> None:
     def dies(job: TrainingJob, epoch: int) -> EpochReport:
         if epoch == 2:
@@ -395,6 +422,46 @@ def test_trial_that_is_out_of_memory_after_a_rung_goes_on(tmp_path: Path, pruner
     assert min(stored.intermediate_values.values()) > 0.6
 
 
+FAILURES: dict[str, tuple[Exception, Exception]] = {  # in epoch 9 of the first try, and in epoch 3 of the second
+    "diverges": (OutOfMemoryError("CUDA out of memory"), DivergedError("the training loss is nan")),
+    "out of memory again": (OutOfMemoryError("CUDA out of memory"), OutOfMemoryError("CUDA out of memory")),
+    "fails": (BrokenExecutor("a child process terminated abruptly"), RuntimeError("odd")),
+    "is lost again": (BrokenExecutor("a child process terminated abruptly"),) * 2,
+}
+
+
+@pytest.mark.parametrize("name", FAILURES)
+def test_what_is_kept_of_a_training_that_fails_again_is_of_its_last_try(desk: Desk, name: str) -> None:
+    """Which ended earlier than what the study had been told of."""
+    tries = [0]
+
+    def answer(job: TrainingJob, epoch: int) -> EpochReport:
+        tries[0] += epoch == 1
+        if epoch == (9 if tries[0] == 1 else 3):
+            raise FAILURES[name][tries[0] > 1]
+        return replace(made_up(job, 1), epoch=epoch, val_accuracy=epoch / 20, val_loss=float(tries[0]))
+
+    space = small_space(NOWHERE, epochs=19)
+    events = scheduler(desk, Workshop(answer), trials=1, workers=1, space=space).events()
+    assert any(event.failed for event in events)
+    trial, stored = records(desk.study)[0], desk.study.trials[0]
+    assert (trial.state, trial.epochs) == (TrialState.FAIL, 2)
+    assert [row["val_loss"] for row in trial.curve] == [tries[0]] * 2
+    assert stored.user_attrs["val_loss"] == tries[0]
+    assert stored.user_attrs["seconds"] == 1.0
+    assert desk.location.weights_path(0).read_bytes() == f"{trial.seed} 1".encode()
+    shown = [value for value in stored.intermediate_values.values() if not math.isnan(value)]
+    assert shown == [1 / 20, 2 / 20]
+
+
+def test_only_the_latest_weights_of_a_training_are_held(desk: Desk) -> None:
+    loop = scheduler(desk, Workshop(), trials=2, workers=1)
+    for _ in loop.events():
+        for flight in loop._flights:
+            assert [bool(report.weights) for report in flight.reports[:-1]] == [False] * (len(flight.reports) - 1)
+    assert records(desk.study)[0].epochs == EPOCHS > 2
+
+
 class FallsSilent(InstantWorker):
     """Gives no answer in the second epoch of one trial, `times` times."""
 
@@ -429,14 +496,14 @@ def test_worker_is_given_twenty_times_what_the_slowest_known_network_would_take(
     patience: list[tuple[str, float]] = []
     for event in loop.events():
         if event.running:
-            patience.append((event.running[0].label, loop._patience(loop._slots[0])))
+            (slot,) = loop._slots
+            patience.append((event.running[0].label, loop._patience(slot)))
     assert patience[0] == ("0", 3600)
     assert {seconds for _, seconds in patience[1:]} == {300}, "epochs of half a second; no less than five minutes"
     loop._slowest = 1.0
-    loop._slots[0].flight = None
-    macs = records(desk.study)[0].macs
-    loop._slots[0].flight = loop._resumed(records(desk.study)[0])
-    assert loop._patience(loop._slots[0]) == 20 * macs
+    (record, _) = records(desk.study)
+    slot.flight = loop._resumed(record)
+    assert loop._patience(slot) == 20 * record.macs
 
 
 def test_time_in_which_the_machine_slept_does_not_count(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -445,8 +512,8 @@ def test_time_in_which_the_machine_slept_does_not_count(desk: Desk, monkeypatch:
     monkeypatch.setattr("nas.scheduler.TICK", 0.01)
     monkeypatch.setattr("nas.scheduler.monotonic", lambda: float(next(clock)))  # 1,000 seconds pass at every look
     started = time.monotonic()
-    _, trained = run(desk, lambda: FallsSilent(left), trials=2, epoch_timeout=95.0)
-    assert time.monotonic() - started >= 0.04  # five waits of a hundredth, ten seconds for each and for what is between
+    _, trained = run(desk, lambda: FallsSilent(left), trials=2, epoch_timeout=0.1)
+    assert time.monotonic() - started >= 0.04  # what a clock does to five turns, in each of which two hundredths count
     assert len(trained) == 2
 
 

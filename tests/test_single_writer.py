@@ -1,5 +1,7 @@
 """The storage of the one who writes: it knows what the database holds, and a batch is there whole or not at all."""
 
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -194,6 +196,25 @@ def test_a_batch_for_which_nothing_is_ready_is_not_there(tmp_path: Path) -> None
         with pytest.raises(OSError, match="No space left"):
             end(early=early)
         assert reopened(tmp_path / "study.db").trials == before
+
+
+def test_an_interruption_waits_until_a_batch_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = made(tmp_path / "study.db")
+    storage = study._storage
+    assert isinstance(storage, SingleWriterStorage)
+    trial = optuna.Trial(study, storage.create_new_trial(study._study_id, TEMPLATE))
+
+    def end() -> None:
+        with storage.batch(lambda: os.kill(os.getpid(), signal.SIGINT)):
+            storage.set_trial_state_values(trial._trial_id, TrialState.COMPLETE, [0.5])
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            end()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert [trial.state for trial in reopened(tmp_path / "study.db").trials] == [TrialState.COMPLETE]
 
 
 def test_a_batch_whose_commit_is_interrupted_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from optuna.samplers._tpe.parzen_estimator import _ParzenEstimator
 from optuna.trial import FrozenTrial
 
 from nas.space import load_space
-from nas.tpe import FEW, RepeatedTPESampler, TabulatedEstimator
+from nas.tpe import DRAWN, FEW, RepeatedTPESampler, TabulatedEstimator
 
 SPACE: dict[str, BaseDistribution] = {
     "cells": IntDistribution(4, 6),
@@ -101,10 +101,32 @@ def test_what_was_fitted_once_proposes_the_same_again(space: dict[str, BaseDistr
         assert type(value) in (str, int, float, type(None))
 
 
+@pytest.mark.parametrize("space", [SPACE, CONTINUOUS])
+def test_the_first_of_a_ranking_is_what_optuna_takes_and_the_others_follow_by_gain(
+    space: dict[str, BaseDistribution],
+) -> None:
+    study = study_of(space, 30)
+    trial = begun(study)
+    ranked = list(RepeatedTPESampler(5).ranked(study, trial, space))
+    sampler = RepeatedTPESampler(5)
+    assert ranked[0] == sampler.sample_relative(study, trial, space)
+    assert len(ranked) == DRAWN
+    kept = {name: [d.to_internal_repr(params[name]) for params in ranked] for name, d in space.items()}
+    samples = {name: np.array(values) for name, values in kept.items()}
+    good, others = (sampler.fitted[tuple(space)][which] for which in (True, False))
+    gains = good.log_pdf(samples) - others.log_pdf(samples)
+    assert (np.diff(gains) <= 1e-9).all()
+
+
+def test_without_enough_trials_nothing_is_ranked() -> None:
+    study = study_of(SPACE, 3)
+    assert list(RepeatedTPESampler(5).ranked(study, begun(study), SPACE)) == [{}]
+
+
 def test_a_continuous_parameter_leaves_all_to_optuna() -> None:
     study = study_of(CONTINUOUS, 30)
     trial = begun(study)
-    expected = TPESampler(seed=3).sample_relative(study, trial, CONTINUOUS)
+    expected = TPESampler(seed=3, n_ei_candidates=DRAWN).sample_relative(study, trial, CONTINUOUS)
     assert RepeatedTPESampler(3).sample_relative(study, trial, CONTINUOUS) == expected
 
 

@@ -23,10 +23,11 @@ from nas.architecture import Architecture, Candidate, Conv, Head, MaxPool, Trans
 from nas.constraints import Constraints
 from nas.cost import cost
 from nas.errors import UserError
+from nas.interrupts import without_interrupts
 from nas.readers import Dataset
 from nas.recipe import Recipe
 from nas.training import DivergedError, EpochReport, TrainingJob, seconds_per_epoch, train
-from nas.workers import LocalWorker, devices, keep_freed_memory, process_pool, without_interrupts
+from nas.workers import LocalWorker, devices, keep_freed_memory, process_pool
 from search_spaces.mnist import SPACE
 
 LONG = TrainingJob(  # an epoch of it takes many seconds
