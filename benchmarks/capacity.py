@@ -77,7 +77,7 @@ class Clock(threading.Thread):
 class StandIn:
     """A worker that trains nothing."""
 
-    node = ""
+    node = "here"
 
     def __init__(self, clock: Clock, seconds: float) -> None:
         self._clock, self._seconds = clock, seconds

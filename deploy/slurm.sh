@@ -1,6 +1,6 @@
 #!/bin/bash
 # A search on the nodes of one Slurm job. Edit what is marked, then: sbatch deploy/slurm.sh
-# Give the same command again to go on with a search that ran out of time.
+# Give the same command again to go on with a search that ran out of time: all but the epochs in flight is kept.
 # Untested here: we have no Slurm cluster.
 #SBATCH --job-name=nas
 #SBATCH --nodes=4                 # edit
@@ -8,7 +8,6 @@
 #SBATCH --cpus-per-task=16        # edit: the cores of a node; a worker takes one
 ##SBATCH --gpus-per-task=1        # edit: remove one # to train on GPUs
 #SBATCH --time=08:00:00           # edit
-#SBATCH --signal=B:TERM@120       # two minutes before the end, so that the search ends in order; Slurm then ends Ray
 
 set -euo pipefail
 source .venv/bin/activate         # edit: on a file system that all nodes see

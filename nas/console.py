@@ -19,6 +19,7 @@ from nas.study import TrialRecord
 QUIET, NORMAL, VERBOSE = -1, 0, 1
 REFRESH_PER_SECOND = 4
 BAR = 16  # columns; with it a headline of usual numbers fits into 80
+MOST_RUNNING, MOST_NODES = 12, 6  # that are shown: a view of hundreds fits no screen, and takes a core to draw
 
 
 def duration(seconds: float) -> str:
@@ -44,13 +45,17 @@ def _headline(progress: Progress, elapsed: float) -> RenderableType:
     line = Table.grid(padding=(0, 2))
     bar = ProgressBar(total=max(1, progress.total), completed=progress.done, width=BAR)
     line.add_row(bar, Text(" · ").join(counts))
-    return Group(line, Text(f"{duration(elapsed)} elapsed, {_left(progress)}{_on(progress)}"))
+    lines: list[RenderableType] = [line, Text(f"{duration(elapsed)} elapsed, {_left(progress)}")]
+    return Group(*lines, *([Text(_on(progress), style="dim")] if progress.nodes else []))
 
 
 def _on(progress: Progress) -> str:
-    """The workers of a cluster."""
-    workers, nodes = sum(progress.nodes.values()), len(progress.nodes)
-    return f" · {workers} worker{'s' * (workers > 1)} on {nodes} node{'s' * (nodes > 1)}" if nodes else ""
+    """The nodes of a cluster, with the workers of each."""
+    workers, nodes = sum(progress.nodes.values()), sorted(progress.nodes.items())
+    shown = [f"{name}: {count}" for name, count in nodes[:MOST_NODES]]
+    if more := len(nodes) - len(shown):
+        shown.append(f"and {more} more")
+    return f"{workers} worker{'s' * (workers > 1)} on {len(nodes)} node{'s' * (len(nodes) > 1)} · {' · '.join(shown)}"
 
 
 def _done(progress: Progress) -> str:
@@ -90,12 +95,14 @@ def _running_table(running: tuple[Running, ...]) -> Table:
     table = _trials_table("training now")
     if any(trial.node for trial in running):
         table.add_column("node", no_wrap=True)
-    for trial in running:
+    for trial in running[:MOST_RUNNING]:
         bar = Table.grid(padding=(0, 1))
         bar.add_row(ProgressBar(total=trial.epochs, completed=trial.epoch, width=10), f"{trial.epoch}/{trial.epochs}")
         accuracy = _percent(trial.val_accuracy)
         cells: list[RenderableType] = [trial.label, bar, accuracy, f"{trial.params:,}", escape(trial.notation)]
         table.add_row(*cells, *([escape(trial.node)] if trial.node else []))
+    if more := len(running[MOST_RUNNING:]):
+        table.add_row("", f"and {more} more")
     return table
 
 

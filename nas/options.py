@@ -2,6 +2,7 @@
 
 import argparse
 import atexit
+import errno
 import io
 import os
 import signal
@@ -11,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing import active_children
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO, TypeAlias, TypeVar
 
 from nas.errors import UserError, printable
 from nas.storage import DEFAULT_OUTPUT, StudyLocation, command_line, has_password, locate
@@ -235,14 +236,35 @@ def resumable(module: str, location: StudyLocation) -> Iterator[Interruption]:
         raise SystemExit(INTERRUPTED) from None
 
 
+class _Terminal(io.FileIO):
+    """A terminal that may go away while a command works on: what is written then is dropped."""
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data)
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
+            return memoryview(data).nbytes
+
+
+def _lasting(stream: TextIO) -> TextIO:
+    """A stream that prints what its encoding lacks in another way, and outlives its terminal."""
+    if not isinstance(stream, io.TextIOWrapper):
+        return stream
+    if not stream.isatty():
+        stream.reconfigure(errors="replace")
+        return stream
+    raw = io.BufferedWriter(_Terminal(stream.fileno(), "w", closefd=False))
+    return io.TextIOWrapper(raw, encoding=stream.encoding, errors="replace", line_buffering=True)
+
+
 def run(command: Callable[[], int]) -> NoReturn:
     """Run a command and exit with its status; bad input is one sentence and status 2."""
     status: int | str | None
     if sys.stdout is None:  # closed by whoever started it
         sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115  # for good
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # of what its encoding lacks
+    sys.stdout, sys.stderr = _lasting(sys.stdout), _lasting(sys.stderr)
     try:
         try:
             status = command()
@@ -259,5 +281,6 @@ def run(command: Callable[[], int]) -> NoReturn:
         status = BAD_INPUT
     if status == INTERRUPTED:  # Python would take seconds to put all objects away
         atexit._run_exitfuncs()
+        sys.stdout.flush()
         os._exit(INTERRUPTED)
     sys.exit(status)

@@ -22,6 +22,7 @@ from nas.errors import UserError
 
 MOST_PIXELS = 50_000_000  # of an image, which is unpacked before it is resized
 MOST_BYTES = 96 << 20  # of an unpacked file; EMNIST's training images have 88 million
+IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")  # as in torchvision
 IMAGE_FORMATS = ("BMP", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # whatever the file is called; others run programs
 DATA_DIR = "~/.cache/nas"
 SPLIT_SEED = 0
@@ -294,8 +295,6 @@ def _load_folder(root: Path, shape: tuple[int, int, int], *, train: bool) -> tup
 
 def _list_samples(folder: Path, *, min_images: int) -> tuple[list[tuple[str, int]], tuple[str, ...]]:
     """The image files of a folder of class folders, with their labels; lists names and opens nothing."""
-    from torchvision.datasets.folder import IMG_EXTENSIONS
-
     classes = tuple(sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and entry.name[0] != "."))
     if odd := [name for name in classes if not name.isprintable()]:
         raise UserError(f"folder {folder}: the class folder {odd[0]!r} must have a name of printable characters")
@@ -306,14 +305,14 @@ def _list_samples(folder: Path, *, min_images: int) -> tuple[list[tuple[str, int
         (path, label)
         for label, name in enumerate(classes)
         for path in _files_below(folder / name)
-        if path.lower().endswith(IMG_EXTENSIONS)
+        if path.lower().endswith(IMAGE_EXTENSIONS)
     ]
     counts = np.bincount([label for _, label in samples], minlength=len(classes))
     if (fewest := int(counts.min())) < min_images:
         name = classes[int(counts.argmin())]
         raise UserError(
             f"folder {folder}: class {name!r} has {fewest} images; every class needs at least {min_images}"
-            f" ({', '.join(IMG_EXTENSIONS)})"
+            f" ({', '.join(IMAGE_EXTENSIONS)})"
         )
     return samples, classes
 

@@ -67,6 +67,8 @@ def retrained(job: TrainingJob, epochs: int, fleet: Fleet) -> Iterator[EpochRepo
     waiting = 0
     while (worker := next(iter(fleet.hire(1)), None)) is None:
         sleep(TICK)
+        while fleet.news:
+            print(fleet.news.popleft(), file=sys.stderr)
         waiting += 1
         if waiting % TELLING == 0:
             print("there is no worker to be had; waiting for one", file=sys.stderr)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from chaos import ACTOR_SECONDS, COMMAND, Found, finished_in, trainers
+from chaos import ACTOR_SECONDS, COMMAND, finished_in, trainers
 from helpers import ENVIRONMENT, MNIST, ended, make_task, small_architecture
 from ray.cluster_utils import Cluster
 from ray.exceptions import ObjectLostError, RayActorError, RayTaskError
@@ -79,19 +79,14 @@ def until(process: "subprocess.Popen[str]", pattern: str) -> None:
     raise AssertionError(f"{pattern!r} is not in:\n{''.join(lines)}\n{process.communicate()[1]}")
 
 
-@pytest.fixture(scope="module")
-def expected(tmp_path_factory: pytest.TempPathFactory) -> Found:
-    """What the search finds on this machine, without any cluster."""
-    folder = make_task(tmp_path_factory.mktemp("here"), images=IMAGES)
-    told = ended(searching(folder, "--jobs", "2"))
-    assert (told.status, told.err) == (0, "")
-    return finished_in(folder / "disk" / "results", None)
-
-
 def test_a_search_on_a_cluster_finds_the_same_while_nodes_come_and_go_and_it_is_killed(
-    tmp_path: Path, cluster: Cluster, expected: Found
+    tmp_path: Path, cluster: Cluster
 ) -> None:
-    folder = make_task(tmp_path, images=IMAGES)
+    here, folder = tmp_path / "here", tmp_path / "cluster"
+    for task in (here, folder):
+        task.mkdir()
+        make_task(task, images=IMAGES)
+    calm = searching(here, "--jobs", "2")  # on this machine alone, meanwhile
     with searching(folder, "--ray", cluster.address) as search:
         until(search, "trial 2: epoch 1 ")
         assert len(trainers()) == 3
@@ -106,7 +101,10 @@ def test_a_search_on_a_cluster_finds_the_same_while_nodes_come_and_go_and_it_is_
     assert trainers() == []
     told = ended(searching(folder, "--ray", cluster.address))
     assert (told.status, told.err) == (0, "")
-    assert finished_in(folder / "disk" / "results", None) == expected
+    there = ended(calm)
+    assert (there.status, there.err) == (0, "")
+    found, expected = (finished_in(task / "disk" / "results", None) for task in (folder, here))
+    assert found == expected
     assert "workers on 3 × cpu of a Ray cluster" in told.out.replace("\n", " ")
 
 

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -119,6 +120,15 @@ def test_view_of_final_runs_shows_what_the_seeds_have_come_to() -> None:
         assert "22 3 99.52 ± 0.04 % 14,066 c16d5" in words
         assert "– 0 – 18,738 c8 | gap 1×1" in words
         assert "rejected" not in words
+
+
+def test_view_of_a_large_cluster_fits_a_screen() -> None:
+    running = tuple(replace(progress().running[1], label=str(i), node=f"host{i % 32:02d}") for i in range(256))
+    shown = rendered(replace(progress(), running=running, nodes={f"host{i:02d}": 8 for i in range(32)}), width=120)
+    assert "256 workers on 32 nodes · host00: 8 · host01: 8 ·" in shown
+    assert "· host05: 8 · and 26 more\n" in shown
+    assert "and 244 more" in shown
+    assert len(shown.splitlines()) < 40
 
 
 def test_view_does_not_interpret_markup() -> None:

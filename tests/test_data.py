@@ -702,8 +702,9 @@ def test_images_of_a_folder_come_in_torchvisions_order(tmp_path: Path) -> None:
                 path = tmp_path / part / label / name
                 path.parent.mkdir(parents=True, exist_ok=True)
                 Image.new("L", (6, 4), 5 * (grey := grey + 1)).save(path)
+    assert torchvision.datasets.folder.IMG_EXTENSIONS == IMAGE_EXTENSIONS
     samples = torchvision.datasets.folder.make_dataset(
-        tmp_path / "train", {"one": 0, "two": 1}, extensions=torchvision.datasets.folder.IMG_EXTENSIONS
+        tmp_path / "train", {"one": 0, "two": 1}, extensions=IMAGE_EXTENSIONS
     )
     train = load_training(folder_dataset(tmp_path), hold_out=False).train
     theirs = [np.asarray(Image.open(path)).item(0) for path, _ in samples]

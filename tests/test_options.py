@@ -115,7 +115,6 @@ def raising(error: BaseException) -> Callable[[], int]:
             2,
             f"error: {'x' * 1000} … {'x' * 984} must be shorter\n",
         ),
-        (raising(KeyboardInterrupt()), 130, ""),
         (
             raising(UserError("no option postgresql://me:my/p:w@host/x; see")),
             2,
@@ -154,6 +153,21 @@ def test_a_hostile_text_of_a_million_characters_is_printed_within_seconds(part: 
     began = time.process_time()
     assert len(printable(part * (1_000_000 // len(part)))) < 10_000
     assert time.process_time() - began < 5
+
+
+def test_run_of_what_is_interrupted_ends_as_atexit_wants_and_waits_for_no_thread() -> None:
+    source = (
+        "import atexit, threading, time\n"
+        "from nas.options import run\n"
+        "def command():\n"
+        "    print('half a ', end='')\n"
+        "    atexit.register(print, 'line')\n"
+        "    threading.Thread(target=time.sleep, args=(60,)).start()\n"
+        "    raise KeyboardInterrupt\n"
+        "run(command)"
+    )
+    ended = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, timeout=30, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "half a line\n", "")
 
 
 def test_run_lets_a_bug_keep_its_traceback() -> None:
@@ -290,3 +304,48 @@ def test_a_reader_that_closes_the_output_ends_the_program_quietly(command: str) 
         process.stdin.close()
         assert process.stderr is not None
         assert (process.stderr.read(), process.wait(timeout=30)) == ("", 2)
+
+
+OUTLIVES = """\
+import sys
+from pathlib import Path
+from nas.console import NORMAL, follow
+from nas.options import run
+from rich.console import Console
+
+def events():
+    from test_console import progress
+    print("ready", flush=True)
+    sys.stdin.readline()  # until the terminal is gone
+    for done in range(9):
+        yield progress(done=done, news="x")
+    Path(sys.argv[1]).write_text(f"done={done}")
+
+def command():
+    follow(events(), "study a", Console(), NORMAL)
+    print("more")
+    return 0
+
+run(command)
+"""
+
+
+@pytest.mark.parametrize("terminal", ["xterm", "dumb"])
+def test_a_command_works_on_when_its_terminal_is_gone(terminal: str, tmp_path: Path) -> None:
+    ours, theirs = os.openpty()
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent), "TERM": terminal}
+    with subprocess.Popen(
+        [sys.executable, "-c", OUTLIVES, str(tmp_path / "end")],
+        stdin=subprocess.PIPE,
+        stdout=theirs,
+        stderr=theirs,
+        env=environment,
+        start_new_session=True,
+    ) as process:
+        os.close(theirs)
+        shown = b""
+        while b"ready" not in shown:
+            shown += os.read(ours, 1_000)
+        os.close(ours)
+        process.communicate(b"\n", timeout=60)
+    assert (process.returncode, (tmp_path / "end").read_text()) == (0, "done=8")
