@@ -37,7 +37,7 @@ from nas.data import (
     sampling_grid,
 )
 from nas.errors import UserError
-from nas.readers import MNIST_SHA256, MOST_BYTES, TORCHVISION, Dataset, load_mnist, stratified_sixth
+from nas.readers import IMAGE_EXTENSIONS, MNIST_SHA256, MOST_BYTES, TORCHVISION, Dataset, load_mnist, stratified_sixth
 from nas.recipe import Augmentation
 
 MNIST = Dataset(name="mnist", input_shape=(1, 28, 28))

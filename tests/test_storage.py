@@ -275,7 +275,8 @@ def test_search_whose_folder_turns_read_only_ends_with_a_sentence_and_goes_on_la
         process.send_signal(signal.SIGCONT)
         stopped = ended(process)
     before = records(open_study(location))
-    reason = r"\((Read-only file system|Permission denied|unable to open database file|disk I/O error|attempt to write a readonly .*)\)"
+    reasons = ("Read-only file system", "Permission denied", "unable to open database file", "disk I/O error")
+    reason = rf"\(({'|'.join(reasons)}|attempt to write a readonly .*)\)"
     place = rf"(results/digits|storage {re.escape(location.public_storage)})"
     way_out = "what is finished is safe; mend that and give the same command again"
     assert re.fullmatch(rf"error: {place} cannot be written {reason}; {way_out}\n", stopped.err), stopped
