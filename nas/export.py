@@ -43,7 +43,7 @@ from nas.workers import LocalProcess
 
 MODEL, WEIGHTS = "model.py", "weights.safetensors"
 PROCESSES = 3  # tried for a proof
-PROOF_SECONDS = 300.0  # for what takes one
+PROOF_SECONDS = 60.0  # for what takes three
 
 Proof = TypeVar("Proof")
 
