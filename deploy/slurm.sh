@@ -1,6 +1,6 @@
 #!/bin/bash
 # A search on the nodes of one Slurm job. Edit what is marked, then: sbatch deploy/slurm.sh
-# Give the same command again to go on with a search that ran out of time: all but the epochs in flight is kept.
+# Give the same command again to go on with a search that ran out of time: only the trainings in flight begin anew.
 # Untested here: we have no Slurm cluster.
 #SBATCH --job-name=nas
 #SBATCH --nodes=4                 # edit

@@ -191,14 +191,16 @@ class RayWorker:
         self.greeting: Future[Greeting] = _answer(self._actor.greet.remote())
 
     def start(self, job: TrainingJob) -> Future[EpochReport]:
-        return _asked(lambda: self._actor.start.remote(replace(job, device=self._device), self._share(job)))
+        data = self._share(job)
+        return _asked(lambda: self._actor.start.remote(replace(job, device=self._device), data))
 
     def next(self) -> Future[EpochReport]:
         return _asked(lambda: self._actor.next.remote())
 
     def gpu_memory(self, job: TrainingJob) -> Future[tuple[int, int]]:
         """See Trainer."""
-        return _asked(lambda: self._actor.gpu_memory.remote(replace(job, device=self._device), self._share(job)))
+        data = self._share(job)
+        return _asked(lambda: self._actor.gpu_memory.remote(replace(job, device=self._device), data))
 
     def stop(self) -> None:
         with suppress(Exception):  # whatever Ray says of a cluster that is lost; its actors end with it
@@ -209,8 +211,6 @@ def _asked(call: Callable[[], Any]) -> Future[Any]:
     """A future of what an actor answers to a call, which fails at once where the cluster is lost."""
     try:
         return _answer(call())
-    except UserError:
-        raise
     except Exception as error:  # of many kinds, the plain one among them
         failed: Future[Any] = Future()
         failed.set_exception(BrokenExecutor(str(error)))
@@ -437,7 +437,10 @@ class RayFleet:
 
     def _probed(self, most: int) -> bool:
         """Whether it is known how many workers a GPU holds."""
-        if min(most, self._jobs or most) <= self._gpus:  # no two of them need to share one
+        if self._hired or min(most, self._jobs or most) <= self._gpus:  # the GPUs are taken, or none need be shared
+            if self._probe is not None:
+                self._probe[0].stop()
+                self._probe = None
             return True
         if self._probe is None:
             if monotonic() < self._pause:
@@ -464,11 +467,12 @@ class RayFleet:
         key = job.dataset, job.hold_out
         if key not in self._images:
             images = shared(load_training(job.dataset, hold_out=job.hold_out))
-            try:
-                self._images[key] = ray.put(images)
-            except ObjectStoreFullError as error:
-                raise UserError(
-                    "the images do not fit into the object store of the Ray cluster; start its nodes with a larger "
-                    "--object-store-memory"
-                ) from error
+            with _reaching():
+                try:
+                    self._images[key] = ray.put(images)
+                except ObjectStoreFullError as error:
+                    raise UserError(
+                        "the images do not fit into the object store of the Ray cluster; start its nodes with a larger "
+                        "--object-store-memory"
+                    ) from error
         return self._images[key]

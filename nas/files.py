@@ -1,8 +1,8 @@
 """Writing files whole or not at all, and saying so where that cannot be."""
 
+import errno
 import os
 import shutil
-import sys
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,6 +13,7 @@ from time import time
 from nas.errors import UserError
 
 PARTIAL = ".partial"
+UNABLE = (errno.EACCES, errno.EBADF, errno.EINVAL, errno.ENOTSUP)  # to open or flush a folder: Windows, CIFS, FUSE
 STALE_SECONDS = 3600.0  # after which nobody can still be writing a file
 
 
@@ -23,7 +24,8 @@ def write_whole(path: Path, content: bytes | str) -> None:
         OSError: the folder cannot be written; what stood at the path is unchanged.
     """
     _write_beside(path, content)
-    _keep_names(path.parent)
+    for folder in _folders_of(path):
+        _keep_names(folder)
 
 
 def _write_beside(path: Path, content: bytes | str) -> None:
@@ -42,15 +44,22 @@ def _write_beside(path: Path, content: bytes | str) -> None:
             raise
 
 
+def _folders_of(path: Path) -> tuple[Path, Path]:
+    """The folder of a file, and the one that this is in, which may not have had it before."""
+    return path.parent, path.parent.parent
+
+
 def _keep_names(folder: Path) -> None:
-    """Flush to the disk which files a folder has."""
-    if sys.platform == "win32":  # where folders cannot be opened
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
+    """Flush to the disk which files a folder has, where the system can do that."""
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        if error.errno not in UNABLE:
+            raise
 
 
 class Writer:
@@ -65,7 +74,7 @@ class Writer:
         """Begin to; see `write_whole`."""
         self._threads = self._threads or ThreadPoolExecutor(max_workers=8)
         self._writing.append(self._threads.submit(_write_beside, path, content))
-        self._folders.add(path.parent)
+        self._folders.update(_folders_of(path))
 
     def finish(self) -> None:
         """Wait until all of them are there, or raise the first error."""

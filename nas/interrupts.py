@@ -1,4 +1,4 @@
-"""Letting an interruption wait."""
+"""Letting an interruption wait for what must not stay half done."""
 
 import signal
 import sys
@@ -10,28 +10,39 @@ from typing import Any
 
 
 @contextmanager
-def without_interrupts() -> Iterator[None]:
-    """Let Ctrl+C and SIGTERM wait until something is done that must not stay half done.
-
-    A process that is made meanwhile never sees Ctrl+C.
-    """
+def interrupts_wait() -> Iterator[None]:
+    """Let Ctrl+C or SIGTERM wait; a second one does not, and brings the first along."""
     waiting: list[int] = []
     handlers: dict[int, Callable[[int, FrameType | None], Any]] = {}
+
+    def wait(number: int, frame: FrameType | None) -> None:
+        waiting.append(number)
+        if len(waiting) > 1:
+            with suppress(KeyboardInterrupt):
+                handlers[waiting[0]](waiting[0], frame)
+            handlers[number](number, frame)
+
     if threading.current_thread() is threading.main_thread():  # no other may change them, and none is interrupted
         for number in (signal.SIGINT, signal.SIGTERM):
             if callable(handler := signal.getsignal(number)):
                 handlers[number] = handler
-                signal.signal(number, lambda number, _: waiting.append(number))
-    masked = sys.platform != "win32" and signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+                signal.signal(number, wait)
     try:
         yield
     finally:
-        if sys.platform != "win32":
-            signal.pthread_sigmask(signal.SIG_SETMASK, masked or ())
         for asked, handler in handlers.items():
             signal.signal(asked, handler)
-        for again in waiting[1:]:
-            with suppress(KeyboardInterrupt):
-                handlers[again](again, None)
-        if waiting:
+        if len(waiting) == 1:
             handlers[waiting[0]](waiting[0], None)
+
+
+@contextmanager
+def without_interrupts() -> Iterator[None]:
+    """The same while a process is made, which never sees Ctrl+C."""
+    with interrupts_wait():
+        masked = sys.platform != "win32" and signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            yield
+        finally:
+            if sys.platform != "win32":
+                signal.pthread_sigmask(signal.SIG_SETMASK, masked or ())

@@ -252,7 +252,7 @@ def _lasting(stream: TextIO) -> TextIO:
     """A stream that prints what its encoding lacks in another way, and outlives its terminal."""
     if not isinstance(stream, io.TextIOWrapper):
         return stream
-    if not stream.isatty():
+    if sys.platform == "win32" or not stream.isatty():
         stream.reconfigure(errors="replace")
         return stream
     raw = io.BufferedWriter(_Terminal(stream.fileno(), "w", closefd=False))

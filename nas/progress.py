@@ -32,7 +32,7 @@ class Progress:
     running: tuple[Running, ...]
     seconds_left: float | None
     news: str
-    milestone: bool
+    milestone: bool = True
     nodes: Mapping[str, int] = field(default_factory=dict)  # of the cluster, with their workers
 
 

@@ -276,7 +276,6 @@ class Runs(Scheduler[RunRecord]):
             seconds_left=self._seconds_left(),
             standings=standings(self._wanted.values(), finished),
             news=news,
-            milestone=True,
             nodes=self._nodes,
         )
 

@@ -31,7 +31,7 @@ PATIENCE = 20  # times as long as the slowest network known would take for an ep
 LEAST_PATIENCE = 300.0  # ... but at least so many seconds ...
 FIRST_PATIENCE = 3600.0  # ... and so many before the first epoch
 BEGINNING = 60.0  # seconds more for the first epoch of a worker, which has to start and to load the images
-TICK = 1.0  # seconds that the loop waits for an answer, and that count of a longer turn: the machine may have slept
+TICK = 1.0  # seconds that the loop waits for an answer, and that count when it looks later: the machine may have slept
 TELLING = 60.0  # seconds without any worker, after which it is said, and again
 MOMENT = 0.25  # seconds of finding trainings to begin, before those found are begun and answers are looked at
 
@@ -232,7 +232,7 @@ class Scheduler(ABC, Generic[AnyRecord]):
         return [*done, *(future for future in silent if pending[future].silent > self._patience(pending[future]))]
 
     def _notice(self, silent: Iterable[_Slot[AnyRecord]]) -> None:
-        """Count the time of this turn as one of silence."""
+        """Count the time since it was last counted as one of silence."""
         passed, self._noticed = min(monotonic() - self._noticed, TICK), monotonic()
         for slot in silent:
             slot.silent += passed
@@ -265,7 +265,6 @@ class Scheduler(ABC, Generic[AnyRecord]):
             if flight.job.micro_batches > 1:
                 return self._failed(slot, error), None
             flight.job = replace(flight.job, micro_batches=2)
-            flight.trial.set_user_attr("micro_batches", 2)
             return self._again(slot, "out of memory; it is trained again with half a batch at a time"), None
         except Exception as error:
             return self._failed(slot, error), None
@@ -276,8 +275,7 @@ class Scheduler(ABC, Generic[AnyRecord]):
         flight.seconds += report.seconds
         epochs = flight.record.candidate.recipe.epochs
         if report.epoch >= flight.reported:  # half batches may have led elsewhere than the whole ones known of
-            report_epoch(flight.trial, [_numbers(report) for report in flight.reports])
-            flight.reported = report.epoch
+            _report(flight)
         if report.epoch == epochs:
             return self._finish(slot, TrialState.COMPLETE, ""), None
         if report.epoch == flight.reported and self._hopeless(flight):
@@ -333,12 +331,20 @@ class Scheduler(ABC, Generic[AnyRecord]):
         flight = slot.flight
         assert flight is not None
         if len(flight.reports) < flight.reported:  # an earlier try came further; what is kept is of the last one
-            report_epoch(flight.trial, [_numbers(report) for report in flight.reports])
+            _report(flight)
         news = self._tell(flight, state, reason)
         slot.flight = None
         if state is not TrialState.FAIL or reason.startswith(DIVERGED):
             self._failures.clear()
         return news, True
+
+
+def _report(flight: Flight[Any]) -> None:
+    """Tell the study of a training, as far as it has come in this try."""
+    if flight.job.micro_batches > 1:
+        flight.trial.set_user_attr("micro_batches", flight.job.micro_batches)
+    report_epoch(flight.trial, [_numbers(report) for report in flight.reports])
+    flight.reported = len(flight.reports)
 
 
 def keep(flight: Flight[Any], weights: Path, reason: str, write: Callable[[Path, bytes], object]) -> None:

@@ -18,7 +18,7 @@ from optuna.storages._rdb import models
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import Connection, Table, bindparam
 
-from nas.interrupts import without_interrupts
+from nas.interrupts import interrupts_wait
 
 FIELDS: Mapping[str, tuple[Table, str]] = {  # of a trial: where it is kept, under which key
     "user_attrs": (models.TrialUserAttributeModel.__table__, "key"),
@@ -29,10 +29,6 @@ FIELDS: Mapping[str, tuple[Table, str]] = {  # of a trial: where it is kept, und
 NOTES: Table = models.StudySystemAttributeModel.__table__
 TRIALS: Table = models.TrialModel.__table__
 PARAMS: Table = models.TrialParamModel.__table__
-
-
-def _nothing() -> None:
-    pass
 
 
 class SingleWriterStorage(_CachedStorage):
@@ -47,10 +43,10 @@ class SingleWriterStorage(_CachedStorage):
         self._states: dict[int, FrozenTrial] = {}
         self._params: list[dict[str, Any]] = []  # of new trials
         self._connection: Connection | None = None  # with the new trials, which the database numbers
-        self._ready: Callable[[], None] = _nothing
+        self._ready: Callable[[], None] = lambda: None
 
     @contextmanager
-    def batch(self, ready: Callable[[], None] = _nothing) -> Iterator[None]:
+    def batch(self, ready: Callable[[], None] = lambda: None) -> Iterator[None]:
         """Commit at the end, together, what is written meanwhile; `flush` does it earlier.
 
         `ready` is called before each commit; where it raises, nothing is committed.
@@ -70,7 +66,7 @@ class SingleWriterStorage(_CachedStorage):
         """Commit what is not written yet, all of it or nothing: what fails now is not tried again later."""
         if self._connection is None and not (self._unwritten or self._notes or self._states):
             return
-        with without_interrupts():
+        with interrupts_wait():
             try:
                 self._ready()
                 self._commit(self._connected())

@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial
 
 FEW = 100  # values of a parameter: with more of them, a table would be large and hardly quicker
 JOINT = 32  # combinations of values in one table, unless a single parameter has more
-DRAWN = 64  # for a proposal: about as many within the limits of the default space as the 24 that Optuna draws
+DRAWN = 64  # for a proposal; Optuna draws 24, of which few may be within the limits
 
 Floats: TypeAlias = NDArray[np.float64]
 

@@ -178,7 +178,6 @@ class Search(Scheduler[TrialRecord]):
             best=self._ended.best,
             seconds_left=self._seconds_left(),
             news=news,
-            milestone=True,
             nodes=self._nodes,
         )
 
@@ -197,4 +196,4 @@ class Search(Scheduler[TrialRecord]):
         to_begin = 0 if self.exhausted else max(0, self._plan.trials - ended.trained - len(begun))
         longest = max([*begun, typical] if to_begin else begun, default=0.0)
         search = max((sum(begun) + typical * to_begin) / self._workers, longest)
-        return search + self._plan.later_epochs * per_epoch / self._workers
+        return search + self._plan.later_epochs * per_epoch / max(self._workers, len(self._plan.fleet.devices))

@@ -348,6 +348,29 @@ def test_where_no_two_need_to_share_a_gpu_none_is_measured(town: Town) -> None:
     assert not any(actor.memory.done() for actor in town.actors)
 
 
+def test_a_gpu_is_not_measured_while_workers_hold_all_of_them(town: Town) -> None:
+    """Such as after a node was lost."""
+    town.rooms = [Room(8, 2), Room(8, 2)]
+    fleet = town.fleet("cuda")
+    town.hire(fleet, 4)
+    town.greet(*[HERE] * 4)
+    assert town.hire(fleet, 4) == 4
+    town.rooms = [Room(8, 2)]
+    for actor in town.actors[2:]:
+        fleet.dismiss(cast(Worker, actor))
+    town.hire(fleet, 4)
+    assert len(town.actors) == 4, "two hold what there is"
+
+
+def test_a_measurement_is_given_up_where_it_is_not_needed_any_more(town: Town) -> None:
+    town.rooms = [Room(8, 1)]
+    fleet = town.fleet("cuda")
+    town.hire(fleet, 4)
+    town.rooms = [Room(8, 1)] * 4
+    town.hire(fleet, 4)
+    assert [actor.stopped for actor in town.actors] == [True] + [False] * 4
+
+
 def test_too_many_workers_a_gpu_are_one_sentence(town: Town) -> None:
     with pytest.raises(UserError, match=r"^--jobs-per-gpu 20,000 must be at most 1,000$"):
         RayFleet("auto", "cuda", None, 20_000, lambda: JOB)

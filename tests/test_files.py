@@ -1,9 +1,12 @@
 """Files are written whole or not at all, whatever happens meanwhile."""
 
+import errno
 import os
 import re
+import stat
 import threading
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -40,6 +43,23 @@ def test_file_that_cannot_be_written_is_as_it_was(
         write_whole(path, "after")
     assert path.read_text() == "before"
     assert names(tmp_path) == ["file.txt"]
+
+
+@pytest.mark.parametrize(("number", "matters"), [(errno.EINVAL, False), (errno.EIO, True)])
+def test_a_folder_that_cannot_be_flushed_matters_only_where_that_can_be_done(
+    number: int, matters: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flush = os.fsync
+
+    def fails_for_folders(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(number, os.strerror(number))
+        flush(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fails_for_folders)
+    with pytest.raises(OSError, match="error") if matters else nullcontext():
+        write_whole(tmp_path / "file.txt", "text")
+    assert (tmp_path / "file.txt").read_text() == "text"
 
 
 def test_writer_leaves_files_and_no_thread_that_an_end_would_wait_for(tmp_path: Path) -> None:

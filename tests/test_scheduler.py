@@ -220,6 +220,14 @@ def test_seconds_left_are_those_of_the_last_trial_however_many_workers_wait(desk
     assert [event.seconds_left for event in alone] == [1.5, 1.0, 0.5]
 
 
+def test_time_left_for_the_final_runs_is_shared_by_workers_that_the_search_has_let_go(desk: Desk) -> None:
+    loop = scheduler(desk, Workshop(), trials=9, workers=8)
+    loop._plan = replace(loop._plan, later_epochs=285)
+    last = [event.seconds_left for event in loop.events() if event.done == 8]
+    assert last[0] is not None
+    assert last[0] == pytest.approx(EPOCHS * 0.5 + 285 * 0.5 / 8, rel=0.2)
+
+
 def test_milestones_are_all_but_the_epochs_of_trials_that_go_on(desk: Desk) -> None:
     events, _ = run(desk, Workshop(DiesIn({0}, times=1)), trials=1, workers=1)
     begins = events[1].news.split(":")[-1]
@@ -396,6 +404,22 @@ def test_curve_is_of_half_batches_from_the_first_epoch_on(desk: Desk) -> None:
 
     _, (trial,) = run(desk, Workshop(later_out_of_memory), trials=1, workers=1)
     assert [row["train_loss"] for row in trial.curve] == [2.0] * EPOCHS
+
+
+def test_study_says_half_batches_when_it_has_an_epoch_of_them(tmp_path: Path) -> None:
+    """Until then its curve is of whole ones."""
+
+    def later_out_of_memory(job: TrainingJob, epoch: int) -> EpochReport:
+        if job.micro_batches == 1 and epoch == 3:
+            raise OutOfMemoryError("CUDA out of memory")
+        return made_up(job, epoch)
+
+    known: set[tuple[int, int]] = set()
+    with a_desk_in_a_file(tmp_path, SPACE) as desk:
+        for event in scheduler(desk, Workshop(later_out_of_memory), trials=1, workers=1).events():
+            known |= {(trial.micro_batches, trial.epochs) for trial in records(desk.study)}
+            assert event.failed == 0
+    assert known == {(1, 0), (1, 1), (1, 2)} | {(2, epoch) for epoch in range(2, EPOCHS + 1)}
 
 
 @pytest.mark.parametrize("pruner", ["rungs", "hyperband", "median"])

@@ -23,7 +23,7 @@ from nas.architecture import Architecture, Candidate, Conv, Head, MaxPool, Trans
 from nas.constraints import Constraints
 from nas.cost import cost
 from nas.errors import UserError
-from nas.interrupts import without_interrupts
+from nas.interrupts import interrupts_wait, without_interrupts
 from nas.readers import Dataset
 from nas.recipe import Recipe
 from nas.training import DivergedError, EpochReport, TrainingJob, seconds_per_epoch, train
@@ -209,6 +209,22 @@ def test_an_interruption_waits_until_a_process_is_made_and_does_not_reach_it() -
     assert told == ["alive\n"]
     assert signal.signal(signal.SIGINT, before) is signal.default_int_handler
     assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+
+def test_a_second_interruption_does_not_wait() -> None:
+    reached: list[int] = []
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def interrupted() -> None:
+        with interrupts_wait():
+            for i in range(3):
+                reached.append(i)
+                os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert reached == [0, 1]
+    assert signal.signal(signal.SIGINT, before) is signal.default_int_handler
 
 
 KILLS_ITSELF = """\
