@@ -105,7 +105,7 @@ def add_location(parser: Options) -> None:
     parser.add_argument(
         "--storage",
         metavar="URL",
-        default=os.environ.get("OPTUNA_STORAGE"),
+        default=os.environ.get("OPTUNA_STORAGE") or None,
         help="Optuna storage (default: $OPTUNA_STORAGE, else SQLite in the output folder)",
     )
     parser.add_argument(

@@ -340,5 +340,7 @@ def _read_image(path: str, shape: tuple[int, int, int]) -> npt.NDArray[np.uint8]
                 raise ValueError("it has several frames")
             resized = image.convert("L" if channels == 1 else "RGB").resize((width, height), Image.Resampling.BILINEAR)
     except Exception as error:  # whatever a damaged file makes a decoder raise
-        raise UserError(f"image {path} cannot be read ({error}); replace or remove it") from error
+        raise UserError(
+            f"image {path} cannot be read ({error}); replace it, or remove it before a study begins"
+        ) from error
     return np.asarray(resized, dtype=np.uint8).reshape(height, width, channels).transpose(2, 0, 1)

@@ -168,7 +168,7 @@ def plan_of(args: argparse.Namespace, space: SearchSpace) -> "Plan":
     if (classes := len(load_training(dataset).classes)) != space.num_classes:
         raise UserError(
             f"data set {space.dataset!r} has {classes} classes, the networks of the space {space.num_classes}; "
-            "make them equal"
+            f"give their Architecture num_classes={classes}"
         )
 
     def largest() -> TrainingJob:

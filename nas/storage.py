@@ -81,7 +81,7 @@ def locate(name: str, output_dir: Path, storage: str | None) -> StudyLocation:
             f"--study-name {name!r} must be a plain name of at most 100 characters, without path separators"
         )
     folder = output_dir / name
-    return StudyLocation(name=name, storage=storage or _sqlite(folder / DATABASE), folder=folder)
+    return StudyLocation(name=name, storage=_sqlite(folder / DATABASE) if storage is None else storage, folder=folder)
 
 
 def location_options(location: StudyLocation) -> list[str]:

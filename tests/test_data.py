@@ -795,7 +795,10 @@ def test_unreadable_image_is_named(kept: int, tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:kept])
     with pytest.raises(OSError, match=r".") as reason, Image.open(path) as image:  # Pillow's own words
         image.load()
-    with pytest.raises(UserError, match=says(f"image {path} cannot be read ({reason.value}); replace or remove it")):
+    with pytest.raises(
+        UserError,
+        match=says(f"image {path} cannot be read ({reason.value}); replace it, or remove it before a study begins"),
+    ):
         load_training(folder_dataset(tmp_path))
 
 
@@ -804,7 +807,7 @@ def test_image_of_16_bits_is_not_clipped_in_silence(tmp_path: Path) -> None:
     for path in (tmp_path / "cat").iterdir():
         Image.fromarray(np.full((4, 6), 3000, dtype=np.uint16)).save(path)
     start = re.escape(f"image {tmp_path}/cat/00")
-    reason = re.escape("(mode I;16 has more than 8 bits a channel); replace or remove it")
+    reason = re.escape("(mode I;16 has more than 8 bits a channel); replace it, or remove it before a study begins")
     with pytest.raises(UserError, match=rf"^{start}\d\.png cannot be read {reason}$"):
         load_training(folder_dataset(tmp_path))
 

@@ -95,6 +95,11 @@ def test_location_options_have_defaults_and_honour_the_environment(monkeypatch: 
     args = options.parse_args([])
     assert (args.storage, args.output_dir, args.data_dir) == ("sqlite:///env.db", Path("results"), None)
     assert options.parse_args(["--storage", "sqlite:///other.db"]).storage == "sqlite:///other.db"
+    monkeypatch.setenv("OPTUNA_STORAGE", "")  # as good as none
+    options = Parser(prog="x")
+    add_location(options)
+    assert options.parse_args([]).storage is None
+    assert options.parse_args(["--storage", ""]).storage == "", "which is refused"
 
 
 def raising(error: BaseException) -> Callable[[], int]:

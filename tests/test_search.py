@@ -183,7 +183,7 @@ def test_search_refuses_a_device_that_is_not_there(
         (
             "num_classes=10",
             "num_classes=9",
-            "data set 'digits' has 10 classes, the networks of the space 9; make them equal",
+            "data set 'digits' has 10 classes, the networks of the space 9; give their Architecture num_classes=10",
         ),
         ("SPACE = ", "NOTHING = ", "space.py: defines no SPACE; it must end with SPACE = SearchSpace(...)"),
     ],
