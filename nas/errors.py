@@ -36,7 +36,7 @@ def without_passwords(text: str) -> str:
 def _without_password(word: re.Match[str]) -> str:
     shown = re.sub(r"([?&][^=?&]*=)[^&]*", lambda m: f"{m[1]}***" if "pass" in m[1].lower() else m[0], word[0])
     login, at, place = shown.rpartition("@")
-    return re.sub(r"(://[^:/]*:).+", r"\1***", login) + at + place
+    return re.sub(r"(:/+[^:/]*:).+", r"\1***", login) + at + place  # as a path, a URL has one slash
 
 
 def require(condition: bool, where: str, name: str, value: object, rule: str) -> None:

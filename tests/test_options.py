@@ -139,6 +139,11 @@ def raising(error: BaseException) -> Callable[[], int]:
             2,
             "error: no postgresql://me@host/x?sslPassword=***&a=1 and mysql://host?a=b&password=***\n",
         ),
+        (
+            raising(UserError("no folder /a/postgresql:/me:secret@host/x")),
+            2,
+            "error: no folder /a/postgresql:/me:***@host/x\n",
+        ),
         (raising(UserError("\x1b[2J\x85\u202e\udc80")), 2, "error: \\x1b[2J \\u202e\\udc80\n"),
         (raising(SystemExit(0)), 0, ""),
     ],
