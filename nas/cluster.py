@@ -314,7 +314,7 @@ def _reaching() -> Iterator[None]:
 def _rooms() -> list[Room]:
     """Of all the nodes that the cluster has at this moment."""
     with _reaching():
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]  # Ray's
     return [Room(int(node.get("CPU", 0)), int(node.get("GPU", 0))) for node in nodes]
 
 

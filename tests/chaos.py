@@ -649,7 +649,7 @@ class Node:
     @property
     def is_known(self) -> bool:
         """Whether the cluster counts on it."""
-        nodes = self.cluster.global_state.node_table()  # type: ignore[no-untyped-call]
+        nodes = self.cluster.global_state.node_table()  # type: ignore[no-untyped-call]  # Ray's
         return any(node["Alive"] and node["NodeManagerAddress"] == self.address for node in nodes)
 
     @property
@@ -725,7 +725,7 @@ def a_cluster() -> Iterator[tuple[str, dict[str, Fault]]]:
         yield cluster.address, _faults_of(nodes)
     finally:
         _disconnect(nodes)
-        cluster.shutdown()  # type: ignore[no-untyped-call]
+        cluster.shutdown()  # type: ignore[no-untyped-call]  # Ray's
 
 
 def _shuffled(kinds: Sequence[str], count: int, rng: random.Random) -> list[str]:
