@@ -92,7 +92,7 @@ def main() -> int:
     networks = len({run.candidate for run in wanted})
     title = f"study {work.location.name} · ablation of trial {trial.number}: {networks} networks on {args.seeds} seeds"
     train("nas.ablate", work, wanted, title, args.verbosity)
-    found = ablation(trial, run_records(work.study), limits)
+    found = ablation(trial, run_records(work.study), limits, n_val)
     if found is None:
         print(f"trial {trial.number}, unchanged, did not come to its end on any seed", file=sys.stderr)
         return UNMEASURED

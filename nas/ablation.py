@@ -14,15 +14,16 @@ from nas.architecture import Candidate
 from nas.constraints import Constraints
 from nas.finalists import fresh_seeds
 from nas.runs import Run, RunRecord, run_records
-from nas.spread import Difference, Spread, differences, holm, per_cent, spread
+from nas.spread import Difference, Spread, binomial_sd, differences, holm, per_cent, spread
 from nas.study import TrialRecord, constraints_of, records
 from nas.variants import Variant, forbidden_by, variants
 
 METHOD = (
     "Points of accuracy: changed minus unchanged ± standard error; loss: by how many per cent the validation loss is "
     "higher or lower. The deviation from seed to seed is pooled over the networks, but for those that spread more "
-    "than three times as much as the median one, which have their own. An effect is visible when chance alone would "
-    "show any such one among all of these in less than 5 % of ablations (Holm)."
+    "than three times as much as the median one, which have their own; if all seeds are equal, it is taken from the "
+    "choice of the images. An effect is visible when chance alone would show any such one among all of these in less "
+    "than 5 % of ablations (Holm)."
 )
 
 
@@ -81,18 +82,21 @@ def ablation_runs(trial: TrialRecord, choices: Iterable[str], limits: Constraint
     ]
 
 
-def ablation(trial: TrialRecord, runs: Iterable[RunRecord], limits: Constraints) -> Ablation | None:
-    """What the runs say so far of changing this trial's network; None before the network unchanged has been trained."""
+def ablation(trial: TrialRecord, runs: Iterable[RunRecord], limits: Constraints, n_val: int) -> Ablation | None:
+    """What the runs say so far of changing this trial's network; None before the network unchanged has been trained.
+
+    Each was judged on `n_val` validation images.
+    """
     every = variants(trial.candidate)
     asked, trained = {trial.candidate, *(variant.candidate for variant in every)}, dict[Candidate, list[RunRecord]]()
     for run in runs:
         if run.run.stage == "ablation" and run.candidate in asked:  # it may be a variant of another trial's, too
             trained.setdefault(run.candidate, []).append(run)
     accuracies = _spreads(trained, lambda run: run.val_accuracy)
-    points = differences(accuracies, trial.candidate)
-    log_losses = differences(_spreads(trained, lambda run: math.log(run.val_loss or math.nan)), trial.candidate)
     if trial.candidate not in accuracies:
         return None
+    points = differences(accuracies, trial.candidate, binomial_sd(accuracies[trial.candidate].mean, n_val))
+    log_losses = differences(_spreads(trained, lambda run: math.log(run.val_loss or math.nan)), trial.candidate)
     tried = [variant for variant in every if variant.candidate in trained]
     visible = dict(zip(points, holm([points[candidate].p for candidate in points]), strict=True))
     effects = [
@@ -173,9 +177,9 @@ def ablation_csv(found: Iterable[Ablation]) -> str:
     return text.getvalue()
 
 
-def ablations(study: optuna.Study) -> list[Ablation]:
-    """Every ablation that the study holds, by trial."""
+def ablations(study: optuna.Study, n_val: int) -> list[Ablation]:
+    """Every ablation that the study holds, by trial; judged on `n_val` validation images."""
     runs, limits = run_records(study), constraints_of(study)
     numbers = {run.run.trial for run in runs if run.run.stage == "ablation"}
-    found = [ablation(trial, runs, limits) for trial in records(study) if trial.number in numbers]
+    found = [ablation(trial, runs, limits, n_val) for trial in records(study) if trial.number in numbers]
     return [one for one in found if one is not None]

@@ -6,6 +6,7 @@ images. Then the winner is trained on all the training images, and only then the
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from statistics import fmean
 
 import optuna
 
@@ -14,33 +15,52 @@ from nas.errors import UserError
 from nas.runs import Run, RunRecord, Stage, accuracies, run_records
 from nas.sampling import derive_seed
 from nas.score import Score
-from nas.spread import Spread, least_difference, pooled_sd, spread
+from nas.spread import Spread, binomial_sd, least_difference, pooled_sd, spread
 from nas.study import TrialRecord, choice_of, ranked, records, scores_on_test, settings_of, task_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Noise:
-    """How far one network's validation accuracy moves from seed to seed."""
+    """How far one network's validation accuracy moves from seed to seed, and with the choice of the images."""
 
     sd: float
     n: int  # accuracies; of several networks, as many as one network would need for the same degrees of freedom
+    accuracy: float  # mean
+    images: int  # on which each accuracy was judged
 
     @property
     def least_difference(self) -> float:
-        """What two single scores must differ by to mean something (95 %)."""
+        """What two single scores must differ by to mean something (95 %): never less than the images allow."""
+        return max(self._from_seeds, self._from_images)
+
+    @property
+    def of_images(self) -> bool:
+        """Whether the seeds were closer together than the choice of the images tells scores apart."""
+        return self._from_seeds < self._from_images
+
+    @property
+    def _from_seeds(self) -> float:
         return least_difference(self.sd, self.n)
 
+    @property
+    def _from_images(self) -> float:
+        return least_difference(binomial_sd(self.accuracy, self.images))
 
-def measured_noise(runs: Sequence[RunRecord]) -> Noise | None:
+
+def measured_noise(runs: Sequence[RunRecord], images: int) -> Noise | None:
     """Of all runs on fresh seeds, each network's about its own mean; None without at least two of one network.
 
-    Those of an ablation are left out: some of its variants train less steadily than what a search would choose.
+    Each was judged on so many validation `images`. Runs of an ablation are left out: some of its variants train less
+    steadily than what a search would choose.
     """
     measured = [run for run in runs if run.run.stage in ("noise", "finalist")]
     known = [accuracies(measured, candidate) for candidate in dict.fromkeys(run.candidate for run in measured)]
     groups = [spread(scores) for scores in known if scores]
     sd = pooled_sd(groups)
-    return None if sd is None else Noise(sd=sd, n=1 + sum(group.n - 1 for group in groups))
+    if sd is None:
+        return None
+    accuracy = fmean([group.mean for group in groups], [group.n for group in groups])
+    return Noise(sd=sd, n=1 + sum(group.n - 1 for group in groups), accuracy=accuracy, images=images)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,11 +127,12 @@ def best_of(contenders: Sequence[Finalist], one_score: float) -> Finalist:
     """The best mean; of those within one standard error of it, the one with the fewest parameters.
 
     The standard error is that of the best one's mean, with the deviation of all the finalists pooled (the 1 SE rule:
-    Breiman et al., Classification and Regression Trees, 1984, 3.4.3); with one seed each, `one_score` is the deviation.
+    Breiman et al., Classification and Regression Trees, 1984, 3.4.3). `one_score` is the deviation with one seed each,
+    and where the seeds of every finalist are equal.
     """
     best = max(contenders, key=lambda finalist: finalist.rerun.mean)
     sd = pooled_sd(finalist.rerun for finalist in contenders)
-    error = (one_score if sd is None else sd) / best.rerun.n**0.5
+    error = (sd or one_score) / best.rerun.n**0.5
     tied = [finalist for finalist in contenders if finalist.rerun.mean >= best.rerun.mean - error]
     return min(tied, key=lambda finalist: (finalist.record.params, -finalist.rerun.mean))
 

@@ -17,7 +17,15 @@ from nas.environment import versions
 from nas.finalists import Noise, Winner, measured_noise, winner_of
 from nas.runs import RunRecord, name_of, run_records
 from nas.sampling import Ledger
-from nas.spread import Spread, binomial_sd, chance_of_reaching, least_difference, pooled_sd, t_quantile
+from nas.spread import (
+    Spread,
+    binomial_sd,
+    chance_of_reaching,
+    error_of_mean,
+    least_difference,
+    pooled_sd,
+    t_quantile,
+)
 from nas.storage import StudyLocation
 from nas.study import (
     Choice,
@@ -59,7 +67,7 @@ class Findings:
     @property
     def noise(self) -> Noise | None:
         """As `python -m nas.noise` measured it."""
-        return measured_noise(self.runs)
+        return measured_noise(self.runs, self.n_val)
 
     @property
     def trained(self) -> list[TrialRecord]:
@@ -160,13 +168,12 @@ def curse(found: Findings, winner: Winner) -> str:
         return f"The search score is the best of {trained}, so it flatters; --finalists trains it on fresh seeds."
     drop = score - rerun.mean
     groups = [finalist.rerun for finalist in winner.finalists]
-    measured, freedom = pooled_sd(groups), float(sum(group.n - 1 for group in groups))
-    sd, freedom = (measured, freedom) if measured else (binomial_sd(score, found.n_val), math.inf)
-    if drop <= t_quantile(freedom) * sd * math.sqrt(1 + 1 / rerun.n):
-        return (
-            "On fresh seeds the winner keeps its score in the search, as far as one seed differs from another "
-            f"({100 * -drop:+.2f} points)."
-        )
+    sd, two = pooled_sd(groups) or 0.0, math.sqrt(1 + 1 / rerun.n)
+    from_seeds = t_quantile(sum(group.n - 1 for group in groups)) * sd * two if sd else 0.0
+    from_images = t_quantile(math.inf) * binomial_sd(score, found.n_val) * two
+    if drop <= max(from_seeds, from_images):
+        seen = "one seed differs from another" if drop <= from_seeds else f"{found.n_val:,} images can tell"
+        return f"On fresh seeds the winner keeps its score in the search, as far as {seen} ({100 * -drop:+.2f} points)."
     return (
         f"On fresh seeds the winner has {100 * drop:.2f} points less than its score in the search: the winner's curse, "
         f"since a score that is among the best of {trained} is partly luck."
@@ -181,20 +188,18 @@ def reached(winner: Winner, target: float | None) -> bool | None:
 def verdict(winner: Winner, noise: Noise | None, target: float | None) -> str:
     """Whether the target is reached, by how many standard errors, and whether a fresh seed would reach it.
 
-    The standard error is that of the mean over seeds; of one run, the measured noise or else the binomial deviation.
+    The standard error is that of the mean over seeds; of one run, the measured noise, at least the binomial deviation.
     """
     if target is None:
         return "No target was set."
-    test = winner.test
-    error = test.standard_error
-    if error is None:
-        error = binomial_sd(test.mean, winner.judged.n) if noise is None else noise.sd
+    test, images = winner.test, binomial_sd(winner.test.mean, winner.judged.n)
+    error = error_of_mean(test, winner.judged.n) or max(images, noise.sd if noise else 0.0)
     distance = abs(test.mean - target)
-    how = ["one run, n = 1" if test.n == 1 else f"mean of n = {test.n} seeds"]
-    if error:
-        how.append(f"{distance / error:.1f} standard errors")
-    images = binomial_sd(test.mean, winner.judged.n)
-    if test.n > 1 and distance < 2 * images:
+    how = ["one run, n = 1" if test.n == 1 else f"mean of n = {test.n} {'equal ' if test.sd == 0 else ''}seeds"]
+    how.append(f"{distance / error:.1f} standard errors")
+    if test.sd == 0:
+        how[-1] += " of the choice of images"
+    elif test.n > 1 and distance < 2 * images:
         how.append(f"which other test images may undo: their choice alone moves it by ± {100 * images:.2f}")
     said = f"Target {100 * target:.2f} %: {'reached' if reached(winner, target) else 'missed'}"
     said += f" by {100 * distance:.2f} points ({', '.join(how)})."
@@ -216,9 +221,10 @@ def margin(found: Findings, winner: Winner) -> list[str]:
     if winner.baseline is None or found.task.baseline is None:
         return []
     points = 100 * (winner.test.mean - winner.baseline.mean)
-    errors = [accuracies.standard_error for accuracies in (winner.test, winner.baseline)]
+    errors = [error_of_mean(accuracies, winner.judged.n) for accuracies in (winner.test, winner.baseline)]
     known = [error for error in errors if error is not None]
-    error = f" (standard error of the difference {100 * math.hypot(*known):.2f})" if len(known) == 2 else ""
+    source = ", from the choice of images where seeds are equal" if 0 in (winner.test.sd, winner.baseline.sd) else ""
+    error = f" (standard error of the difference {100 * math.hypot(*known):.2f}{source})" if len(known) == 2 else ""
     saved = cost(found.task.baseline).params - winner.record.params
     return [
         f"Against the network to beat, trained by the same recipe on the same seeds: {points:+.2f} points{error}, "
@@ -280,6 +286,8 @@ def noise_floor(found: Findings, leader: TrialRecord) -> str:
     assert accuracy is not None
     if noise is not None:
         least, source = noise.least_difference, f"measured from seed to seed, n = {noise.n}"
+        if noise.of_images:
+            source = f"from the choice of {noise.images:,} images; the seeds measured, n = {noise.n}, differ less"
     else:
         least = least_difference(binomial_sd(accuracy, found.n_val))
         source = "from the choice of images alone; python -m nas.noise measures what seeds do"

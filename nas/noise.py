@@ -37,16 +37,20 @@ def several(text: str) -> int:
     return whole(text, 2)
 
 
-def report(trial: TrialRecord, scores: list[float], noise: Noise, n_val: int) -> str:
+def report(trial: TrialRecord, scores: list[float], noise: Noise) -> str:
     """What was measured, in a few lines."""
     measured = spread(scores)
-    binomial = 100 * binomial_sd(measured.mean, n_val)
+    binomial = 100 * binomial_sd(measured.mean, noise.images)
+    source = f"Student's t, as from n = {noise.n}"
+    if noise.of_images:
+        source = f"from the choice of {noise.images:,} images; the seeds, n = {noise.n}, differ less"
     return (
         f"trial {trial.number}, {trial.notation}\n"
         f"validation accuracy on n = {measured.n} seeds: {', '.join(f'{score:.2%}' for score in scores)}\n"
-        f"mean ± sd: {measured}; one score of {n_val:,} images has a binomial deviation of {binomial:.2f} points\n"
+        f"mean ± sd: {measured}; "
+        f"one score of {noise.images:,} images has a binomial deviation of {binomial:.2f} points\n"
         f"Two single scores that differ by less than {100 * noise.least_difference:.2f} points mean nothing "
-        f"(95 %, Student's t, as from n = {noise.n})."
+        f"(95 %, {source})."
     )
 
 
@@ -60,11 +64,11 @@ def main() -> int:
     title = f"study {location.name} · noise of trial {trial.number} on {args.seeds} seeds"
     train("nas.noise", work, wanted, title, args.verbosity)
     runs = [run for run in run_records(work.study) if run.run.key in {run.key for run in wanted}]
-    scores, noise = accuracies(runs, trial.candidate), measured_noise(run_records(work.study))
+    scores, noise = accuracies(runs, trial.candidate), measured_noise(run_records(work.study), n_val)
     if len(scores) < 2 or noise is None:
         print(f"{len(scores)} of {args.seeds} trainings came to their end, which is too few", file=sys.stderr)
         return UNMEASURED
-    print(report(trial, scores, noise, n_val))
+    print(report(trial, scores, noise))
     return DONE
 
 

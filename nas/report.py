@@ -223,7 +223,7 @@ def _distributions(found: Findings) -> dict[str, BaseDistribution]:
 
 def _ablation(found: Findings) -> Ablation | None:
     """Of the leader."""
-    return ablation(found.leader, found.runs, found.constraints) if found.leader else None
+    return ablation(found.leader, found.runs, found.constraints, found.n_val) if found.leader else None
 
 
 def page(found: Findings, location: StudyLocation, dataset: Dataset, exam: Exam, *, running: bool) -> str:

@@ -54,14 +54,14 @@ def runs_csv(runs: list[RunRecord]) -> str:
     return text.getvalue()
 
 
-def write_tables(study: optuna.Study, location: StudyLocation) -> list[Path]:
+def write_tables(study: optuna.Study, location: StudyLocation, n_val: int) -> list[Path]:
     """Every trial and, where there are any, every final run and what ablations have found; the files."""
     write_whole(location.folder / TRIALS, trials_csv(records(study)))
     runs = run_records(study)
     if not runs:
         return [location.folder / TRIALS]
     write_whole(location.folder / RUNS, runs_csv(runs))
-    found = ablations(study)
+    found = ablations(study, n_val)
     if not found:
         return [location.folder / TRIALS, location.folder / RUNS]
     write_whole(location.folder / ABLATION, ablation_csv(found))
@@ -77,11 +77,12 @@ def finish(
     show: Show,
 ) -> Winner | None:
     """Choose, read the test set, write the winner's files, the tables and the report; None without a winner."""
-    write_tables(study, location)
+    n_val = len(load_training(plan.dataset).validation)
+    write_tables(study, location, n_val)
     exam = Exam(plan.dataset)
     winner = choose(study, location, plan, effort, exam, show)
     annotate_runs(study)
-    written = write_tables(study, location)
+    written = write_tables(study, location, n_val)
     if winner is not None:
         best = location.folder / "best"
         export_winner(study, location, winner, plan.dataset, best)
@@ -104,7 +105,7 @@ def write_summary(study: optuna.Study, location: StudyLocation, dataset: Dataset
 
 def write_anew(study: optuna.Study, location: StudyLocation, dataset: Dataset) -> None:
     """Write the tables, the summary of a winner and the report, as the study now stands."""
-    write_tables(study, location)
+    write_tables(study, location, len(load_training(dataset).validation))
     if (winner := winner_of(study)) is not None:
         write_summary(study, location, dataset, winner)
     write_report(study, location, dataset, Exam(dataset), running=False)

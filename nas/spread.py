@@ -1,6 +1,7 @@
 """Accuracies over several seeds: mean, standard deviation, and what they allow to be said.
 
-Accuracies of few seeds are taken as normally distributed with an unknown deviation, hence Student's t.
+Accuracies of few seeds are taken as normally distributed with an unknown deviation, hence Student's t. Equal accuracies
+do not show that it is 0: the binomial deviation, from the choice of the images, stands in its place.
 """
 
 import math
@@ -53,6 +54,14 @@ def binomial_sd(accuracy: float, images: int) -> float:
     return math.sqrt(share * (1 - share) / images)
 
 
+def error_of_mean(accuracies: Spread, images: int) -> float | None:
+    """The standard error of a mean over seeds; None for one accuracy.
+
+    Of equal accuracies it is the deviation from the choice of the images alone, which more seeds do not lower.
+    """
+    return binomial_sd(accuracies.mean, images) if accuracies.sd == 0 else accuracies.standard_error
+
+
 def t_quantile(freedom: float) -> float:
     """Within so many standard errors lie 95 % of Student's t."""
     return float(stdtrit(freedom, (1 + CONFIDENCE) / 2))
@@ -89,18 +98,19 @@ def per_cent(log_ratio: Difference) -> tuple[float, float]:
     return 100 * (ratio - 1), 100 * ratio * log_ratio.standard_error
 
 
-def differences(groups: Mapping[Key, Spread], base: Key) -> dict[Key, Difference]:
+def differences(groups: Mapping[Key, Spread], base: Key, floor: float = 0.0) -> dict[Key, Difference]:
     """Of every other group's mean from that of `base`, with Student's t.
 
     Their common deviation is pooled over the steady groups; one that spreads more than UNSTEADY times as much as the
-    median group has its own. Empty without the base, or when no group has two members.
+    median group has its own. `floor` stands in the place of a common or median deviation of 0. Empty without the base,
+    or when no group has two members.
     """
     known = [group.sd for group in groups.values() if group.sd is not None]
     if base not in groups or not known:
         return {}
-    most = UNSTEADY * median(known)
+    most = UNSTEADY * (median(known) or floor)
     steady = [group for group in groups.values() if group.sd is not None and group.sd <= most]
-    pooled, freedom = pooled_sd(steady) or 0.0, sum(group.n - 1 for group in steady)
+    pooled, freedom = pooled_sd(steady) or floor, sum(group.n - 1 for group in steady)
     found: dict[Key, Difference] = {}
     for key, group in groups.items():
         if key == base:

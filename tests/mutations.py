@@ -512,7 +512,7 @@ def _told(study: optuna.Study, location: StudyLocation) -> Findings:
         assert trial_note(study, location, trial)
     for record in found.runs:
         assert run_note(study, record)
-    ablation_csv(ablations(study))
+    ablation_csv(ablations(study, found.n_val))
     if (winner := found.winner) is not None:
         told.append(summary(found, winner))
         ast.parse(model_source(winner.record.candidate.architecture, winner_card(location, winner, dataset)))

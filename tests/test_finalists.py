@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 import safetensors.torch
 import torch
@@ -15,8 +16,9 @@ from helpers import small_architecture, small_space, write_mnist_folder
 from optuna.trial import TrialState
 from rich.console import Console
 
-from nas.architecture import Candidate, digest
+from nas.architecture import Architecture, Candidate, Head, digest
 from nas.choice import Effort, Exam, choose
+from nas.constraints import Constraints
 from nas.data import load_test, load_training
 from nas.finalists import (
     Finalist,
@@ -31,8 +33,9 @@ from nas.finalists import (
     runs_of,
     winner_of,
 )
-from nas.findings import verdict
+from nas.findings import Findings, curse, margin, noise_floor, verdict
 from nas.network import build
+from nas.noise import report as noise_report
 from nas.progress import Progress
 from nas.readers import Dataset
 from nas.recipe import Recipe
@@ -44,7 +47,7 @@ from nas.score import Score
 from nas.space import SearchSpace
 from nas.spread import Spread, binomial_sd, least_difference, spread
 from nas.storage import RUNS, TRIALS, StudyLocation, locate, open_study, writing
-from nas.study import TrialRecord, choice_of, digests, make_sampler, records, remember_task, settings
+from nas.study import Task, TrialRecord, choice_of, digests, make_sampler, records, remember_task, settings
 from nas.training import evaluate
 from nas.trials import Plan, Search
 from nas.workers import LocalFleet
@@ -103,18 +106,34 @@ def test_finalists_are_the_best_that_cannot_be_told_apart_from_the_best() -> Non
 
 
 def test_noise_is_measured_by_two_runs_of_a_network_or_more() -> None:
-    assert measured_noise([]) is None
-    assert measured_noise([a_noise_run(0, 0.99)]) is None
+    assert measured_noise([], 10_000) is None
+    assert measured_noise([a_noise_run(0, 0.99)], 10_000) is None
     runs = [a_noise_run(i, accuracy) for i, accuracy in enumerate((0.990, 0.991, 0.992))]
-    measured = measured_noise(runs)
+    measured = measured_noise(runs, 10_000)
     assert measured is not None
     assert measured.sd == pytest.approx(0.001)
     assert measured.n == 3
     assert measured.least_difference == pytest.approx(4.303 * 2**0.5 * 0.001, rel=1e-3)
-    both = measured_noise([*runs, a_noise_run(7, 0.98, trial=1), a_noise_run(8, 0.98, trial=1)])
+    assert not measured.of_images
+    both = measured_noise([*runs, a_noise_run(7, 0.98, trial=1), a_noise_run(8, 0.98, trial=1)], 10_000)
     assert both is not None
     assert both.sd == pytest.approx((2e-6 / 3) ** 0.5)
     assert both.n == 4
+    assert both.accuracy == pytest.approx((3 * 0.991 + 2 * 0.98) / 5)
+
+
+@pytest.mark.parametrize("accuracies", [(0.99, 0.99), (0.9900, 0.9901)])
+def test_the_noise_floor_is_never_below_what_the_images_judged_allow(accuracies: tuple[float, float]) -> None:
+    noise = measured_noise([a_noise_run(i, accuracy) for i, accuracy in enumerate(accuracies)], 10_000)
+    assert noise is not None
+    binomial = (0.99 * 0.01 / 10_000) ** 0.5
+    assert noise.least_difference == pytest.approx(1.96 * 2**0.5 * binomial, rel=1e-2)
+    assert noise.of_images
+    text = noise_report(a_trial(0, 0.99), list(accuracies), noise)
+    assert text.splitlines()[-1] == (
+        "Two single scores that differ by less than 0.28 points mean nothing "
+        "(95 %, from the choice of 10,000 images; the seeds, n = 2, differ less)."
+    )
 
 
 def test_fresh_seeds_are_those_of_no_trial_and_begin_with_the_same() -> None:
@@ -158,6 +177,8 @@ def test_the_best_mean_wins_and_ties_go_to_fewer_parameters() -> None:
     assert best_of(clear, 0.0004).record.number == 0
     tied = contenders((0, 0.995, 0.0004, 900), (1, 0.9948, 0.0004, 100), (2, 0.9947, 0.0004, 50))  # of 0.0002
     assert best_of(tied, 0.0004).record.number == 1
+    alike = contenders((0, 0.9948, 0.0, 50), (1, 0.995, 0.0, 100))
+    assert best_of(alike, 0.0004).record.number == 0, "equal seeds do not say that there is no deviation"
     equal = contenders((0, 0.9949, 0.0004, 100), (1, 0.995, 0.0004, 100))
     assert best_of(equal, 0.0004).record.number == 1
 
@@ -195,7 +216,8 @@ def test_a_finalist_all_of_whose_runs_failed_is_left_out() -> None:
         (
             [0.997, 0.997],
             0.994,
-            "Target 99.40 %: reached by 0.30 points (mean of n = 2 seeds).",
+            "Target 99.40 %: reached by 0.30 points "
+            "(mean of n = 2 equal seeds, 5.4 standard errors of the choice of images).",
         ),
     ],
 )
@@ -209,7 +231,72 @@ def test_verdict_on_one_run_uses_the_measured_noise() -> None:
     winner = Winner(record=a_trial(0, 0.99), test=spread([0.995]), judged=SCORE)
     text = "Target 99.40 %: reached by 0.10 points (one run, n = 1, {} standard errors)."
     assert verdict(winner, None, 0.994) == text.format("1.4"), "binomial: 0.07 points"
-    assert verdict(winner, Noise(sd=0.0005, n=5), 0.994) == text.format("2.0")
+    noise = Noise(sd=0.001, n=5, accuracy=0.995, images=10_000)
+    assert verdict(winner, noise, 0.994) == text.format("1.0")
+    assert verdict(winner, replace(noise, sd=0.0005), 0.994) == text.format("1.4"), "never below the binomial"
+
+
+@pytest.fixture
+def found() -> Findings:
+    """A search of two trials, judged on 10,000 validation images, whose every seed gave the same accuracy."""
+    study = optuna.create_study()
+    seed = Architecture(input_shape=(1, 28, 28), num_classes=10, layers=(), head=Head())
+    return Findings(
+        study=study,
+        name="a",
+        dataset="mnist",
+        n_train=50_000,
+        n_val=10_000,
+        task=Task(target=0.994, baseline=seed),
+        constraints=Constraints(),
+        trials=[a_trial(0, 0.99), a_trial(1, 0.98)],
+        runs=[a_noise_run(0, 0.99), a_noise_run(1, 0.99)],
+        choice=None,
+        winner=None,
+    )
+
+
+def test_the_noise_floor_of_equal_seeds_says_that_it_comes_from_the_images(found: Findings) -> None:
+    said = "Two single validation scores must differ by {} points to mean something (95 %, {})."
+    images = "from the choice of 10,000 images; the seeds measured, n = 2, differ less"
+    assert noise_floor(found, found.trials[0]) == said.format("0.28", images)
+    apart = replace(found, runs=[a_noise_run(0, 0.99), a_noise_run(1, 0.991)])
+    assert noise_floor(apart, found.trials[0]) == said.format("1.27", "measured from seed to seed, n = 2")
+
+
+@pytest.mark.parametrize(
+    ("reruns", "said"),
+    [
+        ([0.9885, 0.9885], "keeps its score in the search, as far as 10,000 images can tell (-0.15 points)."),
+        ([0.9880, 0.9890], "keeps its score in the search, as far as one seed differs from another (-0.15 points)."),
+        ([0.9885], "keeps its score in the search, as far as 10,000 images can tell (-0.15 points)."),
+        (
+            [0.9850, 0.9850],
+            "has 0.50 points less than its score in the search: the winner's curse, "
+            "since a score that is among the best of 2 is partly luck.",
+        ),
+    ],
+)
+def test_the_winners_curse_is_told_from_noise_though_seeds_are_equal(
+    reruns: list[float], said: str, found: Findings
+) -> None:
+    trial = found.trials[0]
+    contender = Finalist(record=trial, rerun=spread(reruns))
+    winner = Winner(record=trial, finalists=(contender,), test=spread([0.99]), judged=SCORE)
+    assert curse(found, winner) == f"On fresh seeds the winner {said}"
+
+
+@pytest.mark.parametrize(
+    ("baseline", "said"),
+    [
+        ([0.995, 0.995], "standard error of the difference 0.10, from the choice of images where seeds are equal"),
+        ([0.9948, 0.9952], "standard error of the difference 0.07, from the choice of images where seeds are equal"),
+    ],
+)
+def test_a_margin_between_equal_seeds_is_not_certain(baseline: list[float], said: str, found: Findings) -> None:
+    winner = Winner(record=found.trials[0], test=spread([0.996, 0.996]), judged=SCORE, baseline=spread(baseline))
+    (text,) = margin(found, winner)
+    assert f" +0.10 points ({said}), " in text
 
 
 def test_a_network_to_beat_that_wins_is_not_trained_twice() -> None:

@@ -89,7 +89,7 @@ def reported(tmp_path_factory: pytest.TempPathFactory, dataset: Dataset) -> Iter
         assert leader is not None
         wanted = ablation_runs(leader, ["head", "augmentation"], space.constraints, 2, 0)
         train_runs(study, location, wanted, plan, through, "ablation")
-        write_tables(study, location)
+        write_tables(study, location, len(load_training(dataset).validation))
         report.write_report(study, location, dataset, Exam(dataset), running=False)
         yield Reported(
             location=location, study=study, found=findings_of(study, location, load_training(dataset)), early=early
@@ -188,7 +188,7 @@ def test_the_numbers_are_those_of_the_study(seen: Watched, reported: Reported) -
     assert how["limits"] == "max params 500"
     assert "ablation.csv" in seen.page.locator("footer").inner_text()
     assert "ablation.csv" not in reported.early
-    changed = ablation(winner.record, found.runs, found.constraints)
+    changed = ablation(winner.record, found.runs, found.constraints, found.n_val)
     assert changed is not None
     assert [row[0] for row in table(seen, "ablation")[1:]] == [effect.variant.change for effect in changed.effects]
     assert [row[2] for row in table(seen, "ablation")[1:]] == [str(effect.accuracy) for effect in changed.effects]
