@@ -24,7 +24,7 @@ from nas.commands import commands
 from nas.details import details
 from nas.options import run
 from nas.runs import final_study, run_records
-from nas.search import main, parser
+from nas.search import main, parser, refuse_starved
 from nas.storage import locate, open_study
 from nas.study import ranked, records
 
@@ -63,6 +63,10 @@ def whole(text: str, least: int) -> str:
     return f"{text!r} must be a whole number of at least {least}; see --help"
 
 
+STARVED = (
+    "--sampler gp with --pruner rungs (the default) would propose at random, since gp learns only from trials trained "
+    "to the end, and rungs stops nine of ten before; give --pruner none, or --sampler tpe"
+)
 NAME = "must be a plain name of at most 100 characters, without path separators"
 
 
@@ -98,6 +102,8 @@ NAME = "must be a plain name of at most 100 characters, without path separators"
             "--baseline --finalists=0",
             "--baseline: the network to beat is trained beside finalists; give --finalists 1 or more",
         ),
+        ("--sampler=gp", STARVED),
+        ("--sampler=gp --pruner=rungs --dry-run", STARVED),
         ("--device=tpu", "--device 'tpu' is unknown; give auto, cpu, cuda or cuda:N"),
         (
             "--ray=nowhere",
@@ -148,6 +154,11 @@ def test_search_refuses_an_unknown_choice(command: Command, tmp_path: Path) -> N
     )
     assert ended.status == 2
     assert tree(tmp_path) == []
+
+
+@pytest.mark.parametrize("pruner", ["none", "hyperband", "median"])
+def test_gp_is_taken_with_a_pruner_that_leaves_it_trials_to_learn_from(pruner: str) -> None:
+    refuse_starved(parser().parse_args(["--sampler", "gp", "--pruner", pruner]))
 
 
 def test_search_refuses_a_device_that_is_not_there(
