@@ -1,11 +1,27 @@
 """python -m nas: which commands there are."""
 
-print(
-    "python -m nas.search     search for the best network of a space within its limits\n"
-    "python -m nas.status     say where a study stands, running or not\n"
-    "python -m nas.retrain    train a trial again and compare it epoch by epoch\n"
-    "python -m nas.noise      measure what difference between two scores means nothing\n"
-    "python -m nas.export     write any trial of a study as source code and weights\n"
-    "python -m nas.dashboard  look at a study's trials in optuna-dashboard\n"
-    "Each answers --help."
-)
+from nas.options import DONE, run
+
+COMMANDS = {
+    "search": "search for the best network of a space within its limits",
+    "status": "say where a study stands, running or not",
+    "report": "write one page of what has been found, which opens offline",
+    "dashboard": "look at a study's trials in optuna-dashboard",
+    "retrain": "train a trial again and compare it epoch by epoch",
+    "noise": "measure what difference between two scores means nothing",
+    "ablate": "measure what each design choice of a network is worth",
+    "export": "write any trial of a study as source code and weights",
+}
+
+
+def main() -> int:
+    """List the commands."""
+    width = max(map(len, COMMANDS))
+    for name, purpose in COMMANDS.items():
+        print(f"python -m nas.{name:{width}}  {purpose}")
+    print("Each answers --help.")
+    return DONE
+
+
+if __name__ == "__main__":
+    run(main)
