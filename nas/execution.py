@@ -31,7 +31,11 @@ def training_form(network: nn.Sequential, dtype: torch.dtype) -> nn.Sequential:
     Convolutions and what follows them, up to the last average, are computed in `dtype`, dropout's factor included;
     parameters, their gradients, the statistics of batch normalization and the class scores are float32. Measured on the
     networks of `benchmarks/networks.py`, seed, 10k and 3k: 1.17, 1.00 and 1.03 times the speed of `faster` in float32,
-    1.77, 1.18 and 1.01 times in bfloat16.
+    1.77, 1.18 and 1.01 times in bfloat16. A module that is kept has its own options; one that is replaced must have
+    those that its replacement computes.
+
+    Raises:
+        NotImplementedError: something else would be trained than is judged.
     """
     modules: list[nn.Module] = []
     for module in faster(network):
@@ -41,12 +45,23 @@ def training_form(network: nn.Sequential, dtype: torch.dtype) -> nn.Sequential:
             case nn.Conv2d():
                 modules.append(Convolution(module, dtype))
             case nn.AdaptiveAvgPool2d():
+                _require(module, output_size=(1, (1, 1)))
                 modules.append(GlobalAverage())
             case nn.Linear():
                 modules += [Float32(), module]
             case _:
                 modules.append(module)
     return nn.Sequential(*modules)
+
+
+def _require(module: nn.Module, **known: tuple[object, ...]) -> None:
+    """Raise NotImplementedError unless each of these options of a module has one of the values that are known."""
+    for name, values in known.items():
+        if (value := getattr(module, name)) not in values:
+            raise NotImplementedError(
+                f"{module} would be trained with {name}={values[0]!r} instead of {value!r}; "
+                "teach nas.execution that option before building with it"
+            )
 
 
 def activation_dtype(device: torch.device) -> torch.dtype:
@@ -68,7 +83,9 @@ class Convolution(nn.Module):
 
     def __init__(self, conv: nn.Conv2d, dtype: torch.dtype) -> None:
         super().__init__()
-        assert isinstance(conv.padding, tuple)
+        _require(conv, stride=((1, 1),), dilation=((1, 1),), groups=(1,), padding_mode=("zeros",))
+        if not isinstance(conv.padding, tuple):
+            raise NotImplementedError(f"{conv} would be trained without padding; give it as numbers")
         self.conv, self.dtype, self.padding = conv, dtype, conv.padding
 
     def forward(self, x: Tensor) -> Tensor:
@@ -96,6 +113,7 @@ class Classifier(nn.Module):
 
     def __init__(self, conv: nn.Conv2d) -> None:
         super().__init__()
+        _require(conv, kernel_size=((1, 1),), stride=((1, 1),), padding=((0, 0),), groups=(1,))
         self.conv = conv
 
     def forward(self, x: Tensor) -> Tensor:

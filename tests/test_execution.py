@@ -1,6 +1,7 @@
 """The forms in which networks are executed: the same scores and gradients as the network that is described."""
 
 import copy
+import re
 from dataclasses import replace
 
 import pytest
@@ -84,6 +85,65 @@ def test_training_form_gives_the_scores_and_gradients_up_to_rounding(training: b
         torch.testing.assert_close(scores_and_gradients(network, executed, images), theirs, rtol=1e-3, atol=1e-3)
     assert {Convolution, GlobalAverage, Classifier, Float32} < kinds
     assert not {nn.Conv2d, nn.AdaptiveAvgPool2d} & kinds
+
+
+@pytest.mark.parametrize(
+    ("module", "said"),
+    [
+        (nn.Conv2d(4, 8, 3, stride=2), "stride=(1, 1) instead of (2, 2)"),
+        (nn.Conv2d(4, 8, 3, stride=(1, 2)), "stride=(1, 1) instead of (1, 2)"),
+        (nn.Conv2d(4, 8, 3, dilation=2), "dilation=(1, 1) instead of (2, 2)"),
+        (nn.Conv2d(4, 8, 3, groups=2), "groups=1 instead of 2"),
+        (nn.Conv2d(4, 8, 3, padding=1, padding_mode="reflect"), "padding_mode='zeros' instead of 'reflect'"),
+        (nn.AdaptiveAvgPool2d(2), "output_size=1 instead of 2"),
+        (nn.AdaptiveAvgPool2d((1, 2)), "output_size=1 instead of (1, 2)"),
+    ],
+)
+def test_training_form_refuses_an_option_that_it_would_train_without(module: nn.Module, said: str) -> None:
+    message = f"{module} would be trained with {said}; teach nas.execution that option before building with it"
+    with pytest.raises(NotImplementedError, match=f"^{re.escape(message)}$"):
+        training_form(nn.Sequential(module), torch.float32)
+
+
+def test_training_form_refuses_padding_without_numbers() -> None:
+    with pytest.raises(
+        NotImplementedError, match=r"^Conv2d\(.*\) would be trained without padding; give it as numbers$"
+    ):
+        training_form(nn.Sequential(nn.Conv2d(4, 8, 3, padding="same")), torch.float32)
+
+
+@pytest.mark.parametrize(
+    ("conv", "said"),
+    [
+        (nn.Conv2d(4, 10, 3, padding=1), "kernel_size=(1, 1) instead of (3, 3)"),
+        (nn.Conv2d(4, 10, 1, padding=1), "padding=(0, 0) instead of (1, 1)"),
+        (nn.Conv2d(4, 10, 1, groups=2), "groups=1 instead of 2"),
+    ],
+)
+def test_training_form_refuses_a_classifier_that_is_no_matrix_product(conv: nn.Conv2d, said: str) -> None:
+    with pytest.raises(NotImplementedError, match=re.escape(f"{conv} would be trained with {said}; ")):
+        training_form(nn.Sequential(nn.AdaptiveAvgPool2d(1), conv, nn.Flatten()), torch.float32)
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        nn.BatchNorm2d(4, eps=0.1, momentum=0.5, affine=False),
+        nn.BatchNorm2d(4, track_running_stats=False),
+        nn.MaxPool2d(3, stride=1, padding=1, dilation=2),
+        nn.MaxPool2d(3, ceil_mode=True),
+        nn.AvgPool2d(3, stride=2, padding=1, count_include_pad=False),
+    ],
+)
+def test_training_form_computes_with_the_options_of_what_it_keeps(module: nn.Module) -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Dropout2d(0.5), module, nn.AdaptiveAvgPool2d(1))
+    images, executed = torch.randn(8, 1, 14, 14), training_form(network, torch.float32)
+    outputs = []
+    for form in (network, executed):
+        torch.manual_seed(1)  # dropout
+        outputs.append(form(images))
+    torch.testing.assert_close(*outputs)
 
 
 def test_training_form_in_bfloat16_gives_float32_scores_gradients_and_statistics_nearby() -> None:
