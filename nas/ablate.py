@@ -27,7 +27,8 @@ normalization, depth, batch size, augmentation, …), train every variant on the
 change does to the validation accuracy, worst first. Variants that break a limit of the study are listed, not trained.
 The runs are kept in the study, an interrupted ablation goes on, and the report that nas.report writes shows the table.
 
-exit status: 0 done, 1 the network unchanged did not come to its end, 2 bad input, 130 interrupted
+exit status: 0 done, 1 the network unchanged did not come to its end, 2 bad input, 130 interrupted,
+141 nobody reads the output
 """
 
 

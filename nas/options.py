@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # torch takes seconds to import, and --help needs none of it
 MOST = 100_000  # of what is counted off, such as trainings and epochs: there are lists of them
 LARGEST = 10**18  # of other whole numbers
 DONE, NOTHING_FEASIBLE, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+READER_GONE = 141  # as a shell tells of a program that SIGPIPE has ended: 128 and the signal's number
 SHOW_CURSOR = b"\x1b[?25h"  # which the live view hides
 
 Event = TypeVar("Event")
@@ -260,7 +261,10 @@ def _lasting(stream: TextIO) -> TextIO:
 
 
 def run(command: Callable[[], int]) -> NoReturn:
-    """Run a command and exit with its status; bad input is one sentence and status 2."""
+    """Run a command and exit with its status; bad input is one sentence and status 2.
+
+    When whoever read the output has closed it, such as `head`, the command ends without a word.
+    """
     status: int | str | None
     if sys.stdout is None:  # closed by whoever started it
         sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115  # for good
@@ -269,6 +273,8 @@ def run(command: Callable[[], int]) -> NoReturn:
         try:
             status = command()
         except SystemExit as end:  # such as after --help
+            if isinstance(end.__context__, BrokenPipeError):  # rich has met it, and would end with status 1
+                raise end.__context__ from None
             status = end.code
         except UserError as error:
             print(f"error: {printable(str(error))}", file=sys.stderr)
@@ -276,9 +282,9 @@ def run(command: Callable[[], int]) -> NoReturn:
         except KeyboardInterrupt:
             status = INTERRUPTED
         sys.stdout.flush()
-    except BrokenPipeError:  # whoever read the output, such as `head`, has closed it; Python would complain at its end
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        status = BAD_INPUT
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python would complain at its end
+        status = READER_GONE
     if status == INTERRUPTED:  # Python would take seconds to put all objects away
         atexit._run_exitfuncs()
         sys.stdout.flush()

@@ -28,7 +28,7 @@ DESCRIPTION = """\
 Train a trial again with its own seed, and compare every epoch with what the study says: equal to the last digit on the
 same machine with the same versions, or else it says what is not the same. Nothing is written.
 
-exit status: 0 equal, 1 not equal, 2 bad input
+exit status: 0 equal, 1 not equal, 2 bad input, 141 nobody reads the output
 """
 
 

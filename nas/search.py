@@ -58,7 +58,7 @@ examples:
   python -m nas.search --space my_space.py --trials 100
   python -m nas.search --baseline                   compare the winner with the network to beat
 
-exit status: 0 done, 1 nothing feasible or no winner, 2 bad input, 130 interrupted
+exit status: 0 done, 1 nothing feasible or no winner, 2 bad input, 130 interrupted, 141 nobody reads the output
 """
 
 NOTHING_TRAINED = "No network was trained to the end, so there is no winner; trials.csv says why."

@@ -298,10 +298,11 @@ def test_a_value_of_two_dashes_is_refused() -> None:
         "lambda: [print('x' * 1000, flush=True) for _ in range(1000)] and 0",
         "lambda: print('kept in the buffer until the end')",
         "argparse.ArgumentParser().parse_args",
+        "lambda: [Console().print('x' * 1000) for _ in range(1000)] and 0",
     ],
 )
 def test_a_reader_that_closes_the_output_ends_the_program_quietly(command: str) -> None:
-    code = f"import argparse; from nas.options import run; input(); run({command})"
+    code = f"import argparse; from nas.options import run; from rich.console import Console; input(); run({command})"
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     pipe = subprocess.PIPE
     with subprocess.Popen(
@@ -313,7 +314,7 @@ def test_a_reader_that_closes_the_output_ends_the_program_quietly(command: str) 
         process.stdin.write("\n")
         process.stdin.close()
         assert process.stderr is not None
-        assert (process.stderr.read(), process.wait(timeout=30)) == ("", 2)
+        assert (process.stderr.read(), process.wait(timeout=30)) == ("", 128 + signal.SIGPIPE)
 
 
 OUTLIVES = """\

@@ -284,6 +284,21 @@ def test_search_help_names_every_option_quickly_and_without_torch(capsys: pytest
     assert shown.stdout == "set()\n"
 
 
+@pytest.mark.parametrize("more", [("--dry-run",), ("--trials", "3", "-v")])
+def test_a_search_whose_reader_has_gone_ends_quietly_and_not_as_if_nothing_were_feasible(
+    more: tuple[str, ...], tmp_path: Path
+) -> None:
+    """As with `| head -1`."""
+    make_task(tmp_path, images=200)
+    with started(tmp_path, *more) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith(("digits: ", "study digits on "))
+        process.stdout.close()
+        assert process.wait(timeout=60) == 128 + signal.SIGPIPE
+        assert process.stderr is not None
+        assert process.stderr.read() == "", "and no worker is left that holds it open"
+
+
 def test_search_process_exits_with_status_2_on_bad_input(tmp_path: Path) -> None:
     told = ended(started(tmp_path, "--trials", "0"))
     assert told == Ended(
