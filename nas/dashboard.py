@@ -1,4 +1,4 @@
-"""python -m nas.dashboard: open the trial history of a study in optuna-dashboard, on this machine only."""
+"""python -m nas.dashboard: open the trial history of a study in optuna-dashboard, on this machine only, to be read."""
 
 import argparse
 import socket
@@ -12,6 +12,7 @@ from optuna.artifacts import FileSystemArtifactStore
 
 from nas.errors import UserError
 from nas.options import DONE, Parser, add_location, existing_location, positive, run
+from nas.serving import guarded, serve
 from nas.storage import ARTIFACTS, FINAL_RUNS, open_study
 
 HOST = "127.0.0.1"
@@ -23,7 +24,8 @@ def parser() -> argparse.ArgumentParser:
     """The command's options."""
     options = Parser(
         prog="python -m nas.dashboard",
-        description="Open a study in optuna-dashboard, in the browser, on this machine only. A search may be running.",
+        description="Open a study in optuna-dashboard, in the browser, on this machine only. A search may be running. "
+        "It is read-only: what its page offers to change or delete is refused.",
     )
     options.add_argument("--study-name", metavar="NAME", default="mnist", help="the study (default: mnist)")
     add_location(options)
@@ -31,6 +33,11 @@ def parser() -> argparse.ArgumentParser:
         "--port", metavar="N", type=positive, help=f"port to listen on (default: the first free one from {FIRST_PORT})"
     )
     options.add_argument("--no-browser", action="store_true", help="print the address, and open nothing")
+    options.add_argument(
+        "--allow-edits",
+        action="store_true",
+        help="let notes be written; studies, trials and files stay as they are (default: nothing is written)",
+    )
     return options
 
 
@@ -75,7 +82,7 @@ def main() -> int:
     port = choose_port(args.port)
     with warnings.catch_warnings():  # the dashboard's own use of experimental parts of Optuna
         warnings.simplefilter("ignore")
-        from optuna_dashboard import run_server
+        from optuna_dashboard import wsgi
 
         address = f"http://{HOST}:{port}/dashboard/studies"
         print(f"{address}/{study._study_id}  (Ctrl+C ends it)", flush=True)
@@ -87,7 +94,9 @@ def main() -> int:
             threading.Thread(target=_open_when_up, args=(address, port), daemon=True).start()
         artifacts = location.folder / ARTIFACTS
         store = FileSystemArtifactStore(artifacts) if artifacts.is_dir() else None
-        run_server(study._storage, host=HOST, port=port, artifact_store=store)
+        app = wsgi(study._storage, artifact_store=store)
+        app.catchall = False  # so that `guarded` hears of exceptions
+        serve(guarded(app, study._storage, allow_edits=args.allow_edits), HOST, port)
     return DONE
 
 

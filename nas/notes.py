@@ -1,6 +1,6 @@
 """What optuna-dashboard shows beside a trial's numbers: a note, and its files as artifacts.
 
-They are written by those who write the study, so that opening the dashboard changes nothing.
+They are written by those who write the study, so that the dashboard has only to read them.
 """
 
 import csv

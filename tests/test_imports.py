@@ -19,7 +19,7 @@ HOMES = {
         *("space", "pruning", "sampling", "storage", "study", "details", "commands", "scheduler", "trials", "runs"),
         *("tpe", "single_writer"),
         *("choice", "export", "results", "finalists", "findings", "dry_run", "further", "ablation", "status"),
-        *("plots", "report", "notes", "search", "dashboard"),
+        *("plots", "report", "notes", "search", "dashboard", "serving"),
     },
     "optuna_dashboard": {"dashboard", "notes"},
     "plotly": {"plots", "report"},
