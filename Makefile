@@ -7,18 +7,21 @@ VENV := .venv
 READY := $(VENV)/.ready
 BIN := $(VENV)/bin
 
-.PHONY: search test lint bench chaos mutations load dashboard report pictures clean
+.PHONY: search test lint browser bench chaos mutations load dashboard report pictures clean
 
 search: $(READY)  ## search MNIST: make search TRIALS=5 ARGS="--seed 3"
 	$(BIN)/python -m nas.search --trials $(TRIALS) $(ARGS)
 
-test: $(READY) lint  ## everything that must hold
+test: $(READY) lint browser  ## everything that must hold
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(READY)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+
+browser: $(READY)  ## a Chromium for the tests of pages, where there is none
+	$(BIN)/python -m docs.browser
 
 bench: $(READY)  ## the quick form of every benchmark: less than 10 minutes on 2 cores
 	$(BIN)/python -m benchmarks.throughput --pairs 5 --seconds 3
@@ -41,7 +44,7 @@ dashboard: $(READY)  ## the trial history: make dashboard STUDY=mnist
 report: $(READY)  ## what the search has found, as a page: make report STUDY=mnist
 	$(BIN)/python -m nas.report --study-name $(STUDY) $(ARGS)
 
-pictures: $(READY)  ## the README's pictures, from a study of this machine, with Chromium
+pictures: $(READY) browser  ## the README's pictures, from a study of this machine
 	$(BIN)/python -m docs.pictures --study-name $(STUDY) $(ARGS)
 
 $(READY): pyproject.toml

@@ -18,12 +18,13 @@ from helpers import small_architecture, small_space, write_mnist_folder
 from playwright.sync_api import Browser
 from rich.console import Console
 
-from docs.browser import a_browser
+from docs.browser import a_browser, chromium
 from nas import report
 from nas.ablation import ablation, ablation_runs
 from nas.answers import answers
 from nas.choice import Effort, Exam
 from nas.data import load_training
+from nas.errors import UserError
 from nas.findings import Findings, findings_of
 from nas.notes import annotate_trial
 from nas.plots import pareto_front
@@ -98,6 +99,12 @@ def reported(tmp_path_factory: pytest.TempPathFactory, dataset: Dataset) -> Iter
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    """Without one, the tests that ask for it are not run, or under CI fail."""
+    try:
+        chromium()
+    except UserError as error:
+        not_run = pytest.fail if os.environ.get("CI") else pytest.skip
+        not_run(f"not run: {error}")
     with a_browser() as found:
         yield found
 
