@@ -1,14 +1,18 @@
 """A real Ray cluster of several nodes on this machine: what a search does there, also when nodes come and go."""
 
+import os
 import re
+import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import BrokenExecutor, Future
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
+from threading import Timer
 from typing import Any, cast
 
 import pytest
@@ -38,26 +42,28 @@ from nas.recipe import Recipe
 from nas.training import DivergedError, OutOfMemoryError, TrainingJob
 from nas.workers import TRIES, Worker
 
-TRIALS, IMAGES = 8, 2_000
-SEARCH = ("--jobs", "3", "--sampler", "random", "--pruner", "none")  # what is found does not depend on who is first
+TRIALS, IMAGES, NODES = 8, 2_000, 2
+SEARCH = ("--jobs", str(NODES), "--sampler", "random", "--pruner", "none")  # who is first does not change what is found
+SECONDS = 120.0  # that anything waited for may take on a busy machine
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
-    """A head and two more nodes, each of one core, with processes of its own."""
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    """A head, which trains nothing, and two more nodes, each of one core, with processes of its own."""
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     try:
-        for _ in range(2):
+        for _ in range(NODES):
             made.add_node(num_cpus=1)
         yield made
     finally:
         made.shutdown()  # type: ignore[no-untyped-call]
 
 
-def searching(folder: Path, *options: str) -> "subprocess.Popen[str]":
-    """The search of the fault tests, with more to do."""
+@contextmanager
+def searching(folder: Path, *options: str) -> Iterator["subprocess.Popen[str]"]:
+    """The search of the fault tests, with more to do; in the end it is killed."""
     command = [sys.executable, "-m", "nas.search", *COMMAND, *SEARCH, "--trials", str(TRIALS), "-v", *options]
-    return subprocess.Popen(
+    with subprocess.Popen(
         [*command, "--output-dir", "disk/results"],
         cwd=folder,
         env=ENVIRONMENT,
@@ -65,18 +71,68 @@ def searching(folder: Path, *options: str) -> "subprocess.Popen[str]":
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-    )
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
-def until(process: "subprocess.Popen[str]", pattern: str) -> None:
-    """Read what it prints until a line holds the pattern."""
+def until(process: "subprocess.Popen[str]", pattern: str) -> re.Match[str]:
+    """Read what it prints until a line holds the pattern; kill it when that takes too long."""
     assert process.stdout is not None
     lines: list[str] = []
-    for line in process.stdout:
-        lines.append(line)
-        if re.search(pattern, line):
-            return
+    patience = Timer(SECONDS, process.kill)
+    patience.start()
+    try:
+        for line in process.stdout:
+            lines.append(line)
+            if found := re.search(pattern, line):
+                return found
+    finally:
+        patience.cancel()
     raise AssertionError(f"{pattern!r} is not in:\n{''.join(lines)}\n{process.communicate()[1]}")
+
+
+def wait_for_trainers(count: int, seconds: float) -> list[int]:
+    """The actors that train, as soon as there are so many."""
+    deadline = time.monotonic() + seconds
+    while len(found := trainers()) != count:
+        assert time.monotonic() < deadline, f"{len(found)} trainers instead of {count}"
+        time.sleep(0.1)
+    return found
+
+
+@contextmanager
+def standing_still(*processes: int) -> Iterator[None]:
+    """Processes that do nothing meanwhile, and have not ended when it begins."""
+    for pid in processes:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in processes:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+
+
+def come_and_go(search: "subprocess.Popen[str]", cluster: Cluster) -> None:
+    """Kill the node of the first worker and add another, which the search joins.
+
+    A training takes a fifth of a second; a worker takes seconds to start, and a cluster many to know that a node is
+    dead. So the search stands still meanwhile, and the workers that are there do until the new one has joined: else
+    nothing would be left to train.
+    """
+    node = until(search, r"a worker on \S+ (\w+) joins")[1]
+    with ExitStack() as still:
+        with standing_still(search.pid):
+            still.enter_context(standing_still(*wait_for_trainers(NODES, SECONDS)))
+            (lost,) = (worker for worker in cluster.worker_nodes if worker.node_id.startswith(node))
+            cluster.remove_node(lost, allow_graceful=False)
+            added = cluster.add_node(num_cpus=1)
+            cluster.wait_for_nodes(SECONDS)
+        until(search, "its worker died; it is trained again")
+        until(search, f"a worker on .* {added.node_id[:4]} joins")
 
 
 def test_a_search_on_a_cluster_finds_the_same_while_nodes_come_and_go_and_it_is_killed(
@@ -86,26 +142,18 @@ def test_a_search_on_a_cluster_finds_the_same_while_nodes_come_and_go_and_it_is_
     for task in (here, folder):
         task.mkdir()
         make_task(task, images=IMAGES)
-    calm = searching(here, "--jobs", "2")  # on this machine alone, meanwhile
-    with searching(folder, "--ray", cluster.address) as search:
-        until(search, "trial 2: epoch 1 ")
-        assert len(trainers()) == 3
-        cluster.remove_node(next(iter(cluster.worker_nodes)), allow_graceful=False)
-        until(search, "its worker died; it is trained again")
-        cluster.add_node(num_cpus=1)
-        until(search, "a worker on .* joins")
-        search.kill()
-    deadline = time.monotonic() + ACTOR_SECONDS
-    while trainers() and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert trainers() == []
-    told = ended(searching(folder, "--ray", cluster.address))
+    with searching(here) as calm:  # on this machine alone, meanwhile
+        with searching(folder, "--ray", cluster.address, "--epoch-timeout", "600") as search:
+            come_and_go(search, cluster)
+        wait_for_trainers(0, ACTOR_SECONDS)
+        with searching(folder, "--ray", cluster.address) as search:
+            told = ended(search)
+        there = ended(calm)
     assert (told.status, told.err) == (0, "")
-    there = ended(calm)
     assert (there.status, there.err) == (0, "")
     found, expected = (finished_in(task / "disk" / "results", None) for task in (folder, here))
     assert found == expected
-    assert "workers on 3 × cpu of a Ray cluster" in told.out.replace("\n", " ")
+    assert f"workers on {NODES} × cpu of a Ray cluster" in told.out.replace("\n", " ")
 
 
 def test_without_ray_one_sentence_says_how_to_get_it(tmp_path: Path) -> None:
