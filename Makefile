@@ -7,7 +7,10 @@ VENV := .venv
 READY := $(VENV)/.ready
 BIN := $(VENV)/bin
 
-.PHONY: search test lint browser bench chaos mutations load dashboard report pictures clean
+.PHONY: help search test lint browser bench chaos mutations load dashboard report pictures clean
+
+help:  ## what there is to make
+	@awk -F ':.*  ## ' '/^[a-z]+:.*  ## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 search: $(READY)  ## search MNIST: make search TRIALS=5 ARGS="--seed 3"
 	$(BIN)/python -m nas.search --trials $(TRIALS) $(ARGS)
@@ -15,7 +18,7 @@ search: $(READY)  ## search MNIST: make search TRIALS=5 ARGS="--seed 3"
 test: $(READY) lint browser  ## everything that must hold
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-lint: $(READY)
+lint: $(READY)  ## style and types
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
@@ -53,5 +56,5 @@ $(READY): pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	touch $@
 
-clean:
+clean:  ## remove .venv and caches; results stay
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
