@@ -1,10 +1,12 @@
-"""What a clone is to its user: what `make` says and starts."""
+"""What a clone is to its user: what `make` says and starts, what git sees of a search, where links lead."""
 
 import os
 import re
 import shutil
 import subprocess
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parents[1]
 MAKEFILE = ROOT / "Makefile"
@@ -38,3 +40,26 @@ def test_make_passes_on_what_it_is_given(tmp_path: Path) -> None:
     (tmp_path / ".venv" / ".ready").touch()
     said = told("make", "--silent", "search", "TRIALS=3", "ARGS=--seed 3", folder=tmp_path)
     assert said == "-m nas.search --trials 3 --seed 3\n"
+
+
+def test_git_sees_nothing_of_a_search_but_what_is_published(tmp_path: Path) -> None:
+    told("git", "init", "--quiet", str(tmp_path))
+    shutil.copy(ROOT / ".gitignore", tmp_path)
+    for name in (
+        "mnist/best/model.py",
+        "mnist/study.db",
+        "small/trials.csv",
+        "published/mnist/trials.csv",
+        "README.md",
+    ):
+        path = tmp_path / "results" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    seen = told("git", "status", "--porcelain", "--untracked-files=all", folder=tmp_path).splitlines()
+    assert seen == ["?? .gitignore", "?? results/README.md", "?? results/published/mnist/trials.csv"]
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "SECURITY.md", "results/README.md"])
+def test_links_lead_to_files(page: str) -> None:
+    links = re.findall(r"\]\(([^)#:\s]+)\)", (ROOT / page).read_text(encoding="utf-8"))
+    assert [link for link in links if not ((ROOT / page).parent / link).exists()] == []
