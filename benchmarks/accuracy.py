@@ -14,10 +14,12 @@ from rich.table import Table
 
 from benchmarks.networks import NETWORKS, job
 from benchmarks.usual import UsualTraining
+from nas.cli.options import positive
+from nas.cli.terminal import run
 from nas.errors import UserError
-from nas.options import positive, run
-from nas.training import train
-from nas.workers import devices, process_pool
+from nas.system.processes import process_pool
+from nas.training.training import train
+from nas.workers.local import devices
 from search_spaces.mnist import RECIPE
 
 

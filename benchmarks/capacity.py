@@ -28,16 +28,21 @@ from rich.table import Table
 from benchmarks.load import resident_bytes
 from benchmarks.networks import MNIST
 from benchmarks.overhead import SAMPLER, SEED, curve, fill
-from nas.notes import annotate_trial
-from nas.options import positive, positive_seconds, run
-from nas.pruning import DEFAULT_PRUNER, make_pruner
-from nas.sampling import FeasibleSampler
-from nas.space import SearchSpace, load_space
-from nas.storage import StudyLocation, locate, together, writing
-from nas.study import TrialRecord, digests, make_sampler, settings
-from nas.training import EpochReport, TrainingJob
-from nas.trials import Plan, Search
-from nas.workers import Worker
+from nas.cli.options import positive, positive_seconds
+from nas.cli.terminal import run
+from nas.optuna_internals.batched_storage import together
+from nas.reporting.notes import annotate_trial
+from nas.space.loading import load_space
+from nas.space.search_space import SearchSpace
+from nas.study.location import StudyLocation, locate
+from nas.study.opening import writing
+from nas.study.records import TrialRecord, digests
+from nas.study.settings import settings
+from nas.training.training import EpochReport, TrainingJob
+from nas.tuner.pruning import DEFAULT_PRUNER, make_pruner
+from nas.tuner.sampler import FeasibleSampler, make_sampler
+from nas.tuner.trials import Plan, Search
+from nas.workers.protocol import Worker
 
 WORKERS = (2, 16, 64, 256)
 TRIALS = (100, 1_000, 10_000)

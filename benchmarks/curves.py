@@ -16,21 +16,24 @@ import torch
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 
-from nas.console import follow
-from nas.details import details
-from nas.environment import environment, versions
+from nas.cli.live_view import follow
+from nas.cli.options import positive
+from nas.cli.terminal import run
+from nas.data.datasets import Dataset
 from nas.errors import UserError
-from nas.files import write_whole
-from nas.options import positive, run
-from nas.pruning import make_pruner
-from nas.readers import Dataset
-from nas.sampling import FeasibleSampler
-from nas.space import load_space
-from nas.storage import locate, writing
-from nas.study import digests, make_sampler, settings
-from nas.training import EpochReport, Training, TrainingJob, evaluate
-from nas.trials import Plan, Search
-from nas.workers import LocalFleet, LocalWorker, devices
+from nas.optuna_internals.attributes import details
+from nas.space.loading import load_space
+from nas.study.location import locate
+from nas.study.opening import writing
+from nas.study.records import digests
+from nas.study.settings import settings
+from nas.system.files import write_whole
+from nas.training.environment import environment, versions
+from nas.training.training import EpochReport, Training, TrainingJob, evaluate
+from nas.tuner.pruning import make_pruner
+from nas.tuner.sampler import FeasibleSampler, make_sampler
+from nas.tuner.trials import Plan, Search
+from nas.workers.local import LocalFleet, LocalWorker, devices
 
 SEED = 1  # not that of the published search
 FILE = Path(__file__).parent / "data" / "curves.json"
@@ -45,7 +48,7 @@ class BothReport(EpochReport):
 
 
 def train(job: TrainingJob) -> Iterator[BothReport]:
-    """`nas.training.train`, with the raw weights judged after each epoch beside the averaged ones."""
+    """`nas.training.training.train`, with the raw weights judged after each epoch beside the averaged ones."""
     training = Training(job)
     for report in training.epochs():
         raw = evaluate(training.network, training.data.validation, training.data, training.device)

@@ -27,14 +27,18 @@ from rich.table import Table
 
 from benchmarks.networks import MNIST
 from benchmarks.overhead import SAMPLER, SEED, TimedSampler, make_worker
-from nas.notes import annotate_trial
-from nas.options import positive, run
-from nas.pruning import DEFAULT_PRUNER, make_pruner
-from nas.space import load_space
-from nas.storage import StudyLocation, locate, writing
-from nas.study import TrialRecord, digests, make_sampler, settings
-from nas.trials import Plan, Search
-from nas.workers import LocalFleet, devices
+from nas.cli.options import positive
+from nas.cli.terminal import run
+from nas.reporting.notes import annotate_trial
+from nas.space.loading import load_space
+from nas.study.location import StudyLocation, locate
+from nas.study.opening import writing
+from nas.study.records import TrialRecord, digests
+from nas.study.settings import settings
+from nas.tuner.pruning import DEFAULT_PRUNER, make_pruner
+from nas.tuner.sampler import make_sampler
+from nas.tuner.trials import Plan, Search
+from nas.workers.local import LocalFleet, devices
 
 STEP = 100  # trials a row
 PAUSE = 2.0  # seconds between two looks at the dashboard

@@ -2,10 +2,12 @@
 
 from dataclasses import replace
 
-from nas.architecture import Architecture, Candidate, Conv, Head, Layer, MaxPool
-from nas.constraints import Constraints
-from nas.readers import Dataset
-from nas.training import TrainingJob
+from nas.data.datasets import Dataset
+from nas.network.architecture import Architecture
+from nas.network.layers import Conv, Head, Layer, MaxPool
+from nas.network.limits import Constraints
+from nas.space.candidate import Candidate
+from nas.training.training import TrainingJob
 from search_spaces.mnist import RECIPE, SEED
 
 MNIST = Dataset(name="mnist", input_shape=(1, 28, 28))

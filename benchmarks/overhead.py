@@ -22,18 +22,23 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.networks import MNIST
+from nas.cli.options import positive
+from nas.cli.terminal import run
 from nas.errors import UserError
-from nas.network import build
-from nas.notes import annotate_trial
-from nas.options import positive, run
-from nas.pruning import DEFAULT_PRUNER, make_pruner
-from nas.sampling import FeasibleSampler, Proposal
-from nas.space import SearchSpace, load_space
-from nas.storage import StudyLocation, locate, writing
-from nas.study import SamplerName, TrialRecord, ask, digests, make_sampler, report_epoch, settings
-from nas.training import EpochReport, TrainingJob, weights_of
-from nas.trials import Plan, Search
-from nas.workers import LocalFleet, LocalWorker, devices
+from nas.network.module import build
+from nas.optuna_internals.trials import report_epoch
+from nas.reporting.notes import annotate_trial
+from nas.space.loading import load_space
+from nas.space.search_space import SearchSpace
+from nas.study.location import StudyLocation, locate
+from nas.study.opening import writing
+from nas.study.records import TrialRecord, digests
+from nas.study.settings import settings
+from nas.training.training import EpochReport, TrainingJob, weights_of
+from nas.tuner.pruning import DEFAULT_PRUNER, make_pruner
+from nas.tuner.sampler import FeasibleSampler, Proposal, SamplerName, ask, make_sampler
+from nas.tuner.trials import Plan, Search
+from nas.workers.local import LocalFleet, LocalWorker, devices
 
 SEED = 0
 FEWEST = 20  # trials measured; the first of each worker wait for its start

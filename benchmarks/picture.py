@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 
 from benchmarks.curves import load
 from benchmarks.search_cost import CORRELATED_EPOCHS
-from nas.options import run
+from nas.cli.terminal import run
 
 FILE = Path(__file__).parent.parent / "docs" / "curves.svg"
 BEST = 5

@@ -30,11 +30,13 @@ from benchmarks.curves import Curves, load
 from benchmarks.networks import job
 from benchmarks.throughput import images_per_second
 from benchmarks.usual import UsualTraining
-from nas.options import positive, run
-from nas.pruning import DEFAULT_PRUNER, PRUNERS, make_pruner
-from nas.study import report_epoch
-from nas.training import seconds_per_epoch
-from nas.workers import devices, process_pool
+from nas.cli.options import positive
+from nas.cli.terminal import run
+from nas.optuna_internals.trials import report_epoch
+from nas.system.processes import process_pool
+from nas.training.training import seconds_per_epoch
+from nas.tuner.pruning import DEFAULT_PRUNER, PRUNERS, make_pruner
+from nas.workers.local import devices
 
 WORKERS = 2
 NEAR = 0.0005  # of accuracy: 5 of 10,000 images

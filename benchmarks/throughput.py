@@ -24,11 +24,13 @@ from torch.nn import functional as F
 
 from benchmarks.networks import NETWORKS, job
 from benchmarks.usual import UsualTraining
-from nas.cost import cost
-from nas.execution import activation_dtype
-from nas.options import positive, positive_seconds, run
-from nas.training import CHUNK, Training, TrainingJob
-from nas.workers import devices, process_pool
+from nas.cli.options import positive, positive_seconds
+from nas.cli.terminal import run
+from nas.network.cost import cost
+from nas.system.processes import process_pool
+from nas.training.acceleration import activation_dtype
+from nas.training.training import CHUNK, Training, TrainingJob
+from nas.workers.local import devices
 
 SIZE = 1024
 

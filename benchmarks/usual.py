@@ -15,13 +15,13 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from nas.data import TrainingData, load_training
-from nas.network import build
-from nas.optimizer import learning_rate
-from nas.readers import Images
-from nas.recipe import Augmentation
-from nas.score import Score
-from nas.training import TrainingJob
+from nas.data.images import TrainingData, load_training
+from nas.data.split import Images
+from nas.network.module import build
+from nas.space.recipe import Augmentation
+from nas.training.optimizer import learning_rate
+from nas.training.score import Score
+from nas.training.training import TrainingJob
 
 Batches: TypeAlias = DataLoader[tuple[Tensor, int]]
 
@@ -40,7 +40,7 @@ class PerSample(Dataset[tuple[Tensor, int]]):
 
 
 def augmenting(augmentation: Augmentation, size: int) -> transforms.RandomAffine:
-    """The ranges of `nas.data.augment`. On PIL images: measured, 17 times as fast as on tensors."""
+    """The ranges of `nas.data.augmentation.augment`. On PIL images: measured, 17 times as fast as on tensors."""
     shift, shear = augmentation.shift / size, math.degrees(math.atan(augmentation.shear))
     return transforms.RandomAffine(
         augmentation.rotation,

@@ -17,19 +17,21 @@ from playwright.sync_api import Browser, Error
 from rich.console import Console
 
 from docs.browser import a_browser
-from nas.console import view
+from nas.cli.live_view import view
+from nas.cli.options import Parser, add_data_dir, add_location, existing_location
+from nas.cli.terminal import run
 from nas.dashboard import choose_port
-from nas.data import load_training
-from nas.findings import Findings, findings_of
-from nas.options import Parser, add_data_dir, add_location, existing_location, run
-from nas.progress import Running, SearchProgress
-from nas.report import REPORT
-from nas.sampling import Ledger
-from nas.search import headline
-from nas.space import load_space
-from nas.storage import StudyLocation, open_study
-from nas.study import TrialRecord, ranked
-from nas.trials import dataset_of
+from nas.data.images import load_training
+from nas.reporting.findings import Findings, findings_of
+from nas.reporting.page import REPORT
+from nas.reporting.sentences import headline
+from nas.space.loading import load_space
+from nas.space.rejections import Ledger
+from nas.study.location import StudyLocation
+from nas.study.opening import open_study
+from nas.study.records import TrialRecord, ranked
+from nas.study.settings import dataset_of
+from nas.tuner.progress import Running, SearchProgress
 
 FOLDER = Path(__file__).parent
 WIDTH, HEIGHT = 1200, 860

@@ -1,6 +1,6 @@
 """python -m nas: which commands there are."""
 
-from nas.options import DONE, run
+from nas.cli.terminal import DONE, run
 
 COMMANDS = {
     "search": "search for the best network of a space within its limits",

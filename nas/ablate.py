@@ -10,17 +10,17 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from nas.ablation import METHOD, Ablation, ablation, ablation_runs, said_loss, said_points
-from nas.data import load_training
-from nas.further import add_options, train, work_of
-from nas.options import DONE, Parser, positive, run
-from nas.runs import run_records
-from nas.study import TrialRecord
-from nas.variants import CHOICES
+from nas.analysis.ablation import METHOD, Ablation, ablation, ablation_runs, said_loss, said_points
+from nas.api import train, work_of
+from nas.cli.options import Parser, add_options, positive
+from nas.cli.terminal import DONE, run
+from nas.data.images import load_training
+from nas.space.variants import CHOICES
+from nas.study.records import TrialRecord
+from nas.study.runs import run_records
 
 UNMEASURED = 1
 WIDTH = 140
-
 DESCRIPTION = """\
 Change one design choice of a network at a time (a pool or transition removed or moved, dropout, kernel sizes, batch
 normalization, depth, batch size, augmentation, …), train every variant on the same fresh seeds, and say what each

@@ -10,10 +10,12 @@ from contextlib import suppress
 
 from optuna.artifacts import FileSystemArtifactStore
 
+from nas.cli.options import Parser, add_location, existing_location, positive
+from nas.cli.serving import guarded, serve
+from nas.cli.terminal import DONE, run
 from nas.errors import UserError
-from nas.options import DONE, Parser, add_location, existing_location, positive, run
-from nas.serving import guarded, serve
-from nas.storage import ARTIFACTS, FINAL_RUNS, open_study
+from nas.study.location import ARTIFACTS, FINAL_RUNS
+from nas.study.opening import open_study
 
 HOST = "127.0.0.1"
 FIRST_PORT, LAST_PORT = 8080, 8179

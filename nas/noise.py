@@ -3,16 +3,16 @@
 import argparse
 import sys
 
-from nas.data import load_training
-from nas.finalists import Noise, measured_noise, runs_of
-from nas.further import add_options, train, work_of
-from nas.options import DONE, Parser, run, whole
-from nas.runs import accuracies, run_records
-from nas.spread import binomial_sd, spread
-from nas.study import TrialRecord
+from nas.analysis.finalists import Noise, measured_noise, runs_of
+from nas.analysis.statistics import binomial_sd, spread
+from nas.api import train, work_of
+from nas.cli.options import Parser, add_options, whole
+from nas.cli.terminal import DONE, run
+from nas.data.images import load_training
+from nas.study.records import TrialRecord
+from nas.study.runs import accuracies, run_records
 
 UNMEASURED = 1
-
 DESCRIPTION = """\
 Train one network of a study to the end on several fresh seeds, and say how far its validation accuracy moves from seed
 to seed: two trials that differ by less than that tell nothing. The runs are kept in the study, an interrupted

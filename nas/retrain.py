@@ -8,22 +8,23 @@ from dataclasses import replace
 from time import sleep
 from typing import Any
 
-from nas.environment import differences
+from nas.cli.options import Parser, add_data_dir, add_device, add_location, existing_location, fleet_of, natural
+from nas.cli.terminal import DONE, run
 from nas.errors import UserError
-from nas.files import reason_of
-from nas.options import DONE, Parser, add_data_dir, add_device, add_location, existing_location, fleet_of, natural, run
-from nas.runs import RunRecord, run_records
-from nas.storage import StudyLocation, open_study
-from nas.study import Record, constraints_of, records
-from nas.training import DivergedError, EpochReport, OutOfMemoryError, TrainingJob
-from nas.trials import dataset_of
-from nas.workers import Fleet
+from nas.study.location import StudyLocation
+from nas.study.opening import open_study
+from nas.study.records import Record, records
+from nas.study.runs import RunRecord, run_records
+from nas.study.settings import constraints_of, dataset_of
+from nas.system.files import reason_of
+from nas.training.environment import differences
+from nas.training.training import DivergedError, EpochReport, OutOfMemoryError, TrainingJob
+from nas.workers.protocol import Fleet
 
 DIFFERENT = 1
 TICK = 0.1  # seconds between two questions for a worker
 TELLING = 600  # of them, after which it is said, and again
 NUMBERS = ("train_loss", "val_loss", "val_accuracy")
-
 DESCRIPTION = """\
 Train a trial again with its own seed, and compare every epoch with what the study says: equal to the last digit on the
 same machine with the same versions, or else it says what is not the same. Nothing is written.

@@ -9,13 +9,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from nas.commands import this_command
-from nas.cost import cost
-from nas.errors import UserError
-from nas.options import (
-    DONE,
-    NOTHING_FEASIBLE,
-    Interruption,
+from nas.cli.options import (
     Parser,
     add_data_dir,
     add_location,
@@ -27,19 +21,27 @@ from nas.options import (
     natural,
     positive,
     positive_seconds,
-    resumable,
-    run,
     seed,
 )
-from nas.pruning import DEFAULT_PRUNER, PRUNERS, make_pruner
-from nas.sampling import MAX_PROPOSALS, FeasibleSampler, Ledger, Reason, probe
-from nas.space import SearchSpace, known_spaces, load_space, restrict, space_name
-from nas.storage import StudyLocation, command_line, locate, writing
-from nas.study import SAMPLERS, TrialRecord, digests, make_sampler, ranked, records, remember_task, settings
+from nas.cli.terminal import DONE, NOTHING_FEASIBLE, Interruption, command_line, resumable, run
+from nas.errors import UserError
+from nas.network.cost import cost
+from nas.reporting.sentences import diagnosis, headline
+from nas.space.loading import known_spaces, load_space, space_name
+from nas.space.rejections import MAX_PROPOSALS, Ledger, probe
+from nas.space.search_space import SearchSpace, restrict
+from nas.study.commands import this_command
+from nas.study.location import StudyLocation, locate
+from nas.study.opening import writing
+from nas.study.records import TrialRecord, digests, ranked, records
+from nas.study.settings import remember_task, settings
+from nas.tuner.pruning import DEFAULT_PRUNER, PRUNERS, make_pruner
+from nas.tuner.sampler import SAMPLERS, FeasibleSampler, make_sampler
 
 if TYPE_CHECKING:  # torch takes seconds to import, and --help needs none of it
-    from nas.progress import Progress
-    from nas.trials import Plan
+    from nas.tuner.progress import Progress
+    from nas.tuner.trials import Plan
+
 
 DESCRIPTION = """\
 Search for the best network of a search space within its limits, and write it as source code.
@@ -49,7 +51,6 @@ hopeless ones stopped early. The best few are trained again on fresh seeds; the 
 images, judged on the test set, once, and written to DIR/NAME/best/model.py with its weights. The same command continues
 an interrupted search to the same total.
 """
-
 EXAMPLES = """\
 examples:
   python -m nas.search --trials 50                  MNIST within 20,000 parameters
@@ -60,22 +61,8 @@ examples:
 
 exit status: 0 done, 1 nothing feasible or no winner, 2 bad input, 130 interrupted, 141 nobody reads the output
 """
-
 NOTHING_TRAINED = "No network was trained to the end, so there is no winner; trials.csv says why."
 NO_WINNER = "Every training on a fresh seed failed, so there is no winner; final_runs.csv says why."
-
-SMALLER = "Loosen that limit, or let the space propose smaller networks (fewer cells, fewer kernels)."
-FITTING = "Let the space propose fewer poolings or smaller kernels, so that layers fit on their maps."
-ADVICE: dict[Reason, str] = {
-    "max_params": SMALLER,
-    "max_macs": SMALLER,
-    "max_activation_bytes": SMALLER,
-    "max_epochs": "Loosen that limit, or give the recipe fewer epochs.",
-    "min_receptive_field": "Loosen that limit, or let the space propose more cells, larger kernels or more poolings.",
-    "forbid linear": "Let the space propose a convolutional head, and no kernel as large as the map it meets.",
-    "map too small": FITTING,
-    "duplicate": "Let the space propose more.",
-}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -143,44 +130,16 @@ def refuse_starved(args: argparse.Namespace) -> None:
         )
 
 
-def diagnosis(ledger: Ledger) -> str:
-    """Why nothing new fits: the limit that rejects most, the nearest miss, and what to widen."""
-    reason, count = max(ledger.reasons.items(), key=lambda item: item[1])
-    missing = "new" if reason == "duplicate" else "feasible"
-    lines = [
-        f"Nothing {missing} among {ledger.proposals:,} candidates drawn from the space.",
-        f"{reason} rejects most: {count:,} of them.",
-    ]
-    if ledger.nearest is not None:
-        lines.append(f"The nearest miss is {ledger.nearest}.")
-    lines.append(ADVICE[reason])
-    return "\n".join(lines)
-
-
-def headline(space: SearchSpace, location: StudyLocation) -> str:
-    """What is searched within which limits."""
-    limits = space.constraints
-    parts = [
-        f"≤ {limits.max_params:,} params" if limits.max_params else "",
-        f"≤ {limits.max_macs:,} MACs" if limits.max_macs else "",
-        f"≤ {limits.max_activation_bytes:,} activation bytes" if limits.max_activation_bytes else "",
-        f"receptive field ≥ {limits.min_receptive_field}" if limits.min_receptive_field else "",
-        "no fully connected layer" if "linear" in limits.forbid else "",
-        f"{space.recipe.epochs} epochs",
-    ]
-    return f"study {location.name} on {space.dataset} · {' · '.join(part for part in parts if part)}"
-
-
 def plan_of(args: argparse.Namespace, space: SearchSpace) -> "Plan":
     """What to train with what.
 
     Raises:
         UserError: an unknown device or data set, or one that does not fit the space's networks.
     """
-    from nas.data import load_training
-    from nas.readers import Dataset
-    from nas.training import TrainingJob
-    from nas.trials import Plan
+    from nas.data.datasets import Dataset
+    from nas.data.images import load_training
+    from nas.training.training import TrainingJob
+    from nas.tuner.trials import Plan
 
     dataset = Dataset(name=space.dataset, input_shape=space.input_shape, data_dir=args.data_dir)
     if (classes := len(load_training(dataset).classes)) != space.num_classes:
@@ -226,12 +185,12 @@ def search(
     import optuna
     import torch
 
-    from nas.choice import Effort
-    from nas.console import follow
-    from nas.data import fingerprint
-    from nas.notes import annotate_trial
-    from nas.results import finish
-    from nas.trials import Search
+    from nas.api import finish
+    from nas.cli.live_view import follow
+    from nas.data.images import fingerprint
+    from nas.reporting.notes import annotate_trial
+    from nas.tuner.selection import Effort
+    from nas.tuner.trials import Search
 
     torch.set_num_threads(1)  # the workers have the cores; measured beside them: gp proposes five times as fast
     plan = plan_of(args, space)
@@ -275,7 +234,7 @@ def search(
 
 def dry_run(args: argparse.Namespace, space: SearchSpace, console: Console) -> Ledger:
     """Say what the space holds, and how long the search would take."""
-    from nas.dry_run import dry_run
+    from nas.cli.dry_run import dry_run
 
     return dry_run(space, plan_of(args, space), args.pruner, console)
 

@@ -40,9 +40,12 @@ from rich.console import Console
 from rich.table import Table
 
 from nas.errors import UserError
-from nas.runs import run_records
-from nas.storage import ARTIFACTS, close, locate, open_study
-from nas.study import Record, choice_of, records
+from nas.optuna_internals.batched_storage import close
+from nas.study.location import ARTIFACTS, locate
+from nas.study.opening import open_study
+from nas.study.records import Record, records
+from nas.study.runs import run_records
+from nas.study.settings import choice_of
 
 if TYPE_CHECKING:
     from ray.cluster_utils import Cluster

@@ -14,16 +14,21 @@ from threading import Barrier
 import optuna
 from PIL import Image
 
-from nas.architecture import Architecture, Candidate, Conv, Head, MaxPool
-from nas.constraints import Constraints
-from nas.cost import Cost, MapTooSmallError, cost
-from nas.data import load_test, load_training
-from nas.readers import Dataset, Images, load_mnist
-from nas.recipe import Recipe
-from nas.space import SearchSpace, Trial, load_space
-from nas.storage import StudyLocation, locate, writing
-from nas.training import EpochReport, TrainingJob
-from nas.workers import Worker
+from nas.data.datasets import Dataset, load_mnist
+from nas.data.images import load_test, load_training
+from nas.data.split import Images
+from nas.network.architecture import Architecture
+from nas.network.cost import Cost, MapTooSmallError, cost
+from nas.network.layers import Conv, Head, MaxPool
+from nas.network.limits import Constraints
+from nas.space.candidate import Candidate
+from nas.space.loading import load_space
+from nas.space.recipe import Recipe
+from nas.space.search_space import SearchSpace, Trial
+from nas.study.location import StudyLocation, locate
+from nas.study.opening import writing
+from nas.training.training import EpochReport, TrainingJob
+from nas.workers.protocol import Worker
 
 SHAPE = (1, 28, 28)
 MNIST = Dataset(name="mnist", input_shape=SHAPE)
@@ -163,7 +168,7 @@ ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "OPT
 def make_task(folder: Path, images: int = 400) -> Path:
     """A working directory with the space digits.py, and real images of MNIST where it looks for them."""
     (folder / "digits.py").write_text(DIGITS, encoding="utf-8")
-    mnist = load_mnist(files("nas.datasets.mnist"), "train")
+    mnist = load_mnist(files("nas.data.mnist"), "train")
     for i, (pixels, label) in enumerate(zip(mnist.images[:images], mnist.labels[:images].tolist(), strict=True)):
         path = folder / "digits" / str(label) / f"{i:04d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)

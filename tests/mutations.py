@@ -41,37 +41,43 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from nas.ablation import ablation_csv, ablation_runs, ablations
-from nas.architecture import Candidate, digest, from_json, notation, to_json
-from nas.choice import Exam
-from nas.commands import remember, this_command
-from nas.cost import MapTooSmallError, cost
-from nas.data import forget, load_training
-from nas.environment import differences
+from nas.analysis.ablation import ablation_csv, ablation_runs, ablations
+from nas.analysis.finalists import final_runs, runs_of, winner_of
+from nas.cli.terminal import run
+from nas.codegen.card import ModelCard, winner_card
+from nas.codegen.source import model_source
+from nas.data.datasets import Dataset, load_mnist, read_images
+from nas.data.images import forget, load_training
+from nas.data.split import Images
 from nas.errors import UserError
-from nas.export import winner_card
-from nas.finalists import final_runs, runs_of, winner_of
-from nas.findings import Findings, findings_of
-from nas.model_source import ModelCard, model_source
-from nas.network import build, with_weights
-from nas.notes import run_note, trial_note
-from nas.options import run
-from nas.plots import confusion
-from nas.pruning import DEFAULT_PRUNER, make_pruner
-from nas.readers import Dataset, Images, load_mnist, read_images
-from nas.recipe import Recipe
-from nas.report import page
-from nas.results import runs_csv, trials_csv
-from nas.runs import Runs, final_study
-from nas.sampling import FeasibleSampler
-from nas.score import Mistake, Score
-from nas.space import SearchSpace, load_space, restrict
-from nas.status import status, text_of
-from nas.storage import StudyLocation, locate, open_study, writing
-from nas.study import Choice, digests, make_sampler, ranked, records, remember_choice, remember_task, settings
-from nas.summary import summary
-from nas.trials import Plan, Search, dataset_of
-from nas.workers import LocalFleet, devices
+from nas.network.architecture import notation
+from nas.network.cost import MapTooSmallError, cost
+from nas.network.module import build, with_weights
+from nas.reporting.figures import confusion
+from nas.reporting.findings import Findings, findings_of
+from nas.reporting.notes import run_note, trial_note
+from nas.reporting.page import page
+from nas.reporting.status import status, text_of
+from nas.reporting.summary import summary
+from nas.reporting.tables import runs_csv, trials_csv
+from nas.space.candidate import Candidate, digest, from_json, to_json
+from nas.space.loading import load_space
+from nas.space.recipe import Recipe
+from nas.space.search_space import SearchSpace, restrict
+from nas.study.commands import remember, this_command
+from nas.study.location import StudyLocation, locate
+from nas.study.opening import open_study, writing
+from nas.study.records import digests, ranked, records
+from nas.study.runs import final_study
+from nas.study.settings import Choice, dataset_of, remember_choice, remember_task, settings
+from nas.training.environment import differences
+from nas.training.score import Mistake, Score
+from nas.tuner.pruning import DEFAULT_PRUNER, make_pruner
+from nas.tuner.reruns import Runs
+from nas.tuner.sampler import FeasibleSampler, make_sampler
+from nas.tuner.selection import Exam
+from nas.tuner.trials import Plan, Search
+from nas.workers.local import LocalFleet, devices
 
 SECONDS = 10.0  # that one input may compute
 WAITED = 120.0  # seconds that it may take in all: a busy machine makes it wait
@@ -386,7 +392,7 @@ def _mnist(folder: Path) -> Path:
     copied = folder / "mnist"
     copied.mkdir()
     for name in ("t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz"):
-        (copied / name).write_bytes((files("nas.datasets.mnist") / name).read_bytes())
+        (copied / name).write_bytes((files("nas.data.mnist") / name).read_bytes())
     return copied
 
 

@@ -12,15 +12,15 @@ from optuna.trial import TrialState
 from scipy import stats
 
 from nas.ablate import report
-from nas.ablation import Ablation, ablation, ablation_csv, ablation_runs
-from nas.architecture import Candidate
-from nas.constraints import Constraints
-from nas.finalists import fresh_seeds
-from nas.recipe import Recipe
-from nas.runs import Run, RunRecord
-from nas.sampling import Ledger
-from nas.study import TrialRecord
-from nas.variants import CHOICES, variants
+from nas.analysis.ablation import Ablation, ablation, ablation_csv, ablation_runs
+from nas.analysis.finalists import fresh_seeds
+from nas.network.limits import Constraints
+from nas.space.candidate import Candidate
+from nas.space.recipe import Recipe
+from nas.space.rejections import Ledger
+from nas.space.variants import CHOICES, variants
+from nas.study.records import TrialRecord
+from nas.study.runs import Run, RunRecord
 
 N_VAL = 10_000
 LIMITS, TIGHT = Constraints(max_params=2_500), Constraints(max_params=1_000)

@@ -9,16 +9,19 @@ import pytest
 from optuna.trial import TrialState
 from scipy import stats
 
-from nas.ablation import Ablation, Effect
-from nas.answers import MIN_TRIALS, QUESTIONS, Answer, Seen, answers, compared, regressed
-from nas.architecture import Architecture, Candidate, Conv, Head, MaxPool, Transition
-from nas.constraints import Constraints
-from nas.cost import cost
-from nas.recipe import Recipe
-from nas.sampling import Ledger
-from nas.spread import Difference, spread, two_sided
-from nas.study import TrialRecord
-from nas.variants import CHOICES, Variant, forbidden_by, variants
+from nas.analysis.ablation import Ablation, Effect
+from nas.analysis.effects import MIN_TRIALS, Answer, Seen, answers, compared, regressed
+from nas.analysis.questions import QUESTIONS
+from nas.analysis.statistics import Difference, spread, two_sided
+from nas.network.architecture import Architecture
+from nas.network.cost import cost
+from nas.network.layers import Conv, Head, MaxPool, Transition
+from nas.network.limits import Constraints
+from nas.space.candidate import Candidate
+from nas.space.recipe import Recipe
+from nas.space.rejections import Ledger
+from nas.space.variants import CHOICES, Variant, forbidden_by, variants
+from nas.study.records import TrialRecord
 
 NUMBERS = {question.text: question.number for question in QUESTIONS}
 NETWORK = Architecture(

@@ -11,24 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nas.architecture import (
-    ACTIVATIONS,
-    HEADS,
-    Architecture,
-    Candidate,
-    Conv,
-    Head,
-    Layer,
-    MaxPool,
-    Transition,
-    digest,
-    from_json,
-    notation,
-    to_json,
-)
 from nas.errors import UserError
-from nas.recipe import Augmentation, Recipe
-from nas.space import load_space
+from nas.network.architecture import Architecture, notation
+from nas.network.layers import ACTIVATIONS, HEADS, Conv, Head, Layer, MaxPool, Transition
+from nas.space.candidate import Candidate, digest, from_json, to_json
+from nas.space.loading import load_space
+from nas.space.recipe import Augmentation, Recipe
 
 Json: TypeAlias = Any
 

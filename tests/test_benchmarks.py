@@ -15,15 +15,18 @@ from benchmarks.overhead import SEED, fill
 from benchmarks.search_cost import NEAR, orders, replay
 from benchmarks.throughput import flops_per_image, images_per_second, time_of_step
 from benchmarks.usual import UsualTraining, augmenting
-from nas.architecture import Architecture, Conv, Head
-from nas.cost import cost
-from nas.data import augment, load_training
-from nas.pruning import DEFAULT_PRUNER, PrunerName, make_pruner
-from nas.recipe import Augmentation
-from nas.space import load_space
-from nas.storage import locate, writing
-from nas.study import settings
-from nas.training import Training
+from nas.data.augmentation import augment
+from nas.data.images import load_training
+from nas.network.architecture import Architecture
+from nas.network.cost import cost
+from nas.network.layers import Conv, Head
+from nas.space.loading import load_space
+from nas.space.recipe import Augmentation
+from nas.study.location import locate
+from nas.study.opening import writing
+from nas.study.settings import settings
+from nas.training.training import Training
+from nas.tuner.pruning import DEFAULT_PRUNER, PrunerName, make_pruner
 
 TABLE = load()
 EPOCHS = len(TABLE[0].accuracy)

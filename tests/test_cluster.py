@@ -21,26 +21,16 @@ from helpers import ENVIRONMENT, MNIST, ended, make_task, small_architecture
 from ray.cluster_utils import Cluster
 from ray.exceptions import ObjectLostError, RayActorError, RayTaskError
 
-from nas.architecture import Candidate
-from nas.cluster import (
-    Greeting,
-    RayFleet,
-    Room,
-    _answer,
-    connect,
-    jobs_per_gpu,
-    part_of_gpu,
-    require_same_versions,
-    restored,
-    shared,
-    versions,
-)
-from nas.constraints import Constraints
-from nas.data import load_training
+from nas.data.images import load_training
 from nas.errors import UserError
-from nas.recipe import Recipe
-from nas.training import DivergedError, OutOfMemoryError, TrainingJob
-from nas.workers import TRIES, Worker
+from nas.network.limits import Constraints
+from nas.space.candidate import Candidate
+from nas.space.recipe import Recipe
+from nas.training.training import DivergedError, OutOfMemoryError, TrainingJob
+from nas.workers.protocol import TRIES, Worker
+from nas.workers.ray_actor import Greeting, _answer, require_same_versions, restored, shared, versions
+from nas.workers.ray_connection import connect
+from nas.workers.ray_fleet import RayFleet, Room, jobs_per_gpu, part_of_gpu
 
 TRIALS, IMAGES, NODES = 8, 2_000, 2
 SEARCH = ("--jobs", str(NODES), "--sampler", "random", "--pruner", "none")  # who is first does not change what is found
@@ -247,10 +237,10 @@ class Town:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.rooms, self.clock, self.actors = [Room(2, 0)], Clock(), list[Actor]()
-        monkeypatch.setattr("nas.cluster.connect", lambda address: None)
-        monkeypatch.setattr("nas.cluster._rooms", lambda: self.rooms)
-        monkeypatch.setattr("nas.cluster.monotonic", self.clock)
-        monkeypatch.setattr("nas.cluster.RayWorker", self.made)
+        monkeypatch.setattr("nas.workers.ray_fleet.connect", lambda address: None)
+        monkeypatch.setattr("nas.workers.ray_fleet._rooms", lambda: self.rooms)
+        monkeypatch.setattr("nas.workers.ray_fleet.monotonic", self.clock)
+        monkeypatch.setattr("nas.workers.ray_fleet.RayWorker", self.made)
 
     def made(self, *_: object) -> Actor:
         self.actors.append(Actor())
@@ -456,7 +446,7 @@ def test_what_ray_tells_is_of_the_worker_or_of_the_training(told: Exception, mea
 
 def test_no_other_ray_is_started_when_a_cluster_is_lost() -> None:
     code = (
-        "import nas.cluster as c, ray\n"
+        "import nas.workers.ray_fleet as c, ray\n"
         "try: c.ray.put(1)\n"
         "except Exception as error: print(type(error).__name__)\n"
         "print(ray.is_initialized())"
@@ -469,8 +459,8 @@ def test_a_cluster_that_is_lost_is_one_sentence(monkeypatch: pytest.MonkeyPatch)
     def lost() -> list[object]:
         raise Exception("Ray client has already been disconnected")  # as plain as Ray raises it
 
-    monkeypatch.setattr("nas.cluster.connect", lambda address: None)
-    monkeypatch.setattr("nas.cluster.ray.nodes", lost)
+    monkeypatch.setattr("nas.workers.ray_fleet.connect", lambda address: None)
+    monkeypatch.setattr("nas.workers.ray_fleet.ray.nodes", lost)
     sentence = r"^the Ray cluster is lost \(Ray client has already been disconnected\); nothing finished is: give "
     with pytest.raises(UserError, match=sentence):
         RayFleet("auto", "cpu", None, None, lambda: JOB)
@@ -490,7 +480,7 @@ def test_an_address_where_nobody_is_is_one_sentence(address: str, reason: str) -
 
 
 def test_what_answers_but_is_no_ray_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nas.cluster.SECONDS_TO_ANSWER", 2.0)
+    monkeypatch.setattr("nas.workers.ray_connection.SECONDS_TO_ANSWER", 2.0)
     sentence = r"^--ray 127.*: what answers there is no Ray cluster; give auto, local, "
     with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(UserError, match=sentence):
         connect(f"127.0.0.1:{silent.getsockname()[1]}")

@@ -20,16 +20,18 @@ import torch
 from helpers import small_space, write_mnist_folder
 
 from nas import ablate, noise, retrain, status
-from nas.commands import Command, commands, this_command
+from nas.cli.terminal import command_line, run
 from nas.errors import UserError
-from nas.options import run
-from nas.runs import run_records
-from nas.sampling import FeasibleSampler
-from nas.storage import StudyLocation, command_line, locate, open_study, writing
-from nas.study import make_sampler, ranked, records, settings
-from nas.training import EpochReport
-from nas.trials import Plan, Search
-from nas.workers import LocalFleet
+from nas.study.commands import Command, commands, this_command
+from nas.study.location import StudyLocation, locate
+from nas.study.opening import open_study, writing
+from nas.study.records import ranked, records
+from nas.study.runs import run_records
+from nas.study.settings import settings
+from nas.training.training import EpochReport
+from nas.tuner.sampler import FeasibleSampler, make_sampler
+from nas.tuner.trials import Plan, Search
+from nas.workers.local import LocalFleet
 
 SEED = 3
 LINE = "python -m nas.search --space x.py"

@@ -9,12 +9,13 @@ import pytest
 from optuna.trial import TrialState
 from rich.console import Console
 
-from nas.console import NORMAL, QUIET, VERBOSE, duration, follow, ledger_line, roughly, view
-from nas.progress import Running, RunProgress, SearchProgress, Standing
-from nas.sampling import Ledger
-from nas.space import load_space
-from nas.spread import Spread
-from nas.study import TrialRecord
+from nas.analysis.statistics import Spread
+from nas.cli.live_view import NORMAL, QUIET, VERBOSE, follow, view
+from nas.reporting.sentences import duration, ledger_line, roughly
+from nas.space.loading import load_space
+from nas.space.rejections import Ledger
+from nas.study.records import TrialRecord
+from nas.tuner.progress import Running, RunProgress, SearchProgress, Standing
 
 LONG = " ".join(["c16d5 p2 t8"] * 20) + " | gap 1×1"
 LEDGER = Ledger(proposals=1500, rejected=1488, reasons={"max_params": 1400, "forbid linear": 90, "duplicate": 2})

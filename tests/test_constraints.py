@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from nas.constraints import Constraints, Violation, violations
-from nas.cost import Cost
 from nas.errors import UserError
+from nas.network.cost import Cost
+from nas.network.limits import Constraints, Violation, violations
 
 COST = Cost(params=20_000, macs=2_000_000, peak_activation_bytes=4_096, receptive_field=20, linear_layers=0)
 EPOCHS = 19

@@ -2,9 +2,10 @@
 
 import pytest
 
-from nas.architecture import Architecture, Conv, Head, Layer, MaxPool, Shape, Transition
-from nas.cost import LayerCost, MapTooSmallError, cost, covers_map
-from nas.space import load_space
+from nas.network.architecture import Architecture
+from nas.network.cost import LayerCost, MapTooSmallError, cost, covers_map
+from nas.network.layers import Conv, Head, Layer, MaxPool, Shape, Transition
+from nas.space.loading import load_space
 
 SMALL = (
     Conv(out_channels=2),

@@ -23,8 +23,8 @@ from optuna_dashboard import get_note, save_note
 
 from nas import dashboard
 from nas.errors import UserError
-from nas.notes import artifact_store
-from nas.storage import locate
+from nas.reporting.notes import artifact_store
+from nas.study.location import locate
 
 PLOTS = ("contour", "slice", "parallel_coordinate", "rank", "edf", "timeline")
 READ_ONLY = "the dashboard is read-only; to write notes, start it with --allow-edits"

@@ -25,23 +25,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from nas.data import (
-    augment,
-    channel_statistics,
-    fingerprint,
-    forget,
-    load_test,
-    load_training,
-    normalize,
-    prepare,
-    sampling_grid,
-)
+from nas.data.augmentation import augment, normalize, prepare, sampling_grid
+from nas.data.datasets import MNIST_SHA256, MOST_BYTES, TORCHVISION, Dataset, load_mnist
+from nas.data.folders import IMAGE_EXTENSIONS
+from nas.data.images import channel_statistics, fingerprint, forget, load_test, load_training
+from nas.data.split import stratified_sixth
 from nas.errors import UserError
-from nas.readers import IMAGE_EXTENSIONS, MNIST_SHA256, MOST_BYTES, TORCHVISION, Dataset, load_mnist, stratified_sixth
-from nas.recipe import Augmentation
+from nas.space.recipe import Augmentation
 
 MNIST = Dataset(name="mnist", input_shape=(1, 28, 28))
-EMBEDDED = Path(str(importlib.resources.files("nas.datasets.mnist")))
+EMBEDDED = Path(str(importlib.resources.files("nas.data.mnist")))
 UNCHANGED = Augmentation(rotation=0, shift=0, scale=0, shear=0)
 # Y. LeCun, C. Cortes: images per digit of the two parts
 TRAIN_COUNTS = [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
@@ -830,7 +823,7 @@ def test_fingerprint_tells_other_images_and_labels(tmp_path: Path) -> None:
 def test_nothing_held_out_trains_on_all_images_and_is_normalised_by_all() -> None:
     mnist = Dataset(name="mnist", input_shape=(1, 28, 28))
     data = load_training(mnist, hold_out=False)
-    whole = load_mnist(importlib.resources.files("nas.datasets.mnist"), "train")
+    whole = load_mnist(importlib.resources.files("nas.data.mnist"), "train")
     assert torch.equal(data.train.images, whole.images)
     assert torch.equal(data.train.labels, whole.labels)
     assert len(data.validation) == 0

@@ -3,9 +3,10 @@
 import pytest
 from helpers import sampled
 
-from nas.architecture import Architecture, Conv, Head, MaxPool, Transition
-from nas.cost import cost
-from nas.drawing import FRONT, columns, names
+from nas.network.architecture import Architecture, names
+from nas.network.cost import cost
+from nas.network.layers import Conv, Head, MaxPool, Transition
+from nas.reporting.drawing import FRONT, columns
 
 LAYERS = (Conv(out_channels=20, kernel_size=5, padding=2), Transition(out_channels=8), MaxPool())
 NETWORK = Architecture(input_shape=(1, 28, 28), num_classes=10, layers=LAYERS, head=Head())

@@ -8,16 +8,17 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from nas.architecture import Architecture
-from nas.constraints import Constraints
-from nas.cost import MapTooSmallError, cost
-from nas.dry_run import DRAWS, dry_run, expected_epochs, size_histogram
-from nas.pruning import PRUNERS, PrunerName
-from nas.readers import Dataset
-from nas.sampling import probe
-from nas.space import load_space
-from nas.trials import Plan
-from nas.workers import LocalFleet
+from nas.cli.dry_run import DRAWS, dry_run, size_histogram
+from nas.data.datasets import Dataset
+from nas.network.architecture import Architecture
+from nas.network.cost import MapTooSmallError, cost
+from nas.network.limits import Constraints
+from nas.space.loading import load_space
+from nas.space.rejections import probe
+from nas.tuner.estimate import expected_epochs
+from nas.tuner.pruning import PRUNERS, PrunerName
+from nas.tuner.trials import Plan
+from nas.workers.local import LocalFleet
 
 SPACE = load_space("mnist")
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from nas.environment import differences, environment, source_digest, versions
+from nas.training.environment import differences, environment, source_digest, versions
 
 
 def test_environment_names_what_numbers_depend_on() -> None:

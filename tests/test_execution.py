@@ -10,8 +10,10 @@ from helpers import sampled
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nas.architecture import HEADS, Architecture, Conv, Head, MaxPool, Transition
-from nas.execution import (
+from nas.network.architecture import Architecture
+from nas.network.layers import HEADS, Conv, Head, MaxPool, Transition
+from nas.network.module import build
+from nas.training.acceleration import (
     Classifier,
     Convolution,
     Float32,
@@ -20,7 +22,6 @@ from nas.execution import (
     faster,
     training_form,
 )
-from nas.network import build
 from search_spaces.mnist import SEED
 
 CPU = torch.device("cpu")
@@ -100,7 +101,9 @@ def test_training_form_gives_the_scores_and_gradients_up_to_rounding(training: b
     ],
 )
 def test_training_form_refuses_an_option_that_it_would_train_without(module: nn.Module, said: str) -> None:
-    message = f"{module} would be trained with {said}; teach nas.execution that option before building with it"
+    message = (
+        f"{module} would be trained with {said}; teach nas.training.acceleration that option before building with it"
+    )
     with pytest.raises(NotImplementedError, match=f"^{re.escape(message)}$"):
         training_form(nn.Sequential(module), torch.float32)
 

@@ -16,17 +16,21 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nas.architecture import Architecture, Conv, Head, MaxPool, Transition
-from nas.constraints import Constraints
-from nas.data import normalize
+from nas.analysis.statistics import Spread
+from nas.codegen.card import ModelCard
+from nas.codegen.exporting import export
+from nas.codegen.proof import ExportError, in_fresh_process
+from nas.codegen.source import model_source
+from nas.data.augmentation import normalize
 from nas.errors import UserError
-from nas.export import ExportError, _in_fresh_process, export
-from nas.model_source import ModelCard, model_source
-from nas.network import build
-from nas.recipe import Recipe
-from nas.score import Score
-from nas.space import Feasible, SearchSpace, load_space
-from nas.spread import Spread
+from nas.network.architecture import Architecture
+from nas.network.layers import Conv, Head, MaxPool, Transition
+from nas.network.limits import Constraints
+from nas.network.module import build
+from nas.space.loading import load_space
+from nas.space.recipe import Recipe
+from nas.space.search_space import Feasible, SearchSpace
+from nas.training.score import Score
 
 SPACE = load_space("mnist")
 HOSTILE = 'a"""\n\\\'"; import os; os.abort() #\x00\x1b\u202e\u00e9\U0001f600{x}%s\\'
@@ -263,13 +267,13 @@ def falls(folder: Path, times: int, signal_number: int) -> str:
 def test_a_proof_whose_process_dies_or_hangs_is_repeated(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: signal.Signals
 ) -> None:
-    monkeypatch.setattr("nas.export.PROOF_SECONDS", 5.0)
-    assert _in_fresh_process(falls, tmp_path, 1, fault) == "proven"
+    monkeypatch.setattr("nas.codegen.proof.PROOF_SECONDS", 5.0)
+    assert in_fresh_process(falls, tmp_path, 1, fault) == "proven"
 
 
 def test_a_proof_whose_processes_all_die_is_given_up(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"^model\.py cannot be proven: 3 processes died or hung over it; "):
-        _in_fresh_process(falls, tmp_path, 3, signal.SIGKILL)
+        in_fresh_process(falls, tmp_path, 3, signal.SIGKILL)
 
 
 def test_export_refuses_weights_that_do_not_fit(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from nas.errors import UserError
-from nas.files import Writer, reason_of, remove_partial, writable, write_whole
+from nas.system.files import Writer, reason_of, remove_partial, writable, write_whole
 
 
 def names(folder: Path) -> list[str]:

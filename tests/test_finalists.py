@@ -16,11 +16,7 @@ from helpers import small_architecture, small_space, write_mnist_folder
 from optuna.trial import TrialState
 from rich.console import Console
 
-from nas.architecture import Architecture, Candidate, Head, digest
-from nas.choice import Effort, Exam, choose
-from nas.constraints import Constraints
-from nas.data import load_test, load_training
-from nas.finalists import (
+from nas.analysis.finalists import (
     Finalist,
     Noise,
     Winner,
@@ -33,24 +29,34 @@ from nas.finalists import (
     runs_of,
     winner_of,
 )
-from nas.findings import Findings, curse, margin, noise_floor, verdict
-from nas.network import build
+from nas.analysis.statistics import Spread, binomial_sd, least_difference, spread
+from nas.api import finish
+from nas.data.datasets import Dataset
+from nas.data.images import load_test, load_training
+from nas.network.architecture import Architecture
+from nas.network.layers import Head
+from nas.network.limits import Constraints
+from nas.network.module import build
 from nas.noise import report as noise_report
-from nas.progress import Progress
-from nas.readers import Dataset
-from nas.recipe import Recipe
-from nas.report import write_report
-from nas.results import finish
-from nas.runs import Run, RunRecord, run_records
-from nas.sampling import FeasibleSampler, Ledger, derive_seed
-from nas.score import Score
-from nas.space import SearchSpace
-from nas.spread import Spread, binomial_sd, least_difference, spread
-from nas.storage import RUNS, TRIALS, StudyLocation, locate, open_study, writing
-from nas.study import Task, TrialRecord, choice_of, digests, make_sampler, records, remember_task, settings
-from nas.training import evaluate
-from nas.trials import Plan, Search
-from nas.workers import LocalFleet
+from nas.reporting.findings import Findings
+from nas.reporting.page import write_report
+from nas.reporting.sentences import curse, margin, noise_floor, verdict
+from nas.space.candidate import Candidate, digest
+from nas.space.recipe import Recipe
+from nas.space.rejections import Ledger, derive_seed
+from nas.space.search_space import SearchSpace
+from nas.study.location import RUNS, TRIALS, StudyLocation, locate
+from nas.study.opening import open_study, writing
+from nas.study.records import TrialRecord, digests, records
+from nas.study.runs import Run, RunRecord, run_records
+from nas.study.settings import Task, choice_of, remember_task, settings
+from nas.training.score import Score
+from nas.training.training import evaluate
+from nas.tuner.progress import Progress
+from nas.tuner.sampler import FeasibleSampler, make_sampler
+from nas.tuner.selection import Effort, Exam, choose
+from nas.tuner.trials import Plan, Search
+from nas.workers.local import LocalFleet
 
 SEED = 3
 SCORE = Score(loss=0.02, accuracy=0.995, n=10_000)

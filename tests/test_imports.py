@@ -1,4 +1,4 @@
-"""The import table: which modules may know which libraries, held by reading the source."""
+"""Imports run downwards from folder to folder, and each library has its homes: held by reading the source."""
 
 import ast
 import subprocess
@@ -11,24 +11,49 @@ import pytest
 import nas
 
 PACKAGE = Path(nas.__file__).parent
-FILES = {file.stem: file for file in sorted(PACKAGE.glob("*.py"))}
+FILES = {".".join(file.relative_to(PACKAGE).with_suffix("").parts): file for file in sorted(PACKAGE.rglob("*.py"))}
 
-# Libraries with a home: no other module imports them.
+# A folder imports from itself and from those after it.
+FOLDERS = (
+    *("api", "cli", "reporting", "codegen", "tuner", "analysis", "study", "workers"),
+    *("training", "data", "space", "optuna_internals", "network", "system", "errors"),
+)
+COMMANDS = ("search", "status", "report", "dashboard", "retrain", "noise", "ablate", "export")
+
+# Libraries with a home: no other folder imports them.
 HOMES = {
     "optuna": {
-        *("space", "pruning", "sampling", "storage", "study", "details", "commands", "scheduler", "trials", "runs"),
-        *("tpe", "single_writer"),
-        *("choice", "export", "results", "finalists", "findings", "dry_run", "further", "ablation", "status"),
-        *("plots", "report", "notes", "search", "dashboard", "serving"),
+        *("api", "cli", "reporting", "codegen", "tuner", "analysis", "study", "space", "optuna_internals"),
+        *("search", "dashboard"),
     },
-    "optuna_dashboard": {"dashboard", "notes"},
-    "plotly": {"plots", "report"},
-    "jinja2": {"report"},
-    "rich": {"console", "results", "summary", "dry_run", "search", "further", "ablate"},
-    "ray": {"cluster"},
+    "optuna_dashboard": {"dashboard", "reporting"},
+    "plotly": {"reporting"},
+    "jinja2": {"reporting"},
+    "rich": {"cli", "reporting", "search", "ablate", "api"},
+    "ray": {"workers"},
+    "torchvision": {"data"},
 }
-WITHOUT_TORCH = ("errors", "score", "recipe", "architecture", "cost", "constraints", "space")
-WITHOUT_OPTUNA = ("network", "execution", "environment", "optimizer", "readers", "data", "training")
+WITHOUT_TORCH = (
+    "errors",
+    "system.files",
+    "system.interrupts",
+    "network.layers",
+    "network.architecture",
+    "network.cost",
+    "network.limits",
+    "space",
+)
+WITHOUT_OPTUNA = ("network", "data", "training", "workers")
+
+
+def folder_of(module: str) -> str:
+    """The folder of a module, or the module itself where it lies at the top."""
+    return module.split(".")[0]
+
+
+def within(names: tuple[str, ...]) -> list[str]:
+    """The modules that are named, or lie in a folder that is."""
+    return [module for module in FILES if any(module == name or module.startswith(f"{name}.") for name in names)]
 
 
 def imports(file: Path) -> set[str]:
@@ -50,23 +75,39 @@ def libraries(file: Path) -> set[str]:
 
 def siblings(file: Path) -> set[str]:
     """The modules of nas that a file imports."""
-    parts = [name.split(".") for name in imports(file)]
-    return {part[1] for part in parts if part[0] == "nas" and len(part) > 1 and part[1] in FILES}
+    return {name.removeprefix("nas.") for name in imports(file)} & FILES.keys()
 
 
 def test_imports_of_libraries_stay_in_their_homes() -> None:
     strays = [
-        f"{name} imports {library}"
-        for name, file in FILES.items()
+        f"{module} imports {library}"
+        for module, file in FILES.items()
         for library, homes in HOMES.items()
-        if library in libraries(file) and name not in homes
+        if library in libraries(file) and folder_of(module) not in homes
     ]
     assert strays == []
 
 
-@pytest.mark.parametrize("name", WITHOUT_TORCH)
-def test_imports_of_descriptions_leave_out_torch(name: str) -> None:
-    assert not libraries(FILES[name]) & {"torch", "torchvision", "torchinfo", "safetensors"}
+def test_imports_run_downwards_from_folder_to_folder() -> None:
+    strays = [
+        f"{module} imports {other}"
+        for module, file in FILES.items()
+        for other in siblings(file)
+        if folder_of(module) in FOLDERS
+        and FOLDERS.index(folder_of(module)) > (FOLDERS.index(folder_of(other)) if folder_of(other) in FOLDERS else -1)
+    ]
+    assert strays == []
+
+
+def test_every_folder_has_its_place_in_the_order() -> None:
+    known = {*FOLDERS, *COMMANDS, "__init__", "__main__"}
+    assert {folder_of(module) for module in FILES} == known
+
+
+def test_commands_are_imported_by_nobody() -> None:
+    assert [
+        f"{module} imports {other}" for module, file in FILES.items() for other in siblings(file) & {*COMMANDS}
+    ] == []
 
 
 def test_imports_among_modules_have_no_cycle() -> None:
@@ -74,18 +115,15 @@ def test_imports_among_modules_have_no_cycle() -> None:
     assert set(order) == set(FILES)
 
 
-@pytest.mark.parametrize("low", [*WITHOUT_TORCH, *WITHOUT_OPTUNA])
-def test_imports_run_downwards(low: str) -> None:
-    ranks = [*WITHOUT_TORCH, *WITHOUT_OPTUNA]
-    if low == "network":
-        ranks.remove("space")  # building a network needs no search space
-    below = set(ranks[: ranks.index(low)])
-    assert siblings(FILES[low]) <= below
+@pytest.mark.parametrize("module", within(WITHOUT_TORCH))
+def test_imports_of_descriptions_leave_out_torch(module: str) -> None:
+    assert not libraries(FILES[module]) & {"torch", "torchvision", "torchinfo", "safetensors"}
 
 
-@pytest.mark.parametrize(("modules", "absent"), [(WITHOUT_TORCH, "torch"), (WITHOUT_OPTUNA, "optuna")])
-def test_imports_bring_no_unwanted_library_in_by_a_side_door(modules: tuple[str, ...], absent: str) -> None:
-    lines = ["import sys", *(f"import nas.{name}" for name in modules), f"sys.exit({absent!r} in sys.modules)"]
+@pytest.mark.parametrize(("names", "absent"), [(WITHOUT_TORCH, "torch"), (WITHOUT_OPTUNA, "optuna")])
+def test_imports_bring_no_unwanted_library_in_by_a_side_door(names: tuple[str, ...], absent: str) -> None:
+    modules = [module.removesuffix(".__init__") for module in within(names) if not module.startswith("workers.ray")]
+    lines = ["import sys", *(f"import nas.{module}" for module in modules), f"sys.exit({absent!r} in sys.modules)"]
     assert subprocess.run([sys.executable, "-c", "\n".join(lines)], check=False).returncode == 0
 
 
@@ -99,7 +137,7 @@ def test_nothing_is_unpickled() -> None:
         assert {ast.unparse(call) for call in loads} <= {"safetensors.torch.load"}, name
 
 
-def test_only_workers_makes_pools_of_processes() -> None:
+def test_only_system_processes_makes_pools_of_processes() -> None:
     """There they are told to end with the program; others would wait for work when it was killed."""
     pools = {"multiprocessing.Process", "multiprocessing.Pool", "concurrent.futures.ProcessPoolExecutor"}
-    assert [name for name, file in FILES.items() if imports(file) & pools] == ["workers"]
+    assert [name for name, file in FILES.items() if imports(file) & pools] == ["system.processes"]

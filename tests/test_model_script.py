@@ -18,18 +18,21 @@ from helpers import MNIST, small_architecture
 from test_data import write_idx
 from torch import Tensor
 
-from nas.architecture import Architecture, Candidate
-from nas.constraints import Constraints
-from nas.data import augment, load_test, load_training, normalize
-from nas.export import export
-from nas.model_source import ModelCard, model_source
-from nas.network import build
-from nas.optimizer import learning_rate
-from nas.readers import Dataset, load_mnist
-from nas.recipe import Augmentation, Recipe
-from nas.score import Score
-from nas.spread import spread
-from nas.training import Training, TrainingJob, evaluate
+from nas.analysis.statistics import spread
+from nas.codegen.card import ModelCard
+from nas.codegen.exporting import export
+from nas.codegen.source import model_source
+from nas.data.augmentation import augment, normalize
+from nas.data.datasets import Dataset, load_mnist
+from nas.data.images import load_test, load_training
+from nas.network.architecture import Architecture
+from nas.network.limits import Constraints
+from nas.network.module import build
+from nas.space.candidate import Candidate
+from nas.space.recipe import Augmentation, Recipe
+from nas.training.optimizer import learning_rate
+from nas.training.score import Score
+from nas.training.training import Training, TrainingJob, evaluate
 
 RECIPE = Recipe(epochs=2, batch_size=16, mixed_precision=False)
 ARCHITECTURE = small_architecture(6, 8)
@@ -69,7 +72,7 @@ def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The first images of MNIST's two parts, as torchvision keeps them."""
     folder = tmp_path_factory.mktemp("data")
     for split, count in (("train", TRAIN), ("t10k", TEST)):
-        mnist = load_mnist(files("nas.datasets.mnist"), split)
+        mnist = load_mnist(files("nas.data.mnist"), split)
         raw = folder / "MNIST" / "raw"
         raw.mkdir(parents=True, exist_ok=True)
         pixels: npt.NDArray[np.uint8] = mnist.images[:count, 0].numpy()

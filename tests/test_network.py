@@ -13,11 +13,14 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nas.architecture import Architecture, Conv, Head, Layer, MaxPool, Shape, Transition
-from nas.constraints import Constraints
-from nas.cost import MapTooSmallError, cost
-from nas.network import LimitBrokenError, ModuleCall, build, check_built, lower, measure
-from nas.space import load_space
+from nas.network.architecture import Architecture
+from nas.network.cost import MapTooSmallError, cost
+from nas.network.layers import Conv, Head, Layer, MaxPool, Shape, Transition
+from nas.network.limits import Constraints
+from nas.network.measure import LimitBrokenError, check_built, measure
+from nas.network.module import build
+from nas.network.operations import ModuleCall, lower
+from nas.space.loading import load_space
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -11,12 +11,14 @@ from optuna.artifacts import get_all_artifact_meta
 from optuna.trial import TrialState
 from optuna_dashboard import get_note
 
-from nas.details import keep_detail
-from nas.notes import annotate_runs, annotate_trial, artifact_store, layer_table
-from nas.runs import Run, begin_run, final_study, run_records
-from nas.sampling import FeasibleSampler
-from nas.storage import FINAL_RUNS, locate
-from nas.study import TrialRecord, ask, in_flight, make_sampler, records, report_epoch, settings
+from nas.optuna_internals.attributes import keep_detail
+from nas.optuna_internals.trials import in_flight, report_epoch
+from nas.reporting.notes import annotate_runs, annotate_trial, artifact_store, layer_table
+from nas.study.location import FINAL_RUNS, locate
+from nas.study.records import TrialRecord, records
+from nas.study.runs import Run, begin_run, final_study, run_records
+from nas.study.settings import settings
+from nas.tuner.sampler import FeasibleSampler, ask, make_sampler
 
 ROWS = [{"epoch": n, "train_loss": 0.5, "val_loss": 0.25, "val_accuracy": 0.9 + n / 100, "seconds": 1} for n in (1, 2)]
 

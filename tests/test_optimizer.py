@@ -7,10 +7,10 @@ import torch
 from helpers import small_architecture
 from torch import nn
 
-from nas.network import build
-from nas.optimizer import SGD, FlatState, WeightAverage, learning_rate
-from nas.recipe import Recipe
-from nas.training import weights_of
+from nas.network.module import build
+from nas.space.recipe import Recipe
+from nas.training.optimizer import SGD, FlatState, WeightAverage, learning_rate
+from nas.training.training import weights_of
 
 
 def test_learning_rate_rises_to_the_peak_and_falls_to_zero() -> None:

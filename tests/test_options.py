@@ -12,9 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from nas.errors import UserError, printable
-from nas.options import (
-    Interruption,
+from nas.cli.options import (
     Parser,
     add_data_dir,
     add_location,
@@ -25,9 +23,10 @@ from nas.options import (
     natural,
     positive,
     positive_seconds,
-    run,
     seed,
 )
+from nas.cli.terminal import Interruption, run
+from nas.errors import UserError, printable
 
 
 @pytest.mark.parametrize(
@@ -168,7 +167,7 @@ def test_a_hostile_text_of_a_million_characters_is_printed_within_seconds(part: 
 def test_run_of_what_is_interrupted_ends_as_atexit_wants_and_waits_for_no_thread() -> None:
     source = (
         "import atexit, threading, time\n"
-        "from nas.options import run\n"
+        "from nas.cli.terminal import run\n"
         "def command():\n"
         "    print('half a ', end='')\n"
         "    atexit.register(print, 'line')\n"
@@ -214,7 +213,7 @@ def test_workers_that_cannot_be_are_refused(given: tuple[str, str], rule: str) -
 
 
 def test_options_import_nothing_heavy() -> None:
-    code = "import sys, nas.options; sys.exit(' '.join({'torch', 'sqlalchemy', 'alembic'} & set(sys.modules)))"
+    code = "import sys, nas.cli.options; sys.exit(' '.join({'torch', 'sqlalchemy', 'alembic'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False).stderr == "\n"
 
 
@@ -256,8 +255,8 @@ def test_an_interrupt_that_the_shell_ignores_stays_ignored(handlers: None) -> No
 STUBBORN = """
 import sys, time
 from pathlib import Path
-from nas.options import resumable, run
-from nas.storage import locate
+from nas.cli.terminal import resumable, run
+from nas.study.location import locate
 
 def command():
     with resumable("nas.search", locate("x", Path("results"), None)):
@@ -302,7 +301,9 @@ def test_a_value_of_two_dashes_is_refused() -> None:
     ],
 )
 def test_a_reader_that_closes_the_output_ends_the_program_quietly(command: str) -> None:
-    code = f"import argparse; from nas.options import run; from rich.console import Console; input(); run({command})"
+    code = (
+        f"import argparse; from nas.cli.terminal import run; from rich.console import Console; input(); run({command})"
+    )
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     pipe = subprocess.PIPE
     with subprocess.Popen(
@@ -320,8 +321,8 @@ def test_a_reader_that_closes_the_output_ends_the_program_quietly(command: str) 
 OUTLIVES = """\
 import sys
 from pathlib import Path
-from nas.console import NORMAL, follow
-from nas.options import run
+from nas.cli.live_view import NORMAL, follow
+from nas.cli.terminal import run
 from rich.console import Console
 
 def events():

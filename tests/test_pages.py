@@ -19,25 +19,29 @@ from playwright.sync_api import Browser
 from rich.console import Console
 
 from docs.browser import a_browser, chromium
-from nas import report
-from nas.ablation import ablation, ablation_runs
-from nas.answers import answers
-from nas.choice import Effort, Exam
-from nas.data import load_training
+from nas.analysis.ablation import ablation, ablation_runs
+from nas.analysis.effects import answers
+from nas.api import finish
+from nas.data.datasets import Dataset
+from nas.data.images import load_training
 from nas.errors import UserError
-from nas.findings import Findings, findings_of
-from nas.notes import annotate_trial
-from nas.plots import pareto_front
-from nas.progress import Progress
-from nas.pruning import make_pruner
-from nas.readers import Dataset
-from nas.results import finish, write_tables
-from nas.runs import train_runs
-from nas.sampling import FeasibleSampler
-from nas.storage import StudyLocation, locate, writing
-from nas.study import TrialRecord, digests, make_sampler, remember_task, settings
-from nas.trials import Plan, Search
-from nas.workers import LocalFleet
+from nas.reporting.figures import pareto_front
+from nas.reporting.findings import Findings, findings_of
+from nas.reporting.notes import annotate_trial
+from nas.reporting.page import page as whole_page
+from nas.reporting.page import write_report
+from nas.reporting.tables import write_tables
+from nas.study.location import StudyLocation, locate
+from nas.study.opening import writing
+from nas.study.records import TrialRecord, digests
+from nas.study.settings import remember_task, settings
+from nas.tuner.progress import Progress
+from nas.tuner.pruning import make_pruner
+from nas.tuner.reruns import train_runs
+from nas.tuner.sampler import FeasibleSampler, make_sampler
+from nas.tuner.selection import Effort, Exam
+from nas.tuner.trials import Plan, Search
+from nas.workers.local import LocalFleet
 
 HOSTILE = "<img src=x onerror=alert(1)>"  # a class's folder
 STUDY = "it's {{ found }} & co"  # as hostile as a study's name may be
@@ -82,7 +86,7 @@ def reported(tmp_path_factory: pytest.TempPathFactory, dataset: Dataset) -> Iter
             return annotate_trial(study, location, dataset, trial, record)
 
         list(Search(study, location, plan, sampler, annotate=annotate).events())
-        page = report.write_report(study, location, dataset, Exam(dataset), running=True)
+        page = write_report(study, location, dataset, Exam(dataset), running=True)
         early = page.read_text(encoding="utf-8")
         effort = Effort(finalists=2, seeds=2, baseline=True)
         finish(study, location, plan, effort, Console(quiet=True), through)
@@ -91,7 +95,7 @@ def reported(tmp_path_factory: pytest.TempPathFactory, dataset: Dataset) -> Iter
         wanted = ablation_runs(leader, ["head", "augmentation"], space.constraints, 2, 0)
         train_runs(study, location, wanted, plan, through, "ablation")
         write_tables(study, location, len(load_training(dataset).validation))
-        report.write_report(study, location, dataset, Exam(dataset), running=False)
+        write_report(study, location, dataset, Exam(dataset), running=False)
         yield Reported(
             location=location, study=study, found=findings_of(study, location, load_training(dataset)), early=early
         )
@@ -284,7 +288,7 @@ def test_before_the_end_the_page_leads_with_one_score_and_the_noise_floor(
 def test_the_page_of_a_study_without_trials_says_so(browser: Browser, dataset: Dataset, tmp_path: Path) -> None:
     space, location = small_space(dataset), locate("empty", tmp_path, None)
     with writing(location, settings(space, seed=0, sampler="tpe", pruner="none")) as study:
-        path = report.write_report(study, location, dataset, Exam(dataset), running=True)
+        path = write_report(study, location, dataset, Exam(dataset), running=True)
     with watched(browser, path.as_uri()) as seen:
         assert seen.page.locator("h1").inner_text() == "empty: no trial has been trained to the end yet"
         assert seen.complaints == []
@@ -305,7 +309,7 @@ def test_a_pareto_front_holds_what_nothing_matches() -> None:
 
 def test_reading_the_study_leaves_it_as_it_was(reported: Reported, dataset: Dataset) -> None:
     before = rows_of_database(reported.location)
-    report.page(reported.found, reported.location, dataset, Exam(dataset), running=False)
+    whole_page(reported.found, reported.location, dataset, Exam(dataset), running=False)
     assert rows_of_database(reported.location) == before
 
 

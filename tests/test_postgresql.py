@@ -10,8 +10,11 @@ from helpers import begin_at_once, ended, make_task, started
 from postgresql import PASSWORD, a_server, installed
 
 from nas.errors import UserError
-from nas.storage import close, is_being_worked_on, locate, open_study, writing
-from nas.study import records
+from nas.optuna_internals.batched_storage import close
+from nas.study.location import locate
+from nas.study.locks import is_being_worked_on
+from nas.study.opening import open_study, writing
+from nas.study.records import records
 
 pytestmark = pytest.mark.skipif(not installed(), reason="no PostgreSQL server is installed, so these did not run")
 

@@ -5,8 +5,8 @@ from collections.abc import Callable
 import optuna
 import pytest
 
-from nas.pruning import PRUNERS, PrunerName, RungPruner, make_pruner
-from nas.study import report_epoch
+from nas.optuna_internals.trials import report_epoch
+from nas.tuner.pruning import PRUNERS, PrunerName, RungPruner, make_pruner
 
 
 def curve(losses: list[float]) -> list[dict[str, float]]:

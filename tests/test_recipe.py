@@ -8,7 +8,7 @@ from typing import cast
 import pytest
 
 from nas.errors import UserError
-from nas.recipe import Augmentation, Recipe
+from nas.space.recipe import Augmentation, Recipe
 
 
 @pytest.mark.parametrize(

@@ -17,27 +17,32 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from nas import export
-from nas.architecture import Architecture, Candidate, Conv, Head, MaxPool
-from nas.choice import Effort, Exam, choose
-from nas.constraints import Constraints
-from nas.data import load_test
-from nas.details import keep_detail
-from nas.finalists import Winner
-from nas.findings import verdict
-from nas.network import build
-from nas.progress import Progress
-from nas.readers import Dataset
-from nas.recipe import Recipe
-from nas.results import finish
-from nas.sampling import FeasibleSampler
-from nas.score import Score
-from nas.space import SearchSpace, Trial
-from nas.spread import spread
-from nas.storage import TRIALS, StudyLocation, locate, writing
-from nas.study import ask, digests, make_sampler, ranked, records, remember_task, report_epoch, scores_on_test, settings
-from nas.training import weights_of
-from nas.trials import Plan
-from nas.workers import LocalFleet
+from nas.analysis.finalists import Winner
+from nas.analysis.statistics import spread
+from nas.api import finish
+from nas.data.datasets import Dataset
+from nas.data.images import load_test
+from nas.network.architecture import Architecture
+from nas.network.layers import Conv, Head, MaxPool
+from nas.network.limits import Constraints
+from nas.network.module import build
+from nas.optuna_internals.attributes import keep_detail
+from nas.optuna_internals.trials import report_epoch
+from nas.reporting.sentences import verdict
+from nas.space.candidate import Candidate
+from nas.space.recipe import Recipe
+from nas.space.search_space import SearchSpace, Trial
+from nas.study.location import TRIALS, StudyLocation, locate
+from nas.study.opening import writing
+from nas.study.records import digests, ranked, records, scores_on_test
+from nas.study.settings import remember_task, settings
+from nas.training.score import Score
+from nas.training.training import weights_of
+from nas.tuner.progress import Progress
+from nas.tuner.sampler import FeasibleSampler, ask, make_sampler
+from nas.tuner.selection import Effort, Exam, choose
+from nas.tuner.trials import Plan
+from nas.workers.local import LocalFleet
 
 MNIST = Dataset(name="mnist", input_shape=(1, 28, 28))
 RECIPE = Recipe(epochs=3)

@@ -10,18 +10,21 @@ import pytest
 from helpers import NOWHERE, Desk, Workshop, a_desk, made_up, small_architecture
 from optuna.trial import TrialState
 
-from nas.architecture import Candidate
-from nas.constraints import Constraints
-from nas.details import keep_detail
-from nas.progress import RunProgress, Standing
-from nas.recipe import Recipe
-from nas.runs import Run, RunRecord, Runs, Stage, final_study, paces, run_records
-from nas.score import Score
-from nas.spread import spread
-from nas.study import in_flight, records
-from nas.training import DivergedError, EpochReport, TrainingJob
-from nas.trials import Plan
-from nas.workers import LocalFleet, Worker
+from nas.analysis.statistics import spread
+from nas.network.limits import Constraints
+from nas.optuna_internals.attributes import keep_detail
+from nas.optuna_internals.trials import in_flight
+from nas.space.candidate import Candidate
+from nas.space.recipe import Recipe
+from nas.study.records import records
+from nas.study.runs import Run, RunRecord, Stage, final_study, run_records
+from nas.training.score import Score
+from nas.training.training import DivergedError, EpochReport, TrainingJob
+from nas.tuner.progress import RunProgress, Standing
+from nas.tuner.reruns import Runs, paces
+from nas.tuner.trials import Plan
+from nas.workers.local import LocalFleet
+from nas.workers.protocol import Worker
 
 EPOCHS = 3
 LIMITS = Constraints(max_params=400)

@@ -11,22 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from optuna.trial import FrozenTrial, TrialState
 
-from nas.architecture import Architecture, Candidate, Conv, Head, MaxPool, digest, notation
-from nas.constraints import Constraints, Limit, Violation
-from nas.pruning import make_pruner
-from nas.recipe import Recipe
-from nas.sampling import (
-    DUPLICATE,
-    MAX_PROPOSALS,
-    FeasibleSampler,
-    Ledger,
-    NearestMiss,
-    NothingFeasibleError,
-    derive_seed,
-    probe,
-)
-from nas.space import Feasible, Rejected, SearchSpace, Trial, load_space
-from nas.study import SAMPLERS, SamplerName, ask, make_sampler, records
+from nas.network.architecture import Architecture, notation
+from nas.network.layers import Conv, Head, MaxPool
+from nas.network.limits import Constraints, Limit, Violation
+from nas.space.candidate import Candidate, digest
+from nas.space.loading import load_space
+from nas.space.recipe import Recipe
+from nas.space.rejections import DUPLICATE, MAX_PROPOSALS, Ledger, NearestMiss, derive_seed, probe
+from nas.space.search_space import Feasible, Rejected, SearchSpace, Trial
+from nas.study.records import records
+from nas.tuner.pruning import make_pruner
+from nas.tuner.sampler import SAMPLERS, FeasibleSampler, NothingFeasibleError, SamplerName, ask, make_sampler
 
 DIGITS = load_space(str(Path(__file__).parent / "data" / "digits.py"))
 MNIST = load_space("mnist")
@@ -127,8 +122,9 @@ def test_feasible_sampler_resumed_draws_what_an_uninterrupted_one_would(name: Sa
 
 
 def test_a_long_study_resumed_draws_what_an_uninterrupted_one_would(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nas.sampling.MAX_LEARNED", 8)
-    monkeypatch.setattr("nas.sampling.REFITS", 4)  # so that every fifth trial learns anew at last
+    monkeypatch.setattr("nas.optuna_internals.snapshot.MAX_LEARNED", 8)
+    monkeypatch.setattr("nas.tuner.sampler.MAX_LEARNED", 8)
+    monkeypatch.setattr("nas.tuner.sampler.REFITS", 4)  # so that every fifth trial learns anew at last
     straight, resumed = study_in(None), study_in(None)
     search(straight, sampler_for(straight, DIGITS, "tpe"), 24)
     for trials in (13, 9, 2):
@@ -240,8 +236,9 @@ def test_a_sampler_learns_from_so_many_trials_at_most(
     study = past_the_random_phase
     ended = [trial for trial in study.trials if trial.state.is_finished()]
     for most in (len(ended), 8):
-        monkeypatch.setattr("nas.sampling.MAX_LEARNED", most)
-        monkeypatch.setattr("nas.sampling.BEST_LEARNED", 3)
+        monkeypatch.setattr("nas.optuna_internals.snapshot.MAX_LEARNED", most)
+        monkeypatch.setattr("nas.tuner.sampler.MAX_LEARNED", most)
+        monkeypatch.setattr("nas.optuna_internals.snapshot.BEST_LEARNED", 3)
         FeasibleSampler(lambda seed: Seeing(seed=seed), MNIST, 0, set()).propose(study)
     assert seen[0] == study.trials
     learned = [trial.number for trial in seen[-1] if trial.state.is_finished()]

@@ -22,24 +22,30 @@ from helpers import NOWHERE, Desk, InstantWorker, Workshop, a_desk, made_up, sma
 from optuna.pruners import BasePruner, NopPruner
 from optuna.trial import TrialState
 
-from nas.architecture import Architecture, Candidate, Conv, Head, digest
-from nas.constraints import Constraints
-from nas.cost import cost
-from nas.data import load_training
-from nas.details import details
+from nas.data.datasets import Dataset
+from nas.data.images import load_training
 from nas.errors import UserError
-from nas.network import LimitBrokenError
-from nas.progress import Progress, SearchProgress
-from nas.pruning import PrunerName, make_pruner
-from nas.readers import Dataset
-from nas.recipe import Recipe
-from nas.sampling import MAX_PROPOSALS, FeasibleSampler, Ledger, derive_seed
-from nas.space import SearchSpace, Trial
-from nas.storage import locate, writing
-from nas.study import TrialRecord, digests, make_sampler, records, settings, total_ledger
-from nas.training import DivergedError, EpochReport, OutOfMemoryError, TrainingJob, train
-from nas.trials import Plan, Search
-from nas.workers import LocalFleet, LocalWorker, Worker
+from nas.network.architecture import Architecture
+from nas.network.cost import cost
+from nas.network.layers import Conv, Head
+from nas.network.limits import Constraints
+from nas.network.measure import LimitBrokenError
+from nas.optuna_internals.attributes import details
+from nas.space.candidate import Candidate, digest
+from nas.space.recipe import Recipe
+from nas.space.rejections import MAX_PROPOSALS, Ledger, derive_seed
+from nas.space.search_space import SearchSpace, Trial
+from nas.study.location import locate
+from nas.study.opening import writing
+from nas.study.records import TrialRecord, digests, records, total_ledger
+from nas.study.settings import settings
+from nas.training.training import DivergedError, EpochReport, OutOfMemoryError, TrainingJob, train
+from nas.tuner.progress import Progress, SearchProgress
+from nas.tuner.pruning import PrunerName, make_pruner
+from nas.tuner.sampler import FeasibleSampler, make_sampler
+from nas.tuner.trials import Plan, Search
+from nas.workers.local import LocalFleet, LocalWorker
+from nas.workers.protocol import Worker
 
 SPACE = small_space(NOWHERE)
 EPOCHS = SPACE.recipe.epochs
@@ -502,7 +508,7 @@ class FallsSilent(InstantWorker):
 
 @pytest.mark.parametrize("times", [1, 2, 3])
 def test_worker_that_hangs_is_replaced(tmp_path: Path, times: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nas.scheduler.TICK", 0.01)
+    monkeypatch.setattr("nas.tuner.scheduler.TICK", 0.01)
     _, expected = run(a_desk(tmp_path, "calm"), Workshop(), trials=3)
     desk, left = a_desk(tmp_path, "stormy"), [times]
     events, trained = run(desk, lambda: FallsSilent(left), trials=3, epoch_timeout=0.05)
@@ -533,8 +539,8 @@ def test_worker_is_given_twenty_times_what_the_slowest_known_network_would_take(
 def test_time_in_which_the_machine_slept_does_not_count(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     left = [1]
     clock = iter(range(0, 1_000_000, 1_000))
-    monkeypatch.setattr("nas.scheduler.TICK", 0.01)
-    monkeypatch.setattr("nas.scheduler.monotonic", lambda: float(next(clock)))  # 1,000 seconds pass at every look
+    monkeypatch.setattr("nas.tuner.scheduler.TICK", 0.01)
+    monkeypatch.setattr("nas.tuner.scheduler.monotonic", lambda: float(next(clock)))  # 1,000 seconds pass at every look
     started = time.monotonic()
     _, trained = run(desk, lambda: FallsSilent(left), trials=2, epoch_timeout=0.1)
     assert time.monotonic() - started >= 0.04  # what a clock does to five turns, in each of which two hundredths count
@@ -559,8 +565,8 @@ class Empty:
 def test_without_any_worker_a_search_says_so_and_ends_when_its_time_is_up(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nas.scheduler.TICK", 0.01)
-    monkeypatch.setattr("nas.scheduler.TELLING", 0.05)
+    monkeypatch.setattr("nas.tuner.scheduler.TICK", 0.01)
+    monkeypatch.setattr("nas.tuner.scheduler.TELLING", 0.05)
     loop = scheduler(desk, Workshop(), timeout=0.2)
     loop._fleet = Empty("a node is done without")
     news = [event.news for event in told(loop)]
@@ -588,7 +594,7 @@ def test_workers_made_before_one_that_cannot_be_made_are_stopped(desk: Desk, mon
             raise OSError("no process left")
         return workshop()
 
-    monkeypatch.setattr("nas.workers.BETWEEN_TRIES", 0.0)
+    monkeypatch.setattr("nas.workers.local.BETWEEN_TRIES", 0.0)
     with pytest.raises(
         UserError, match=r"^no worker can be started \(no process left\); close other programs, or give fewer --jobs$"
     ):
@@ -600,7 +606,7 @@ def test_workers_made_before_one_that_cannot_be_made_are_stopped(desk: Desk, mon
 def test_worker_that_cannot_be_made_at_first_is_made_later(
     error: Exception, desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nas.workers.BETWEEN_TRIES", 0.0)
+    monkeypatch.setattr("nas.workers.local.BETWEEN_TRIES", 0.0)
     workshop, refusals = Workshop(), [2]
 
     def refuses_twice() -> Worker:

@@ -20,13 +20,14 @@ from helpers import DIGITS, Ended, ended, make_task, started
 from optuna.artifacts import ArtifactMeta, get_all_artifact_meta
 from optuna.trial import FrozenTrial, TrialState
 
-from nas.commands import commands
-from nas.details import details
-from nas.options import run
-from nas.runs import final_study, run_records
+from nas.cli.terminal import run
+from nas.optuna_internals.attributes import details
 from nas.search import main, parser, refuse_starved
-from nas.storage import locate, open_study
-from nas.study import ranked, records
+from nas.study.commands import commands
+from nas.study.location import locate
+from nas.study.opening import open_study
+from nas.study.records import ranked, records
+from nas.study.runs import final_study, run_records
 
 
 def tree(folder: Path) -> list[Path]:

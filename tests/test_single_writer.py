@@ -16,7 +16,7 @@ from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy.exc import OperationalError
 
-from nas.single_writer import SingleWriterStorage
+from nas.optuna_internals.batched_storage import SingleWriterStorage
 
 TEMPLATE = create_trial(
     state=TrialState.RUNNING,
@@ -148,7 +148,7 @@ def test_a_batch_that_cannot_be_written_leaves_the_database_as_it_was(
             trial.report(0.5, 1)
             study.tell(trial, 0.5)
 
-    monkeypatch.setattr("nas.single_writer._utc", full)  # called for states, which are written last
+    monkeypatch.setattr("nas.optuna_internals.batched_storage._utc", full)  # called for states, which are written last
     with pytest.raises(OperationalError):
         fill()
     assert reopened(tmp_path / "study.db").trials == before
@@ -166,7 +166,9 @@ def test_a_trial_whose_making_is_interrupted_is_not_there(tmp_path: Path, monkey
     def begin_two() -> None:
         with storage.batch():
             storage.create_new_trial(study._study_id, TEMPLATE)
-            monkeypatch.setattr("nas.single_writer._params", interrupted)  # between the trial and its parameters
+            monkeypatch.setattr(
+                "nas.optuna_internals.batched_storage._params", interrupted
+            )  # between the trial and its parameters
             storage.create_new_trial(study._study_id, TEMPLATE)
 
     with pytest.raises(KeyboardInterrupt):
@@ -230,7 +232,7 @@ def test_a_batch_whose_commit_is_interrupted_is_not_there(tmp_path: Path, monkey
         with storage.batch():
             storage.create_new_trial(study._study_id, TEMPLATE)
             storage.create_new_trial(study._study_id, TEMPLATE)
-            monkeypatch.setattr("nas.single_writer._replace", interrupted)
+            monkeypatch.setattr("nas.optuna_internals.batched_storage._replace", interrupted)
             try:
                 storage.flush()
             finally:

@@ -16,12 +16,15 @@ from optuna.trial import FixedTrial, create_trial
 from scipy import stats
 
 import search_spaces
-from nas.architecture import Architecture, Candidate, Conv, Head
-from nas.constraints import Constraints, Violation
-from nas.cost import cost
 from nas.errors import UserError
-from nas.recipe import Recipe
-from nas.space import Feasible, Rejected, SearchSpace, Trial, load_space, restrict, space_name
+from nas.network.architecture import Architecture
+from nas.network.cost import cost
+from nas.network.layers import Conv, Head
+from nas.network.limits import Constraints, Violation
+from nas.space.candidate import Candidate
+from nas.space.loading import load_space, space_name
+from nas.space.recipe import Recipe
+from nas.space.search_space import Feasible, Rejected, SearchSpace, Trial, restrict
 
 DATA = Path(__file__).parent / "data"
 DRAWS = 5_000
@@ -181,7 +184,7 @@ def test_load_space_of_an_unknown_name_lists_the_known_ones(text: str) -> None:
         ("other_epochs", "a candidate has 3 epochs; all must have the recipe's"),
         ("changing_task", "candidates differ in input shape or number of classes; all must be for the same task"),
         ("no_parameters", "sample suggests no parameter that can vary, so there is nothing to search"),
-        ("wrong_return", "sample returned Architecture; it must return a nas.architecture.Candidate"),
+        ("wrong_return", "sample returned Architecture; it must return a nas.space.candidate.Candidate"),
         ("bad_layer", "Conv: out_channels 0 must be a whole number, at least 1"),
         ("raises", "ZeroDivisionError: integer division or modulo by zero; the file must run without errors"),
         ("leaves", "SystemExit: bye; the file must run without errors"),

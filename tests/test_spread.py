@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from nas.spread import Spread, binomial_sd, chance_of_reaching, least_difference, pooled_sd, spread
+from nas.analysis.statistics import Spread, binomial_sd, chance_of_reaching, least_difference, pooled_sd, spread
 
 
 def test_spread_of_known_numbers() -> None:

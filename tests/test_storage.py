@@ -22,12 +22,16 @@ from optuna.trial import TrialState
 from sqlalchemy import event
 from sqlalchemy.engine import make_url
 
-from nas.commands import commands
 from nas.errors import UserError, printable
-from nas.files import write_whole
-from nas.space import SearchSpace, load_space
-from nas.storage import StudyLocation, is_being_worked_on, locate, open_study, writing
-from nas.study import records, settings
+from nas.space.loading import load_space
+from nas.space.search_space import SearchSpace
+from nas.study.commands import commands
+from nas.study.location import StudyLocation, locate
+from nas.study.locks import is_being_worked_on
+from nas.study.opening import open_study, writing
+from nas.study.records import records
+from nas.study.settings import settings
+from nas.system.files import write_whole
 
 SPACE = load_space(str(Path(__file__).parent / "data" / "digits.py"))
 URL = "give a URL such as sqlite:///study.db to --storage"
@@ -323,8 +327,8 @@ def location(tmp_path: Path) -> StudyLocation:
 
 def test_writing_keeps_out_a_second_run_until_the_first_ends(location: StudyLocation) -> None:
     code = (
-        "import sys; from pathlib import Path; from nas.commands import this_command\n"
-        "from nas.storage import locate, writing\n"
+        "import sys; from pathlib import Path; from nas.study.commands import this_command\n"
+        "from nas.study.location import locate; from nas.study.opening import writing\n"
         "command = this_command('python -m nas.search --trials 5', ['cpu'], {})\n"
         "with writing(locate('study', Path(sys.argv[1]), None), {}, command): print('in', flush=True); input()"
     )

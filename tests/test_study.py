@@ -13,28 +13,22 @@ import pytest
 from optuna.trial import TrialState
 from sqlalchemy import event
 
-from nas.architecture import Candidate, Conv, digest, notation
-from nas.constraints import Constraints
-from nas.cost import cost
-from nas.details import keep_detail
 from nas.errors import UserError
-from nas.sampling import FeasibleSampler, Ledger, NearestMiss, Proposal, derive_seed
-from nas.space import Feasible, SearchSpace, Trial, load_space
-from nas.storage import StudyLocation, locate, writing
-from nas.study import (
-    TrialRecord,
-    ask,
-    constraints_of,
-    digests,
-    make_sampler,
-    ranked,
-    read_trial,
-    records,
-    report_epoch,
-    settings,
-    settings_of,
-    total_ledger,
-)
+from nas.network.architecture import notation
+from nas.network.cost import cost
+from nas.network.layers import Conv
+from nas.network.limits import Constraints
+from nas.optuna_internals.attributes import keep_detail
+from nas.optuna_internals.trials import report_epoch
+from nas.space.candidate import Candidate, digest
+from nas.space.loading import load_space
+from nas.space.rejections import Ledger, NearestMiss, derive_seed
+from nas.space.search_space import Feasible, SearchSpace, Trial
+from nas.study.location import StudyLocation, locate
+from nas.study.opening import writing
+from nas.study.records import TrialRecord, digests, ranked, read_trial, records, total_ledger
+from nas.study.settings import constraints_of, settings, settings_of
+from nas.tuner.sampler import FeasibleSampler, Proposal, ask, make_sampler
 
 SPACE = load_space(str(Path(__file__).parent / "data" / "digits.py"))
 URL = "give a URL such as sqlite:///study.db to --storage"

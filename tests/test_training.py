@@ -15,13 +15,18 @@ from helpers import MNIST, SHAPE, small_architecture, write_mnist_folder
 from torch import Tensor
 from torch.nn import functional as F
 
-from nas.architecture import Architecture, Candidate, Conv, Head
-from nas.constraints import Constraints
-from nas.data import TrainingData, forget, load_training, prepare
-from nas.network import LimitBrokenError, build
-from nas.readers import Dataset, Images
-from nas.recipe import Augmentation, Recipe
-from nas.training import (
+from nas.data.augmentation import prepare
+from nas.data.datasets import Dataset
+from nas.data.images import TrainingData, forget, load_training
+from nas.data.split import Images
+from nas.network.architecture import Architecture
+from nas.network.layers import Conv, Head
+from nas.network.limits import Constraints
+from nas.network.measure import LimitBrokenError
+from nas.network.module import build
+from nas.space.candidate import Candidate
+from nas.space.recipe import Augmentation, Recipe
+from nas.training.training import (
     CHUNK,
     DivergedError,
     EpochReport,

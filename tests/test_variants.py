@@ -5,11 +5,13 @@ from dataclasses import replace
 import pytest
 from helpers import sampled, small_architecture
 
-from nas.architecture import Architecture, Candidate, Conv, Head, MaxPool, Transition, digest, notation
-from nas.constraints import Constraints, violations
-from nas.cost import MapTooSmallError, cost
-from nas.recipe import Augmentation, Recipe
-from nas.variants import CHOICES, Variant, as_large, forbidden_by, variants
+from nas.network.architecture import Architecture, notation
+from nas.network.cost import MapTooSmallError, cost
+from nas.network.layers import Conv, Head, MaxPool, Transition
+from nas.network.limits import Constraints, violations
+from nas.space.candidate import Candidate, digest
+from nas.space.recipe import Augmentation, Recipe
+from nas.space.variants import CHOICES, Variant, as_large, forbidden_by, variants
 
 LIMITS = Constraints(max_params=20_000, max_macs=2_000_000, max_epochs=19, forbid=("linear",))
 LAYERS = (

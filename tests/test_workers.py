@@ -19,15 +19,18 @@ import pytest
 import torch
 from helpers import MNIST, SHAPE, small_architecture, write_mnist_folder
 
-from nas.architecture import Architecture, Candidate, Conv, Head, MaxPool, Transition
-from nas.constraints import Constraints
-from nas.cost import cost
+from nas.data.datasets import Dataset
 from nas.errors import UserError
-from nas.interrupts import interrupts_wait, without_interrupts
-from nas.readers import Dataset
-from nas.recipe import Recipe
-from nas.training import DivergedError, EpochReport, TrainingJob, seconds_per_epoch, train
-from nas.workers import LocalWorker, devices, keep_freed_memory, process_pool
+from nas.network.architecture import Architecture
+from nas.network.cost import cost
+from nas.network.layers import Conv, Head, MaxPool, Transition
+from nas.network.limits import Constraints
+from nas.space.candidate import Candidate
+from nas.space.recipe import Recipe
+from nas.system.interrupts import interrupts_wait, without_interrupts
+from nas.system.processes import keep_freed_memory, process_pool
+from nas.training.training import DivergedError, EpochReport, TrainingJob, seconds_per_epoch, train
+from nas.workers.local import LocalWorker, devices
 from search_spaces.mnist import SPACE
 
 LONG = TrainingJob(  # an epoch of it takes many seconds
@@ -141,8 +144,8 @@ def test_interrupt_from_the_keyboard_does_not_reach_a_training(
 EARLY_INTERRUPT = """
 import sys
 from helpers import SHAPE
-from nas.readers import Dataset
-from nas.workers import LocalWorker
+from nas.data.datasets import Dataset
+from nas.workers.local import LocalWorker
 from test_workers import a_job
 
 if __name__ == "__main__":
@@ -171,7 +174,7 @@ def test_a_worker_that_cannot_be_completed_leaves_no_process(monkeypatch: pytest
         raise RuntimeError("can't start new thread")
 
     pool = process_pool(1)
-    monkeypatch.setattr("nas.workers.process_pool", lambda _: pool)
+    monkeypatch.setattr("nas.system.processes.process_pool", lambda _: pool)
     monkeypatch.setattr(threading.Thread, "start", start)
     with pytest.raises(RuntimeError, match=r"^can't start new thread$"):
         LocalWorker()
@@ -269,8 +272,8 @@ def test_killed_worker_is_a_failed_future_and_can_be_stopped(worker: LocalWorker
 PARENT = """
 import sys, time
 from helpers import SHAPE
-from nas.readers import Dataset
-from nas.workers import LocalWorker
+from nas.data.datasets import Dataset
+from nas.workers.local import LocalWorker
 from test_workers import begin_long
 
 if __name__ == "__main__":

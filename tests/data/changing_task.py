@@ -1,9 +1,11 @@
 """The candidates do not share an input shape."""
 
-from nas.architecture import Architecture, Candidate, Conv, Head
-from nas.constraints import Constraints
-from nas.recipe import Recipe
-from nas.space import SearchSpace, Trial
+from nas.network.architecture import Architecture
+from nas.network.layers import Conv, Head
+from nas.network.limits import Constraints
+from nas.space.candidate import Candidate
+from nas.space.recipe import Recipe
+from nas.space.search_space import SearchSpace, Trial
 
 RECIPE = Recipe(epochs=2)
 

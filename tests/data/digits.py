@@ -1,9 +1,11 @@
 """A tiny made-up task: an image folder "digits" in the working directory, networks that train in a second."""
 
-from nas.architecture import Architecture, Candidate, Conv, Head, Layer, MaxPool
-from nas.constraints import Constraints
-from nas.recipe import Recipe
-from nas.space import SearchSpace, Trial
+from nas.network.architecture import Architecture
+from nas.network.layers import Conv, Head, Layer, MaxPool
+from nas.network.limits import Constraints
+from nas.space.candidate import Candidate
+from nas.space.recipe import Recipe
+from nas.space.search_space import SearchSpace, Trial
 
 RECIPE = Recipe(epochs=4, batch_size=32)
 

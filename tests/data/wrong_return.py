@@ -2,10 +2,11 @@
 
 from typing import Any
 
-from nas.architecture import Architecture, Head
-from nas.constraints import Constraints
-from nas.recipe import Recipe
-from nas.space import SearchSpace, Trial
+from nas.network.architecture import Architecture
+from nas.network.layers import Head
+from nas.network.limits import Constraints
+from nas.space.recipe import Recipe
+from nas.space.search_space import SearchSpace, Trial
 
 
 def sample(trial: Trial) -> Any:

@@ -1,0 +1,194 @@
+"""The choice among the best trials, on fresh seeds; and what the chosen network is worth on the test images.
+
+One score chose each of the best trials, so it flatters them. On fresh seeds they are compared again on the validation
+images. Then the winner is trained on all the training images, and only then the test images are opened.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean
+
+import optuna
+
+from nas.analysis.statistics import Spread, binomial_sd, least_difference, pooled_sd, spread
+from nas.errors import UserError
+from nas.space.candidate import Candidate
+from nas.space.rejections import derive_seed
+from nas.study.records import TrialRecord, ranked, records, scores_on_test
+from nas.study.runs import Run, RunRecord, Stage, accuracies, run_records
+from nas.study.settings import choice_of, settings_of, task_of
+from nas.training.score import Score
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Noise:
+    """How far one network's validation accuracy moves from seed to seed, and with the choice of the images."""
+
+    sd: float
+    n: int  # accuracies; of several networks, as many as one network would need for the same degrees of freedom
+    accuracy: float  # mean
+    images: int  # on which each accuracy was judged
+
+    @property
+    def least_difference(self) -> float:
+        """What two single scores must differ by to mean something (95 %): never less than the images allow."""
+        return max(self._from_seeds, self._from_images)
+
+    @property
+    def of_images(self) -> bool:
+        """Whether the seeds were closer together than the choice of the images tells scores apart."""
+        return self._from_seeds < self._from_images
+
+    @property
+    def _from_seeds(self) -> float:
+        return least_difference(self.sd, self.n)
+
+    @property
+    def _from_images(self) -> float:
+        return least_difference(binomial_sd(self.accuracy, self.images))
+
+
+def measured_noise(runs: Sequence[RunRecord], images: int) -> Noise | None:
+    """Of all runs on fresh seeds, each network's about its own mean; None without at least two of one network.
+
+    Each was judged on so many validation `images`. Runs of an ablation are left out: some of its variants train less
+    steadily than what a search would choose.
+    """
+    measured = [run for run in runs if run.run.stage in ("noise", "finalist")]
+    known = [accuracies(measured, candidate) for candidate in dict.fromkeys(run.candidate for run in measured)]
+    groups = [spread(scores) for scores in known if scores]
+    sd = pooled_sd(groups)
+    if sd is None:
+        return None
+    accuracy = fmean([group.mean for group in groups], [group.n for group in groups])
+    return Noise(sd=sd, n=1 + sum(group.n - 1 for group in groups), accuracy=accuracy, images=images)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finalist:
+    """A trial that could not be told apart from the best, and its accuracies on fresh seeds."""
+
+    record: TrialRecord
+    rerun: Spread
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Winner:
+    """The chosen network; accuracies on the test images are of its `models`, or of the trial itself without any."""
+
+    record: TrialRecord
+    finalists: tuple[Finalist, ...] = ()  # best mean first; none when the stage is off
+    models: tuple[RunRecord, ...] = ()  # trained on all the training images, in the order of their seeds
+    diverged: int = 0  # trainings that were to be models, too
+    test: Spread
+    judged: Score  # what the test images said of the weights that are handed out
+    baseline: Spread | None = None  # of the network to beat on the test images, on the same seeds
+
+    @property
+    def rerun(self) -> Spread | None:
+        """Its accuracy on the validation images on fresh seeds."""
+        return next((f.rerun for f in self.finalists if f.record.number == self.record.number), None)
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """In which the weights that are handed out were trained."""
+        return (self.models[0] if self.models else self.record).environment
+
+
+def finalists(trials: Sequence[TrialRecord], count: int, least_difference: float) -> list[TrialRecord]:
+    """The best trials trained to the end, at most `count`, whose accuracies do not differ from the best one's."""
+    best_first = ranked(trials)
+    best = best_first[0].val_accuracy or 0
+    return [t for t in best_first[:count] if best - (t.val_accuracy or 0) <= least_difference]
+
+
+def runs_of(trials: Sequence[TrialRecord], stage: Stage, seeds: int, study_seed: int) -> list[Run]:
+    """Each trial's candidate on the same fresh seeds."""
+    return [
+        Run(stage=stage, trial=trial.number, candidate=trial.candidate, seed=seed)
+        for seed in fresh_seeds(stage, seeds, study_seed)
+        for trial in trials
+    ]
+
+
+def fresh_seeds(stage: Stage, count: int, study_seed: int) -> list[int]:
+    """The first so many seeds of a stage: not those of any trial, and more of them begin with the same."""
+    return [derive_seed(study_seed, stage, index) for index in range(count)]
+
+
+def final_runs(winner: TrialRecord, rival: Candidate | None, seeds: int, study_seed: int) -> list[Run]:
+    """Of the winner, and on the same seeds of the network to beat; that one first, as it takes longest."""
+    own = runs_of([winner], "final", seeds, study_seed)
+    if rival is None or rival == winner.candidate:
+        return own
+    return [*(Run(stage="final", trial=None, candidate=rival, seed=run.seed) for run in own), *own]
+
+
+def best_of(contenders: Sequence[Finalist], one_score: float) -> Finalist:
+    """The best mean; of those within one standard error of it, the one with the fewest parameters.
+
+    The standard error is that of the best one's mean, with the deviation of all the finalists pooled (the 1 SE rule:
+    Breiman et al., Classification and Regression Trees, 1984, 3.4.3). `one_score` is the deviation with one seed each,
+    and where the seeds of every finalist are equal.
+    """
+    best = max(contenders, key=lambda finalist: finalist.rerun.mean)
+    sd = pooled_sd(finalist.rerun for finalist in contenders)
+    error = (sd or one_score) / best.rerun.n**0.5
+    tied = [finalist for finalist in contenders if finalist.rerun.mean >= best.rerun.mean - error]
+    return min(tied, key=lambda finalist: (finalist.record.params, -finalist.rerun.mean))
+
+
+def compared(trials: Sequence[TrialRecord], reruns: Sequence[RunRecord]) -> list[Finalist]:
+    """The trials with their accuracies in these runs, best mean first; one all of whose runs failed is left out."""
+    scored = [(trial, accuracies(reruns, trial.candidate)) for trial in trials]
+    found = [Finalist(record=trial, rerun=spread(known)) for trial, known in scored if known]
+    return sorted(found, key=lambda finalist: -finalist.rerun.mean)
+
+
+def rival_of(study: optuna.Study, winner: TrialRecord) -> Candidate | None:
+    """The network to beat, to be trained by the winner's recipe."""
+    baseline = task_of(study).baseline
+    return None if baseline is None else replace(winner.candidate, architecture=baseline)
+
+
+def winner_of(study: optuna.Study) -> Winner | None:
+    """The network chosen last; None before its last final model was judged on the test images."""
+    choice = choice_of(study)
+    if choice is None:
+        return None
+    trials = {trial.number: trial for trial in records(study) if trial.val_accuracy is not None}
+    runs = run_records(study)
+    if missing := {choice.winner, *choice.finalists} - trials.keys():
+        raise UserError(
+            f"study {study.study_name!r} has chosen among trials that are not there, or without a score: "
+            f"{sorted(missing)}; put a copy of its storage in its place, or begin anew with another --study-name"
+        )
+    record, seed = trials[choice.winner], settings_of(study)["seed"]
+    if not choice.finalists:
+        score = scores_on_test(study).get(record.number)
+        return None if score is None else Winner(record=record, test=spread([score.accuracy]), judged=score)
+    if choice.seeds > len(runs):  # they have not all begun
+        return None
+    reruns = _among(runs, "finalist", fresh_seeds("finalist", choice.seeds, seed))
+    finals = _among(runs, "final", fresh_seeds("final", choice.seeds, seed))
+    own = [run for run in finals if run.candidate == record.candidate and run.state.is_finished()]
+    models = [run for run in own if run.accuracy is not None]
+    rival = rival_of(study, record)
+    rivals = accuracies(finals, rival) if rival else []
+    if len({run.seed for run in own}) < choice.seeds or not models or models[0].test is None:
+        return None
+    return Winner(
+        record=record,
+        finalists=tuple(compared([trials[number] for number in choice.finalists], reruns)),
+        models=tuple(models),
+        diverged=choice.seeds - len(models),
+        test=spread(accuracies(models, record.candidate)),
+        judged=models[0].test,
+        baseline=spread(rivals) if rivals else None,
+    )
+
+
+def _among(runs: Sequence[RunRecord], stage: Stage, seeds: Sequence[int]) -> list[RunRecord]:
+    """The runs of a stage on these seeds, in their order."""
+    found = [run for run in runs if run.run.stage == stage and run.seed in seeds]
+    return sorted(found, key=lambda run: seeds.index(run.seed))

@@ -1,0 +1,189 @@
+"""What the commands have in common: options, one-sentence errors, exit statuses. Nothing heavy is imported here."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
+
+from nas.errors import UserError
+from nas.study.location import DEFAULT_OUTPUT, StudyLocation, has_password, locate
+
+if TYPE_CHECKING:  # torch takes seconds to import, and --help needs none of it
+    from nas.training.training import TrainingJob
+    from nas.workers.protocol import Fleet
+
+
+MOST = 100_000  # of what is counted off, such as trainings and epochs: there are lists of them
+LARGEST = 10**18  # of other whole numbers
+Options: TypeAlias = argparse.ArgumentParser | argparse._ArgumentGroup
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser whose errors are one sentence, without the usage."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        """As always, but a value of two dashes is refused; Python up to 3.12 makes an empty list of it."""
+        for argument in sys.argv[1:] if args is None else args:
+            option, given, value = argument.partition("=")
+            if option.startswith("-") and given and value == "--":
+                self.error(f"argument {option}: expected one argument")
+        return super().parse_known_args(args, namespace)
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; see --help")
+
+
+def whole(text: str, minimum: int, maximum: int = MOST) -> int:
+    """A whole number from `minimum` to `maximum`."""
+    try:
+        value = int(text)
+    except ValueError:
+        value = minimum - 1
+    if value < minimum:
+        raise argparse.ArgumentTypeError(f"{text!r} must be a whole number of at least {minimum}")
+    if value > maximum:
+        raise argparse.ArgumentTypeError(f"{text!r} must be a whole number from {minimum} to {maximum:,}")
+    return value
+
+
+def positive(text: str) -> int:
+    """A count of at least 1."""
+    return whole(text, 1)
+
+
+def natural(text: str) -> int:
+    """A count or the number of one, at least 0."""
+    return whole(text, 0)
+
+
+def seed(text: str) -> int:
+    """What random numbers follow from, at least 0."""
+    return whole(text, 0, LARGEST)
+
+
+def limit(text: str) -> int:
+    """The most that something may cost, at least 1."""
+    return whole(text, 1, LARGEST)
+
+
+def positive_seconds(text: str) -> float:
+    """A duration above 0."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} must be a number of seconds above 0")
+    return seconds
+
+
+def fraction(text: str) -> float:
+    """An accuracy: above 0, at most 1."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} must be a fraction above 0 and at most 1, such as 0.994")
+    return value
+
+
+def add_location(parser: Options) -> None:
+    """The options that say where a study lives."""
+    parser.add_argument(
+        "--storage",
+        metavar="URL",
+        default=os.environ.get("OPTUNA_STORAGE") or None,
+        help="Optuna storage (default: $OPTUNA_STORAGE, else SQLite in the output folder)",
+    )
+    parser.add_argument(
+        "--output-dir",
+        metavar="DIR",
+        type=Path,
+        default=DEFAULT_OUTPUT,
+        help="folder of all results (default: results)",
+    )
+
+
+def add_data_dir(parser: Options) -> None:
+    """The option that says where data sets are kept."""
+    parser.add_argument("--data-dir", metavar="DIR", help="folder of torchvision's data sets (default: ~/.cache/nas)")
+
+
+def add_device(parser: Options) -> None:
+    """The options that say where training runs."""
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
+    parser.add_argument(
+        "--ray",
+        metavar="ADDRESS",
+        help="train on a Ray cluster: auto, local, host:port or ray://host:port (default: on this machine)",
+    )
+
+
+def add_workers(parser: Options) -> None:
+    """The options that say what trains."""
+    add_device(parser)
+    parser.add_argument(
+        "--jobs", metavar="N", type=positive, help="workers, at most (default: one per core, or one per GPU)"
+    )
+    parser.add_argument(
+        "--jobs-per-gpu",
+        metavar="K",
+        type=positive,
+        help="workers that share a GPU of the cluster (default: as many as its memory holds, up to 8)",
+    )
+    parser.add_argument(
+        "--epoch-timeout",
+        metavar="SECONDS",
+        type=positive_seconds,
+        help="replace a worker that takes longer for an epoch (default: 20 times what is expected, at least 300)",
+    )
+
+
+def fleet_of(args: argparse.Namespace, typical: "Callable[[], TrainingJob]") -> "Fleet":
+    """The workers that the options name; `typical` is a training that takes as much memory as any will.
+
+    Raises:
+        UserError: an unknown device, one that is not there, or no Ray cluster.
+    """
+    from nas.workers.local import LocalFleet, devices
+
+    if args.ray is not None:
+        if args.storage != os.environ.get("OPTUNA_STORAGE") and args.storage and has_password(args.storage):
+            raise UserError("--storage has a password, and Ray keeps command lines; give it as $OPTUNA_STORAGE")
+        try:
+            from nas.workers.ray_fleet import RayFleet
+        except ImportError as error:
+            raise UserError(
+                f"--ray needs Ray, which is not installed ({error}); install it with: pip install -e '.[ray]'"
+            ) from error
+        return RayFleet(args.ray, args.device, args.jobs, args.jobs_per_gpu, typical)
+    if args.jobs_per_gpu is not None:
+        raise UserError("--jobs-per-gpu is for --ray; give --jobs, which are shared out among the GPUs of this machine")
+    return LocalFleet(devices(args.device, args.jobs))
+
+
+def add_loudness(parser: Options) -> None:
+    """The options that say how much is printed meanwhile."""
+    loudness = parser.add_mutually_exclusive_group()
+    loudness.add_argument(
+        "-q", "--quiet", dest="verbosity", action="store_const", const=-1, default=0, help="no progress"
+    )
+    loudness.add_argument("-v", "--verbose", dest="verbosity", action="store_const", const=1, help="every epoch")
+
+
+def existing_location(args: argparse.Namespace) -> StudyLocation:
+    """Where the study that `--study-name` names lives."""
+    return locate(args.study_name, args.output_dir, args.storage)
+
+
+def add_options(options: argparse.ArgumentParser) -> None:
+    """The study, the trial, and all that says how to train."""
+    options.add_argument("--study-name", metavar="NAME", default="mnist", help="the study (default: mnist)")
+    options.add_argument("--trial", metavar="N", type=natural, help="whose network (default: the winner's)")
+    add_workers(options)
+    add_location(options)
+    add_data_dir(options)
+    add_loudness(options)

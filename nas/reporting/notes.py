@@ -1,0 +1,198 @@
+"""What optuna-dashboard shows beside a trial's numbers: a note, and its files as artifacts.
+
+They are written by those who write the study, so that the dashboard has only to read them.
+"""
+
+import csv
+import io
+import json
+import shlex
+import warnings
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import BinaryIO
+from uuid import uuid4
+
+import optuna
+from optuna.artifacts import ArtifactMeta, FileSystemArtifactStore, get_all_artifact_meta
+from optuna.artifacts._upload import ARTIFACTS_ATTR_PREFIX
+
+from nas.codegen.card import trial_card
+from nas.codegen.proof import MODEL
+from nas.codegen.source import model_source
+from nas.data.datasets import Dataset
+from nas.network.architecture import Architecture, names
+from nas.network.cost import cost
+from nas.reporting.figures import accuracy_against
+from nas.reporting.findings import Findings
+from nas.reporting.sentences import verdict
+from nas.space.candidate import to_json
+from nas.study.location import ARTIFACTS, StudyLocation, location_options
+from nas.study.records import Record, TrialRecord
+from nas.study.runs import RunRecord, final_study, run_records
+from nas.system.files import write_whole
+
+with warnings.catch_warnings():  # the dashboard's own use of experimental parts of Optuna
+    warnings.simplefilter("ignore")
+    from optuna_dashboard import get_note, save_note, save_plotly_graph_object
+    from optuna_dashboard._note import note_ver_key, split_body
+
+
+class WholeArtifactStore(FileSystemArtifactStore):
+    """A folder whose files are written whole or not at all."""
+
+    def write(self, artifact_id: str, content_body: BinaryIO) -> None:
+        write_whole(self.path(artifact_id), content_body.read())
+
+    def path(self, artifact_id: str) -> Path:
+        """Where an artifact of this name lies."""
+        return Path(self._get_filepath(artifact_id))
+
+    def holds(self, artifact_id: str) -> bool:
+        """Whether there is such a file."""
+        return self.path(artifact_id).exists()
+
+
+def artifact_store(location: StudyLocation) -> WholeArtifactStore:
+    """Where the files of the trials lie; the folder is made if missing."""
+    folder = location.folder / ARTIFACTS
+    folder.mkdir(exist_ok=True)
+    return WholeArtifactStore(folder)
+
+
+def _address(study: optuna.Study, trial: int) -> str:
+    """Of a trial in the dashboard."""
+    return f"/dashboard/studies/{study._study_id}/trials?numbers={trial}"
+
+
+def layer_table(architecture: Architecture) -> str:
+    """The layers in Markdown."""
+    price = cost(architecture)
+    lines = ["| layer | output | parameters | MACs | receptive field |", "|---|---|---:|---:|---:|"]
+    for name, row in zip(names(architecture), price.rows, strict=True):
+        shape = "×".join(map(str, row.output_shape))
+        lines.append(f"| {name} | {shape} | {row.params:,} | {row.macs:,} | {row.receptive_field} |")
+    return "\n".join(lines)
+
+
+def _ended(record: Record) -> str:
+    """How far it came, and why it went no further."""
+    epochs = record.candidate.recipe.epochs
+    if record.val_accuracy is None:
+        return record.reason or f"trained for {record.epochs} of {epochs} epochs"
+    said = f"**{100 * record.val_accuracy:.2f} %** of the validation images (loss {record.val_loss:.4f})"
+    said += f" after epoch {record.epochs} of {epochs}"
+    return f"{said}: {record.reason}" if record.reason else said
+
+
+def trial_note(study: optuna.Study, location: StudyLocation, record: TrialRecord) -> str:
+    """A trial in Markdown: the network, how it ended, its layers, and what to do with it."""
+    options = ["--study-name", location.name, "--trial", str(record.number), *location_options(location)]
+    commands = [shlex.join(["python", "-m", f"nas.{what}", *options]) for what in COMMANDS]
+    table = layer_table(record.candidate.architecture)
+    return (
+        f"`{record.notation}`\n\n{_ended(record)}.\n\n{table}\n\n"
+        f"{record.params:,} parameters, {record.macs:,} MACs; seed {record.seed}. {record.ledger.rejected:,} proposals "
+        f"were rejected before it. [All trials](/dashboard/studies/{study._study_id}/trialTable)\n\n"
+        + "\n".join(f"    {command}" for command in commands)
+    )
+
+
+COMMANDS = ("export", "retrain", "noise", "ablate")
+
+
+def _curve_csv(curve: Iterable[Mapping[str, object]]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    fields = ("epoch", "train_loss", "val_loss", "val_accuracy", "seconds")
+    writer.writerow(fields)
+    writer.writerows([row.get(name) for name in fields] for row in curve)
+    return text.getvalue()
+
+
+def _save_first_note(trial: optuna.Trial, text: str) -> None:
+    """What `save_note` does for a trial that has none; that reads the notes of all trials first, for each of them."""
+    for name, value in {note_ver_key(trial._trial_id): 1, **split_body(text, trial._trial_id)}.items():
+        trial.storage.set_study_system_attr(trial.study._study_id, name, value)
+
+
+def annotate_trial(
+    study: optuna.Study, location: StudyLocation, dataset: Dataset, trial: optuna.Trial, record: TrialRecord
+) -> dict[Path, str]:
+    """Give a trial its note and its artifacts, the files of which are to be written before the study is told its end.
+
+    Artifacts that it has from a run that was killed then are not written again.
+    """
+    _save_first_note(trial, trial_note(study, location, record))
+    pretty = json.dumps(json.loads(to_json(record.candidate)), indent=2)
+    files = {"architecture.json": pretty, "curve.csv": _curve_csv(record.curve)}
+    if record.val_accuracy is not None:
+        files[MODEL] = model_source(record.candidate.architecture, trial_card(location, record, dataset, None))
+    store = artifact_store(location)
+    known = {a.filename for a in get_all_artifact_meta(trial) if store.holds(a.artifact_id)}
+    missing = {file: text for file, text in files.items() if file not in known}
+    return {store.path(_declared(trial, file)): text for file, text in missing.items()}
+
+
+def _declared(trial: optuna.Trial, file: str) -> str:
+    """What `upload_artifact` tells the study of a text file; the artifact's name in the store."""
+    meta = ArtifactMeta(artifact_id=str(uuid4()), filename=file, mimetype="text/plain", encoding=None)
+    name = ARTIFACTS_ATTR_PREFIX + meta.artifact_id
+    trial.storage.set_trial_system_attr(trial._trial_id, name, json.dumps(asdict(meta)))
+    return meta.artifact_id
+
+
+def run_note(study: optuna.Study, record: RunRecord) -> str:
+    """A final run in Markdown, with the way to the trial whose network it trains."""
+    said = f"`{record.notation}`\n\n{record.title[0].upper()}{record.title[1:]}: {_ended(record)}."
+    if record.test is not None:
+        said += f" **{100 * record.test.accuracy:.2f} %** of {record.test.n:,} test images."
+    if record.run.trial is not None:
+        said += f"\n\n[Trial {record.run.trial} in the search]({_address(study, record.run.trial)})"
+    return f"{said}\n\n{layer_table(record.candidate.architecture)}"
+
+
+def annotate_runs(study: optuna.Study) -> None:
+    """Give every final run that has ended its note."""
+    ended = [run for run in run_records(study) if run.state.is_finished()]
+    if ended:
+        runs = final_study(study)
+        trials = runs.get_trials(deepcopy=False)
+        for run in ended:
+            trial = optuna.Trial(runs, trials[run.number]._trial_id)
+            if get_note(trial) != (note := run_note(study, run)):
+                save_note(trial, note)
+
+
+def annotate_study(found: Findings, location: StudyLocation, text: str) -> None:
+    """Give a study its summary as the note, and the plot of accuracy against parameters; and the finalists their part.
+
+    The dashboard calls the trial of the best score the best one; its note says what became of it.
+    """
+    study, winner = found.study, found.winner
+    assert winner is not None
+    trials = study.get_trials(deepcopy=False)
+    chosen = {run.run.trial for run in found.runs if run.run.stage == "final"}
+    fates = dict.fromkeys(chosen, "Chosen before, and not any more.")
+    for finalist in winner.finalists:
+        fates[finalist.record.number] = f"A finalist: {finalist.rerun} of the validation images on fresh seeds."
+    fates[winner.record.number] = f"**The winner**: {winner.test} of the test images, n = {winner.test.n}."
+    for record in found.trials:
+        if record.number in fates:
+            trial = optuna.Trial(study, trials[record.number]._trial_id)
+            note = f"{fates[record.number]}\n\n{trial_note(study, location, record)}"
+            if get_note(trial) != note:
+                save_note(trial, note)
+    number = winner.record.number
+    lines = [
+        f"**[Trial {number}]({_address(study, number)}) is the winner**: {winner.test} of the test images, "
+        f"n = {winner.test.n}. {verdict(winner, found.noise, found.task.target)}",
+        "\n".join(f"    {line}" for line in text.splitlines()),
+    ]
+    if found.runs:
+        runs = final_study(study)
+        lines.insert(1, f"[The final runs](/dashboard/studies/{runs._study_id})")
+    if get_note(study) != (note := "\n\n".join(lines)):
+        save_note(study, note)
+    save_plotly_graph_object(study, accuracy_against(found, "params"), graph_object_id="accuracy-against-parameters")

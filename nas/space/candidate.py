@@ -1,0 +1,79 @@
+"""A candidate: an architecture and the recipe it is trained by; its JSON and its digest."""
+
+import hashlib
+import json
+from dataclasses import dataclass, fields, is_dataclass
+from functools import lru_cache
+from typing import Any
+
+from nas.errors import UserError, require
+from nas.network.architecture import RECENT, Architecture
+from nas.network.layers import Conv, Head, Layer, MaxPool, Transition
+from nas.space.recipe import Augmentation, Recipe
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """An architecture and the recipe it is trained by: all that decides a training but the data and the seed.
+
+    Raises:
+        UserError: one of them is something else.
+    """
+
+    architecture: Architecture
+    recipe: Recipe
+
+    def __post_init__(self) -> None:
+        known = isinstance(self.architecture, Architecture)
+        require(known, "Candidate", "architecture", self.architecture, "an Architecture")
+        require(isinstance(self.recipe, Recipe), "Candidate", "recipe", self.recipe, "a Recipe")
+
+
+def _plain(value: Any) -> Any:
+    """What JSON can hold; a float field is written as a float even when it was given as 0 or -0.0, equal to 0.0."""
+    if isinstance(value, tuple):
+        return [_plain(part) for part in value]
+    if not is_dataclass(value):
+        return value
+    plain: dict[str, Any] = {"kind": type(value).__name__} if isinstance(value, Layer) else {}
+    for field in fields(value):
+        part = getattr(value, field.name)
+        plain[field.name] = float(part) + 0.0 if field.type is float else _plain(part)
+    return plain
+
+
+@lru_cache(maxsize=RECENT)
+def to_json(candidate: Candidate) -> str:
+    """Canonical JSON: equal candidates, and only those, give equal text."""
+    return json.dumps(_plain(candidate), sort_keys=True, separators=(",", ":"))
+
+
+@lru_cache(maxsize=RECENT)
+def from_json(text: str) -> Candidate:
+    """The candidate that `to_json` wrote.
+
+    Raises:
+        UserError: text that is not such a candidate, with what is wrong.
+    """
+    kinds = {kind.__name__: kind for kind in (Conv, Transition, MaxPool)}
+    try:
+        values = json.loads(text)
+        architecture, recipe = values["architecture"], values["recipe"]
+        layers = tuple(kinds[layer.pop("kind")](**layer) for layer in architecture["layers"])
+        channels, height, width = architecture["input_shape"]
+        return Candidate(
+            architecture=Architecture(
+                input_shape=(channels, height, width),
+                num_classes=architecture["num_classes"],
+                layers=layers,
+                head=Head(**architecture["head"]),
+            ),
+            recipe=Recipe(**{**recipe, "augmentation": Augmentation(**recipe["augmentation"])}),
+        )
+    except (TypeError, KeyError, AttributeError, ValueError, RecursionError) as error:
+        raise UserError(f"candidate JSON: {error} in {text[:80]!r}; it must be as to_json writes it") from error
+
+
+def digest(candidate: Candidate) -> str:
+    """Twelve hexadecimal digits that tell candidates apart (48 bits of SHA-256 over the canonical JSON)."""
+    return hashlib.sha256(to_json(candidate).encode()).hexdigest()[:12]

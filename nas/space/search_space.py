@@ -1,0 +1,254 @@
+"""Search spaces: a Python function of an Optuna trial, loaded by name or path, its parameters recorded and checked.
+
+A space suggests the same parameters, with the same ranges, for every candidate and ignores those it does not use.
+That is what lets multivariate samplers model it, and what makes plots and importances of its trials mean something.
+"""
+
+import math
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol, TypeVar, cast
+
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+
+from nas.errors import UserError
+from nas.network.architecture import Architecture
+from nas.network.cost import Cost, MapTooSmallError, cost
+from nas.network.layers import Shape
+from nas.network.limits import Constraints, Violation, violations
+from nas.space.candidate import Candidate
+from nas.space.recipe import Recipe
+
+CHECKED_DRAWS = 20
+Choice = TypeVar("Choice")
+
+
+class Trial(Protocol):
+    """What a space may ask of a trial: three of Optuna's own calls."""
+
+    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int: ...
+    def suggest_float(
+        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
+    ) -> float: ...
+    def suggest_categorical(self, name: str, choices: Sequence[Choice]) -> Choice: ...
+
+
+class _Recorder:
+    """A trial that answers with uniform draws and remembers what was asked for."""
+
+    def __init__(self, rng: random.Random) -> None:
+        self.rng = rng
+        self.distributions: dict[str, BaseDistribution] = {}
+
+    def _suggest(self, name: str, distribution: BaseDistribution) -> Any:
+        if self.distributions.setdefault(name, distribution) != distribution:
+            raise UserError(f"parameter {name!r} is suggested twice with different ranges; give each its own name")
+        return draw_value(distribution, self.rng)
+
+    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
+        return cast(int, self._suggest(name, IntDistribution(low, high, log=log, step=step)))
+
+    def suggest_float(
+        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
+    ) -> float:
+        return cast(float, self._suggest(name, FloatDistribution(low, high, log=log, step=step)))
+
+    def suggest_categorical(self, name: str, choices: Sequence[Choice]) -> Choice:
+        odd = [choice for choice in choices if not isinstance(choice, None | bool | int | float | str)]
+        if odd:
+            raise UserError(f"parameter {name!r} has the choice {odd[0]!r}; use text, numbers, True, False or None")
+        return cast(Choice, self._suggest(name, CategoricalDistribution(cast(Any, choices))))
+
+
+class _Replay:
+    """A trial that answers with given parameters."""
+
+    __slots__ = ("params",)
+
+    def __init__(self, params: Mapping[str, Any]) -> None:
+        self.params = params
+
+    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
+        return cast(int, self.params[name])
+
+    def suggest_float(
+        self,
+        name: str,
+        low: float,
+        high: float,
+        *,
+        step: float | None = None,
+        log: bool = False,
+    ) -> float:
+        return cast(float, self.params[name])
+
+    def suggest_categorical(self, name: str, choices: Sequence[Choice]) -> Choice:
+        return cast(Choice, self.params[name])
+
+
+def draw_value(distribution: BaseDistribution, rng: random.Random) -> Any:
+    """One value, drawn uniformly (on the logarithm where the distribution says so)."""
+    match distribution:
+        case CategoricalDistribution(choices=choices):
+            return choices[int(rng.random() * len(choices))]
+        case IntDistribution(low=low, high=high, log=True):
+            return min(high, int(math.exp(rng.uniform(math.log(low), math.log(high + 1)))))
+        case IntDistribution(low=low, high=high, step=step):
+            return low + step * int(rng.random() * ((high - low) // step + 1))
+        case FloatDistribution(low=low, high=high, log=True):
+            return min(high, max(low, math.exp(rng.uniform(math.log(low), math.log(high)))))
+        case FloatDistribution(low=low, high=high, step=None):
+            return rng.uniform(low, high)
+        case FloatDistribution(low=low, high=high, step=float(step)):
+            return min(high, low + step * int(rng.random() * (round((high - low) / step) + 1)))
+        case _:
+            raise UserError(f"a space cannot use {distribution!r}; use an int, float or categorical suggestion")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Feasible:
+    """A candidate within the limits, and what it costs."""
+
+    candidate: Candidate
+    cost: Cost
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rejected:
+    """Why a candidate is out: the limits it breaks, or none of them when a layer does not fit on its map."""
+
+    violations: tuple[Violation, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchSpace:
+    """A task, its limits and the networks to try.
+
+    `sample` builds a candidate from a trial's suggestions; every candidate has the epochs of `recipe` and the same
+    input shape and classes. `baseline` is the network to beat, `target` the accuracy asked for, as a fraction.
+
+    Raises:
+        UserError: `sample` does not keep to these rules in twenty random draws.
+    """
+
+    sample: Callable[[Trial], Candidate]
+    constraints: Constraints
+    dataset: str
+    recipe: Recipe
+    target: float | None = None
+    baseline: Architecture | None = None
+    distributions: dict[str, BaseDistribution] = field(init=False)
+    input_shape: Shape = field(init=False)
+    num_classes: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        if self.target is not None and not 0 < self.target <= 1:
+            raise UserError(f"target {self.target} must be a fraction above 0 and at most 1, such as 0.994")
+        if not (isinstance(self.dataset, str) and self.dataset.isprintable()):
+            raise UserError(f"dataset {self.dataset!r} must be the name or path of a data set, in printable characters")
+        limit = self.constraints.max_epochs
+        if limit is not None and self.recipe.epochs > limit:
+            raise UserError(f"recipe: epochs {self.recipe.epochs} is more than the space's limit of {limit}")
+        distributions, architecture = _record(self)
+        object.__setattr__(self, "distributions", distributions)
+        object.__setattr__(self, "input_shape", architecture.input_shape)
+        object.__setattr__(self, "num_classes", architecture.num_classes)
+        shape = (architecture.input_shape, architecture.num_classes)
+        if self.baseline is not None and (self.baseline.input_shape, self.baseline.num_classes) != shape:
+            raise UserError(
+                "baseline has another input shape or number of classes than the candidates; make them equal"
+            )
+
+    def draw(self, rng: random.Random) -> dict[str, Any]:
+        """Parameters drawn uniformly."""
+        return {name: draw_value(distribution, rng) for name, distribution in self.distributions.items()}
+
+    def decode(self, params: Mapping[str, Any]) -> Candidate:
+        """The candidate that these parameters stand for.
+
+        Raises:
+            UserError: `sample` raises, or gives something else than a candidate of the recipe's epochs.
+        """
+        try:
+            candidate = self.sample(_Replay(params))
+        except Exception as error:  # whatever the code of somebody else raises is theirs to mend
+            reason = error if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+            raise UserError(f"sample fails for the parameters {dict(params)}: {reason}") from error
+        _require_candidate(candidate, self)
+        return candidate
+
+    def check(self, candidate: Candidate) -> Feasible | Rejected:
+        """Whether the description of a candidate keeps within the limits."""
+        try:
+            price = cost(candidate.architecture)
+        except MapTooSmallError:
+            return Rejected(violations=())
+        broken = violations(self.constraints, price, candidate.recipe.epochs)
+        return Rejected(violations=broken) if broken else Feasible(candidate=candidate, cost=price)
+
+
+def _require_candidate(candidate: object, space: SearchSpace) -> None:
+    if not isinstance(candidate, Candidate):
+        raise UserError(f"sample returned {type(candidate).__name__}; it must return a nas.space.candidate.Candidate")
+    if candidate.recipe.epochs != space.recipe.epochs:
+        raise UserError(f"a candidate has {candidate.recipe.epochs} epochs; all must have the recipe's")
+
+
+def _record(space: SearchSpace) -> tuple[dict[str, BaseDistribution], Architecture]:
+    """Draw at random; every draw must ask for the same parameters and give the same kind of candidate."""
+    rng = random.Random(0)
+    first: dict[str, BaseDistribution] | None = None
+    architecture: Architecture | None = None
+    for _ in range(CHECKED_DRAWS):
+        recorder = _Recorder(rng)
+        candidate = space.sample(recorder)
+        _require_candidate(candidate, space)
+        first = first or recorder.distributions
+        architecture = architecture or candidate.architecture
+        for name in [*first, *recorder.distributions]:
+            ours, theirs = first.get(name), recorder.distributions.get(name)
+            if ours is None or theirs is None:
+                raise UserError(
+                    f"parameter {name!r} is suggested only for some candidates; "
+                    "suggest it always and ignore it when unused"
+                )
+            if ours != theirs:
+                raise UserError(f"parameter {name!r} changes its range from draw to draw; give it one range")
+        other = candidate.architecture
+        if (other.input_shape, other.num_classes) != (architecture.input_shape, architecture.num_classes):
+            raise UserError("candidates differ in input shape or number of classes; all must be for the same task")
+    assert first is not None
+    assert architecture is not None
+    if all(distribution.single() for distribution in first.values()):
+        raise UserError("sample suggests no parameter that can vary, so there is nothing to search")
+    return first, architecture
+
+
+def restrict(space: SearchSpace, *, epochs: int | None, max_params: int | None, max_macs: int | None) -> SearchSpace:
+    """The space with tighter settings; None leaves a setting alone.
+
+    Raises:
+        UserError: a value below 1, or above what the space allows.
+    """
+    limits = space.constraints
+    for option, value, limit in (
+        ("--epochs", epochs, limits.max_epochs),
+        ("--max-params", max_params, limits.max_params),
+        ("--max-macs", max_macs, limits.max_macs),
+    ):
+        if value is not None and value < 1:
+            raise UserError(f"{option} {value} must be at least 1")
+        if value is not None and limit is not None and value > limit:
+            raise UserError(
+                f"{option} {value} is more than the search space allows ({limit}); loosen its constraints instead"
+            )
+    constraints = replace(limits, max_params=max_params or limits.max_params, max_macs=max_macs or limits.max_macs)
+    if epochs is None or epochs == space.recipe.epochs:
+        return replace(space, constraints=constraints)
+
+    def sample(trial: Trial) -> Candidate:
+        candidate = space.sample(trial)
+        return replace(candidate, recipe=replace(candidate.recipe, epochs=epochs))
+
+    return replace(space, sample=sample, constraints=constraints, recipe=replace(space.recipe, epochs=epochs))

@@ -1,0 +1,221 @@
+"""What an Optuna study holds of a search: its settings, its sampler and pruner, and the record of every trial.
+
+A trial's user attributes are what a person should see in the dashboard; `TrialRecord` reads them and
+its details back.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from nas.network.architecture import notation
+from nas.network.cost import cost
+from nas.optuna_internals.attributes import details, expected, keep_study_detail, reading, study_detail
+from nas.space.candidate import Candidate, from_json
+from nas.space.rejections import Ledger, NearestMiss
+from nas.training.score import Score, read_score
+
+DIVERGED = "diverged"
+LONGEST = 1e9  # seconds that a training may take: 30 years
+TEST_SCORES = "test_scores"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """A training as its Optuna trial tells it; accuracy and loss are of its last epoch, on the validation images."""
+
+    number: int
+    state: TrialState
+    candidate: Candidate
+    params: int
+    macs: int
+    seed: int
+    curve: Sequence[Mapping[str, Any]]  # the numbers of each epoch's EpochReport
+    seconds: float | None
+    environment: Mapping[str, str]  # see nas.training.environment; empty before its end
+    reason: str
+    micro_batches: int = 1  # see nas.training.training.TrainingJob
+
+    @property
+    def notation(self) -> str:
+        """The architecture in one line."""
+        return notation(self.candidate.architecture)
+
+    @property
+    def epochs(self) -> int:
+        """How many were trained."""
+        return len(self.curve)
+
+    @property
+    def val_accuracy(self) -> float | None:
+        """None before the first epoch, and when no images were held out."""
+        return self.curve[-1]["val_accuracy"] if self.curve else None
+
+    @property
+    def val_loss(self) -> float | None:
+        """None as the accuracy is."""
+        return self.curve[-1]["val_loss"] if self.curve else None
+
+    @property
+    def diverged(self) -> bool:
+        """Whether a loss that was not finite any more has ended it."""
+        return self.state is TrialState.FAIL and self.reason.startswith(DIVERGED)
+
+    @property
+    def precision(self) -> str | None:
+        """Of the activations in training, such as bfloat16; None before the end."""
+        return self.environment.get("precision")
+
+    @property
+    def title(self) -> str:
+        """What it is called in a sentence."""
+        return f"trial {self.number}"
+
+    @property
+    def label(self) -> str:
+        """What it is called in a table."""
+        return str(self.number)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialRecord(Record):
+    """A trial of the search."""
+
+    receptive_field: int
+    ledger: Ledger  # of the proposals that led to it
+    suggestions: dict[str, Any]
+
+    @property
+    def trained(self) -> bool:
+        """Whether it counts as one of the networks trained; a diverged training does, a crashed one does not."""
+        return self.state in (TrialState.COMPLETE, TrialState.PRUNED) or self.diverged
+
+
+def read_trial(trial: FrozenTrial) -> TrialRecord | None:
+    """What the study says of a trial; None for one that this program did not make."""
+    kept = details(trial)
+    if "ledger" not in kept:
+        return None
+    with reading(f"trial {trial.number}"):
+        known = common(trial)
+        if any(epoch["val_loss"] is None or epoch["val_accuracy"] is None for epoch in known["curve"]):
+            raise ValueError("an epoch without loss or accuracy")
+        return TrialRecord(
+            **known,
+            receptive_field=cost(known["candidate"].architecture).receptive_field,
+            ledger=_read_ledger(kept["ledger"]),
+            suggestions=trial.params,
+        )
+
+
+def common(trial: FrozenTrial) -> dict[str, Any]:
+    """The fields of any Record, read from a trial. Raises what `reading` turns into a UserError."""
+    attributes, kept = trial.user_attrs, details(trial)
+    if trial.state is TrialState.WAITING or (trial.state is TrialState.COMPLETE and not trial.values):
+        raise ValueError(f"state {trial.state.name}, values {trial.values}")
+    candidate = from_json(expected(kept["architecture"], str))
+    price = cost(candidate.architecture)
+    return {
+        "number": trial.number,
+        "state": trial.state,
+        "candidate": candidate,
+        "params": price.params,
+        "macs": price.macs,
+        "seed": expected(attributes["seed"], int),
+        "curve": _read_curve(kept.get("curve", []), candidate.recipe.epochs),
+        "seconds": _read_seconds(attributes.get("seconds")),
+        "environment": {expected(k, str): expected(v, str) for k, v in kept.get("environment", {}).items()},
+        "micro_batches": _read_micro_batches(attributes.get("micro_batches", 1)),
+        "reason": expected(attributes.get("reason", ""), str),
+    }
+
+
+def _read_micro_batches(stored: Any) -> int:
+    if stored not in (1, 2):
+        raise ValueError(f"{stored} parts of a batch")
+    return expected(stored, int)
+
+
+def _read_seconds(stored: Any) -> float | None:
+    seconds = expected(stored, float, int, type(None))
+    if seconds is not None and not 0 <= seconds < LONGEST:
+        raise ValueError(f"{seconds} seconds")
+    return seconds
+
+
+def _read_curve(stored: Any, epochs: int) -> list[Mapping[str, Any]]:
+    curve = expected(stored, list)
+    if [epoch["epoch"] for epoch in curve] != list(range(1, len(curve) + 1)) or len(curve) > epochs:
+        raise ValueError(f"epochs {[epoch['epoch'] for epoch in curve]} of {epochs}")
+    for epoch in curve:
+        for loss in (epoch.get("train_loss"), epoch["val_loss"]):
+            if expected(loss, float, int, type(None)) is not None and loss < 0:  # NaN is a loss, too
+                raise ValueError(f"loss {loss}")
+        accuracy = expected(epoch["val_accuracy"], float, int, type(None))
+        if accuracy is not None and not 0 <= accuracy <= 1:
+            raise ValueError(f"accuracy {accuracy}")
+        _read_seconds(epoch.get("seconds"))
+    return curve
+
+
+def trials_of(study: optuna.Study) -> list[FrozenTrial]:
+    """Every trial as it is stored."""
+    with reading(f"study {study.study_name!r}"):
+        trials = study.get_trials(deepcopy=False)
+        if any(trial.number != place for place, trial in enumerate(trials)):
+            raise ValueError("a trial is missing, or there twice")
+        return trials
+
+
+def records(study: optuna.Study) -> list[TrialRecord]:
+    """Every described trial, in order of number."""
+    read = (read_trial(trial) for trial in trials_of(study))
+    return [record for record in read if record is not None]
+
+
+def digests(study: optuna.Study) -> set[str]:
+    """The digests of every candidate that the study has tried."""
+    with reading("the digests of the trials"):
+        found = [trial.user_attrs["digest"] for trial in trials_of(study) if "digest" in trial.user_attrs]
+        return {expected(digest, str) for digest in found}
+
+
+def ranked(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
+    """The trials trained to the end, best first: by accuracy, then lower loss, then fewer parameters."""
+    complete = [trial for trial in trials if trial.state is TrialState.COMPLETE]
+    return sorted(complete, key=lambda t: (-(t.val_accuracy or 0), t.val_loss or 0, t.params))
+
+
+def total_ledger(study: optuna.Study) -> Ledger:
+    """What became of all the proposals of a study."""
+    return sum((record.ledger for record in records(study)), Ledger())
+
+
+def _read_ledger(stored: dict[str, Any]) -> Ledger:
+    miss = stored["nearest"]
+    nearest = (
+        None
+        if miss is None
+        else NearestMiss(
+            excess=expected(miss["excess"], float, int),
+            notation=expected(miss["notation"], str),
+            violations=tuple(expected(violation, str) for violation in miss["violations"]),
+        )
+    )
+    reasons = {reason: expected(count, int) for reason, count in stored["reasons"].items()}
+    proposals, rejected = (expected(stored[name], int) for name in ("proposals", "rejected"))
+    return Ledger(proposals=proposals, rejected=rejected, reasons=reasons, nearest=nearest)
+
+
+def scores_on_test(study: optuna.Study) -> dict[int, Score]:
+    """What the test images said of the weights of trials, by trial, in the order in which they were read."""
+    with reading("what the test images said"):
+        return {expected(trial, int): read_score(score) for trial, score in study_detail(study, TEST_SCORES, [])}
+
+
+def add_test_score(study: optuna.Study, trial: int, score: Score) -> None:
+    """Remember that the test images were read, for which trial, and what they said."""
+    keep_study_detail(study, TEST_SCORES, [*study_detail(study, TEST_SCORES, []), (trial, asdict(score))])

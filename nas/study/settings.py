@@ -1,0 +1,141 @@
+"""What a study was made with: its settings, its task, and the trial chosen last."""
+
+import hashlib
+import json
+import random
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import optuna
+from optuna.distributions import distribution_to_json
+
+from nas.data.datasets import Dataset
+from nas.errors import UserError
+from nas.network.architecture import Architecture
+from nas.network.limits import Constraints
+from nas.optuna_internals.attributes import expected, reading
+from nas.space.candidate import Candidate, digest, from_json, to_json
+from nas.space.search_space import SearchSpace
+
+DIGESTED_DRAWS = 100
+SETTINGS: dict[str, type] = {
+    "dataset": str,
+    "input_shape": list,
+    "num_classes": int,
+    "constraints": dict,
+    "recipe": dict,
+    "parameters": dict,
+    "seed": int,
+    "sampler": str,
+    "pruner": str,
+}
+FORMAT = 2  # of what a study holds: a program reads only what it could have written
+
+
+def settings(space: SearchSpace, *, seed: int, sampler: str, pruner: str) -> dict[str, Any]:
+    """What makes two searches the same search, as plain JSON values."""
+    distributions = {name: json.loads(distribution_to_json(d)) for name, d in space.distributions.items()}
+    plain = {
+        "format": FORMAT,
+        "dataset": space.dataset,
+        "input_shape": space.input_shape,
+        "num_classes": space.num_classes,
+        "constraints": asdict(space.constraints),
+        "recipe": asdict(space.recipe),
+        "parameters": distributions,
+        "candidates": _sample_digest(space),
+        "seed": seed,
+        "sampler": sampler,
+        "pruner": pruner,
+    }
+    restored: dict[str, Any] = json.loads(json.dumps(plain))
+    return restored
+
+
+def _sample_digest(space: SearchSpace) -> str:
+    """Tells spaces apart whose parameters are equal and mean other candidates."""
+    rng = random.Random(0)
+    drawn = (digest(space.decode(space.draw(rng))) for _ in range(DIGESTED_DRAWS))
+    return hashlib.sha256(" ".join(drawn).encode()).hexdigest()[:12]
+
+
+def settings_of(study: optuna.Study) -> dict[str, Any]:
+    """What the study was made with, as `settings` gives it.
+
+    Raises:
+        UserError: the study was made by another program.
+    """
+    with reading(f"study {study.study_name!r}"):
+        stored: dict[str, Any] | None = study.user_attrs.get("settings")
+    if stored is None:
+        raise UserError(f"study {study.study_name!r} was made by another program; give another --study-name")
+    if not isinstance(stored, dict) or stored.get("format") != FORMAT:
+        raise UserError(f"study {study.study_name!r} was made by another version of nas; give another --study-name")
+    with reading("the settings of the study"):
+        for name, kind in SETTINGS.items():
+            expected(stored[name], kind)
+        channels, height, width = stored["input_shape"]
+        for size in (channels, height, width):
+            expected(size, int)
+    return stored
+
+
+def constraints_of(study: optuna.Study) -> Constraints:
+    """The limits that the study was made with."""
+    stored = settings_of(study)["constraints"]
+    with reading("the limits of the study"):
+        return Constraints(**{**stored, "forbid": tuple(stored["forbid"])})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """What a search is after, besides its settings; it may change from one command to the next."""
+
+    target: float | None
+    baseline: Architecture | None  # the network to beat
+
+
+def remember_task(study: optuna.Study, space: SearchSpace) -> None:
+    """Keep the space's target and network to beat, for those who read the study without the space."""
+    rival = space.baseline and to_json(Candidate(architecture=space.baseline, recipe=space.recipe))
+    study.set_user_attr("task", {"target": space.target, "baseline": rival})
+
+
+def task_of(study: optuna.Study) -> Task:
+    """What the latest search was after."""
+    stored = study.user_attrs.get("task", {"target": None, "baseline": None})
+    with reading("the task of the study"):
+        rival = expected(stored["baseline"], str, type(None))
+        target = expected(stored["target"], float, int, type(None))
+        return Task(target=target, baseline=None if rival is None else from_json(rival).architecture)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """Which trial was chosen among which finalists, by how many fresh seeds; without any by its score in the search."""
+
+    winner: int
+    finalists: tuple[int, ...] = ()
+    seeds: int = 0
+
+
+def choice_of(study: optuna.Study) -> Choice | None:
+    """The latest choice; None before the first."""
+    stored = study.user_attrs.get("choice")
+    if stored is None:
+        return None
+    with reading("the choice of the study"):
+        numbers = tuple(expected(number, int) for number in stored["finalists"])
+        return Choice(winner=expected(stored["winner"], int), finalists=numbers, seeds=expected(stored["seeds"], int))
+
+
+def remember_choice(study: optuna.Study, choice: Choice) -> None:
+    """Keep a choice."""
+    study.set_user_attr("choice", asdict(choice))
+
+
+def dataset_of(study: optuna.Study, data_dir: str | None) -> Dataset:
+    """The data set that the study was made with; `data_dir` is where torchvision's files are on this machine."""
+    stored = settings_of(study)
+    channels, height, width = stored["input_shape"]
+    return Dataset(name=stored["dataset"], input_shape=(channels, height, width), data_dir=data_dir)

@@ -1,0 +1,110 @@
+"""Processes that end with this program, prepared for training."""
+
+import ctypes
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
+from multiprocessing import connection, forkserver, get_all_start_methods, get_context, parent_process
+from typing import Any, TypeVar
+
+import torch
+
+from nas.system.interrupts import without_interrupts
+
+PR_SET_PDEATHSIG = 1  # prctl.h
+GLIBC_M_TRIM_THRESHOLD, GLIBC_M_MMAP_THRESHOLD = -1, -3  # malloc.h
+KEPT_BYTES = 1 << 30
+OLDER_MMAP_THRESHOLD = 32 << 20  # the largest that older glibc takes: half of its HEAP_MAX_SIZE
+Value = TypeVar("Value")
+
+
+def keep_freed_memory() -> None:
+    """Let glibc's malloc keep what is freed, instead of returning it and faulting it in again at every step.
+
+    Measured on one core: the seed network trains at more than twice the speed, smaller ones up to 8 % faster.
+    """
+    if sys.platform == "linux":
+        libc = ctypes.CDLL(None)
+        if hasattr(libc, "mallopt"):
+            if not libc.mallopt(GLIBC_M_MMAP_THRESHOLD, KEPT_BYTES):
+                libc.mallopt(GLIBC_M_MMAP_THRESHOLD, OLDER_MMAP_THRESHOLD)
+            libc.mallopt(GLIBC_M_TRIM_THRESHOLD, KEPT_BYTES)
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    assert parent is not None
+    connection.wait([parent.sentinel])
+    os._exit(1)
+
+
+def _killed_with_parent() -> None:
+    """Let Linux kill this process when the one ends that made it: also one that is stopped, which cannot see to it.
+
+    Others, and a process whose parent has died already, end by themselves. The server that forks processes ends with
+    the program, when nobody is left who could ask it for more, as its children could, too.
+    """
+    if sys.platform == "linux":
+        server: Any = forkserver._forkserver
+        if getattr(server, "_forkserver_alive_fd", None) is not None:
+            os.close(server._forkserver_alive_fd)
+            server._forkserver_alive_fd = None
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def prepare_process() -> None:
+    """What every process that trains does first."""
+    _killed_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C reaches the whole group; the scheduler decides
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    keep_freed_memory()
+    torch.set_num_threads(1)
+
+
+def process_pool(processes: int) -> ProcessPoolExecutor:
+    """Prepared processes; without that, they would wait for work when this one was killed.
+
+    Where they can be, they are forked by a server that has imported torch, which takes each of them seconds otherwise.
+    """
+    context = get_context("forkserver" if "forkserver" in get_all_start_methods() else "spawn")
+    context.set_forkserver_preload(["nas.training.training"])
+    return ProcessPoolExecutor(processes, mp_context=context, initializer=prepare_process)
+
+
+class LocalProcess:
+    """One prepared process of this machine, which ends with the thread that makes it."""
+
+    def __init__(self) -> None:
+        self._executor = process_pool(1)
+        processes = self._executor._processes
+        try:
+            with without_interrupts():  # importing torch takes seconds, in which Ctrl+C would end it with a traceback
+                self._executor.submit(os.getpid)  # makes it start the process
+        except BaseException:  # such as no memory for the thread that watches it
+            for process in processes.values():
+                process.kill()
+            raise
+        (self._process,) = processes.values()
+
+    @property
+    def pid(self) -> int:
+        """The process."""
+        assert self._process.pid is not None
+        return self._process.pid
+
+    def submit(self, function: Callable[..., Value], *args: Any) -> Future[Value]:
+        """What a function of a module answers there, as processes are told of it by name."""
+        try:
+            return self._executor.submit(function, *args)
+        except BrokenExecutor as error:  # the process has died since it answered last
+            failed: Future[Value] = Future()
+            failed.set_exception(error)
+            return failed
+
+    def stop(self) -> None:
+        """End the process at once, whatever it is doing."""
+        self._process.kill()
+        self._executor.shutdown(wait=True, cancel_futures=True)

@@ -1,0 +1,78 @@
+"""Who stops trials early: Optuna's pruners by name, and one that looks at the validation loss at a few epochs."""
+
+from bisect import insort
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias, assert_never, get_args
+
+import optuna
+from optuna.pruners import BasePruner
+from optuna.trial import FrozenTrial
+
+from nas.optuna_internals.attributes import details
+
+PrunerName: TypeAlias = Literal["rungs", "hyperband", "median", "none"]
+PRUNERS: tuple[PrunerName, ...] = get_args(PrunerName)
+DEFAULT_PRUNER: PrunerName = "rungs"
+# At which part of a full training, which part of the trials that came so far goes on: epochs 1 and 7 of 19.
+# Chosen on the table of `benchmarks.search_cost`.
+RUNGS: Mapping[float, float] = {0.05: 1 / 5, 0.37: 1 / 5}
+
+
+class RungPruner(BasePruner):
+    """Asynchronous successive halving by validation loss: at a rung the share with the lowest losses so far goes on.
+
+    The loss tells candidates apart earlier than the accuracy. It is read from the trials' learning curves, so that
+    nothing is kept beside them; see `report_epoch`. The first trial to reach a rung always goes on. A study's
+    trials are read once: whoever reaches a rung later is asked about here.
+    """
+
+    def __init__(self, rungs: Mapping[int, float]) -> None:
+        self._rungs = rungs
+        self._study: optuna.Study | None = None
+        self._reached: dict[int, _Reached] = {}
+
+    def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
+        epoch = trial.last_step or 0
+        share = self._rungs.get(epoch)
+        if share is None:
+            return False
+        if study is not self._study:
+            self._study, self._reached = study, {}
+        if epoch not in self._reached:
+            self._reached[epoch] = _Reached()
+            for other in study.get_trials(deepcopy=False):
+                self._reached[epoch].add(other, epoch)
+        reached = self._reached[epoch]
+        reached.add(trial, epoch)
+        own: float = details(trial)["curve"][epoch - 1]["val_loss"]
+        return own > reached.losses[max(1, int(share * len(reached.losses))) - 1]
+
+
+@dataclass(frozen=True, slots=True)
+class _Reached:
+    """The trials that have reached a rung, and their losses there in ascending order."""
+
+    numbers: set[int] = field(default_factory=set)
+    losses: list[float] = field(default_factory=list)
+
+    def add(self, trial: FrozenTrial, epoch: int) -> None:
+        curve = details(trial).get("curve", ())
+        if trial.number not in self.numbers and len(curve) >= epoch:
+            self.numbers.add(trial.number)
+            insort(self.losses, curve[epoch - 1]["val_loss"])
+
+
+def make_pruner(name: PrunerName, epochs: int) -> BasePruner:
+    """The pruner of this name for trainings of so many epochs."""
+    match name:
+        case "rungs":
+            return RungPruner({max(1, round(part * epochs)): share for part, share in RUNGS.items()})
+        case "hyperband":
+            return optuna.pruners.HyperbandPruner(min_resource=1, max_resource=epochs, reduction_factor=3)
+        case "median":
+            return optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=2)
+        case "none":
+            return optuna.pruners.NopPruner()
+        case _:
+            assert_never(name)

@@ -1,0 +1,209 @@
+"""Full trainings outside the search: finalists on fresh seeds, the final models, and runs that measure the noise.
+
+They are trials of a second Optuna study in the same storage, so that the dashboard shows them, and neither the search
+nor whoever reads its study takes them for trials of it.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TypeAlias
+
+import optuna
+from optuna.trial import TrialState
+
+from nas.analysis.statistics import spread
+from nas.data.split import HOLDOUT
+from nas.network.architecture import notation
+from nas.network.cost import cost
+from nas.optuna_internals.attributes import keep_detail
+from nas.optuna_internals.batched_storage import commit
+from nas.optuna_internals.trials import in_flight
+from nas.space.candidate import Candidate
+from nas.study.location import StudyLocation
+from nas.study.records import Record, records
+from nas.study.runs import Run, RunRecord, accuracies, begin_run, final_study, label_of, read_run, run_records
+from nas.system.files import write_whole
+from nas.training.score import Score
+from nas.tuner.progress import Progress, RunProgress, Show, Standing
+from nas.tuner.scheduler import Flight, Scheduler, keep
+from nas.tuner.trials import Plan
+
+ALL_IMAGES = HOLDOUT / (HOLDOUT - 1)  # so many times as many to train on as with some held out
+Judge: TypeAlias = Callable[[bytes, Candidate], Score]
+
+
+class Runs(Scheduler[RunRecord]):
+    """Trains what is still missing of the wanted runs; `events` is the loop.
+
+    `judge` reads the test images for the weights of a final run; other stages need none. `paces` are the seconds an
+    epoch of known candidates, for the time left.
+    """
+
+    def __init__(
+        self,
+        study: optuna.Study,
+        location: StudyLocation,
+        wanted: Sequence[Run],
+        plan: Plan,
+        *,
+        judge: Judge | None = None,
+        paces: Mapping[Candidate, float],
+    ) -> None:
+        super().__init__(final_study(study), plan.fleet, plan.epoch_timeout)
+        self._location = location
+        self._wanted = {run.key: run for run in wanted}
+        self._plan = plan
+        self._judge = judge
+        self._paces = dict(paces)
+        self._records = {record.run.key: record for record in run_records(study)}
+        self._settled = {key for key, record in self._records.items() if record.settled}
+
+    def events(self) -> Iterator[Progress]:
+        for key in self._wanted:
+            record = self._records.get(key)
+            if record is not None and record.state is TrialState.RUNNING and self._is_kept(record):
+                trial = in_flight(self._study, record.number)
+                yield self._progress(self._conclude(trial, record, TrialState.COMPLETE))
+        yield from super().events()
+
+    def _is_kept(self, record: RunRecord) -> bool:
+        """Whether all of a training is there, and the program was killed before the study was told."""
+        return record.epochs == record.candidate.recipe.epochs and self._weights(record.number).exists()
+
+    def _finished(self) -> list[RunRecord]:
+        return [self._records[key] for key in self._wanted if key in self._settled]
+
+    def _left(self) -> int:
+        return len(self._wanted.keys() - self._settled)
+
+    def _next_flight(self) -> Flight[RunRecord] | None:
+        flying = {flight.record.run.key for flight in self._flights}
+        for key, run in self._wanted.items():
+            if key in self._settled or key in flying:
+                continue
+            known = self._records.get(key)
+            if known is None or known.state.is_finished():  # one that crashed in an earlier command runs anew
+                return self._flight(run, begin_run(self._study, run))
+            return self._flight(run, known.number)
+        return None
+
+    def _flight(self, run: Run, number: int) -> Flight[RunRecord]:
+        record = self._read(number)
+        job = replace(run.job(self._plan.constraints, self._plan.dataset), micro_batches=record.micro_batches)
+        return Flight(in_flight(self._study, number), record, job, reported=record.epochs)
+
+    def _read(self, number: int) -> RunRecord:
+        return read_run(self._study.get_trials(deepcopy=False)[number])
+
+    def _weights(self, number: int) -> Path:
+        return self._location.run_weights_path(number)
+
+    def _hopeless(self, flight: Flight[RunRecord]) -> bool:
+        return False
+
+    def _leave(self) -> Iterator[RunProgress]:
+        yield from ()
+
+    def _tell(self, flight: Flight[RunRecord], state: TrialState, reason: str) -> str:
+        keep(flight, self._weights(flight.record.number), reason, write_whole)
+        return self._conclude(flight.trial, self._read(flight.record.number), state)
+
+    def _conclude(self, trial: optuna.Trial, record: RunRecord, state: TrialState) -> str:
+        """Judge a run whose weights are kept, and tell the study how it ended; the news of it."""
+        value = None
+        if state is TrialState.COMPLETE:
+            value = record.val_accuracy
+            if record.run.stage == "final":
+                value = self._judged(trial, record).accuracy
+        self._study.tell(trial, value, state=state)
+        self._records[record.run.key] = self._read(record.number)
+        self._settled.add(record.run.key)
+        return f"{record.title}: {record.reason if value is None else f'{value:.2%}'}"
+
+    def _judged(self, trial: optuna.Trial, record: RunRecord) -> Score:
+        """On the test images, which are read for these weights only once."""
+        if record.test is not None:
+            return record.test
+        assert self._judge is not None
+        score = self._judge(self._weights(record.number).read_bytes(), record.candidate)
+        keep_detail(trial, "test", asdict(score))
+        commit(self._study)  # it has been read now
+        return score
+
+    def _progress(self, news: str) -> RunProgress:
+        finished, running = self._finished(), self._running
+        return RunProgress(
+            done=len(finished),
+            total=len(self._wanted),
+            failed=sum(record.state is TrialState.FAIL for record in finished),
+            epochs=sum(record.epochs for record in finished) + sum(run.epoch for run in running),
+            running=running,
+            seconds_left=self._seconds_left(),
+            standings=standings(self._wanted.values(), finished),
+            news=news,
+            nodes=self._nodes,
+        )
+
+    def _seconds_left(self) -> float | None:
+        """At the known pace of each network, or that of a known one at equal seconds per MAC; None without any."""
+        begun = {flight.record.run.key: flight for flight in self._flights}
+        finished = {record.run.key for record in self._finished()}
+        left: list[float] = []
+        for key, run in self._wanted.items():
+            if key in finished:
+                continue
+            pace = self._pace(run.candidate)
+            if pace is None:
+                return None
+            images = ALL_IMAGES if run.stage == "final" else 1
+            spent = begun[key].seconds if key in begun else 0.0
+            left.append(max(0.0, pace * images * run.candidate.recipe.epochs - spent))
+        return max(sum(left) / self._workers, max(left, default=0.0))
+
+    def _pace(self, candidate: Candidate) -> float | None:
+        """Seconds an epoch of a candidate."""
+        if candidate in self._paces or not self._paces:
+            return self._paces.get(candidate)
+        per_mac = sum(self._paces.values()) / sum(cost(known.architecture).macs for known in self._paces)
+        return per_mac * cost(candidate.architecture).macs
+
+
+def paces(records: Iterable[Record]) -> dict[Candidate, float]:
+    """Seconds an epoch of each candidate that was trained for at least one, with images held out."""
+    return {
+        record.candidate: record.seconds / record.epochs / (1 if record.val_accuracy is not None else ALL_IMAGES)
+        for record in records
+        if record.seconds and record.epochs
+    }
+
+
+def standings(wanted: Iterable[Run], finished: Sequence[RunRecord]) -> tuple[Standing, ...]:
+    """What the runs of each network have come to, in the order in which they are wanted."""
+    networks = {run.candidate: run for run in wanted}
+    return tuple(
+        Standing(
+            label=label_of(run),
+            notation=notation(candidate.architecture),
+            params=cost(candidate.architecture).params,
+            accuracy=spread(known) if (known := accuracies(finished, candidate)) else None,
+        )
+        for candidate, run in networks.items()
+    )
+
+
+def train_runs(
+    study: optuna.Study,
+    location: StudyLocation,
+    wanted: Sequence[Run],
+    plan: Plan,
+    show: Show,
+    title: str,
+    *,
+    judge: Judge | None = None,
+) -> list[RunRecord]:
+    """The wanted runs, trained where they were not yet, while `show` tells of it; those that failed are among them."""
+    known = paces([*records(study), *run_records(study)])
+    show(Runs(study, location, wanted, plan, judge=judge, paces=known).events(), title)
+    found = {record.run.key: record for record in run_records(study)}
+    return [found[run.key] for run in wanted]

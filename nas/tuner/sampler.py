@@ -1,0 +1,194 @@
+"""Proposing candidates until one is feasible, so that a rejected one never becomes a trial; and the ledger."""
+
+import copy
+import random
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from itertools import chain, islice
+from typing import Any, Literal, TypeAlias, assert_never, cast, get_args
+
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.exceptions import ExperimentalWarning
+from optuna.samplers import BaseSampler, GPSampler, RandomSampler
+from optuna.study import Study
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from nas.network.architecture import notation
+from nas.optuna_internals.attributes import as_system_attributes
+from nas.optuna_internals.snapshot import MAX_LEARNED, Snapshot, learned_from
+from nas.optuna_internals.tpe import Fitted, RepeatedTPESampler
+from nas.space.candidate import digest, to_json
+from nas.space.rejections import DUPLICATE, MAX_PROPOSALS, Ledger, derive_seed
+from nas.space.search_space import Feasible, Rejected, SearchSpace, draw_value
+
+SAMPLER_PROPOSALS = 200  # then uniform draws: a sampler may have learned its way into a corner where nothing is left
+GP_PROPOSALS = 20  # the same for gp, which fits its model for each of them; measured: a second each
+REFITS = 100  # a longer study is learned from anew whenever it has grown by this part of it, ...
+RUNNING_A_FIT = 8  # ... and one with many workers, when this part of them has ended
+
+
+class NothingFeasibleError(Exception):
+    """No new feasible candidate among many proposals; `ledger` says why."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        super().__init__(f"no new feasible candidate among {ledger.proposals:,} proposals")
+        self.ledger = ledger
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proposal:
+    """Parameters that stand for a feasible candidate, and what became of those proposed before it."""
+
+    number: int  # of the trial to come
+    params: dict[str, Any]
+    feasible: Feasible
+    ledger: Ledger
+
+
+class FeasibleSampler:
+    """Lets an Optuna sampler propose until a candidate is within the limits and new.
+
+    `make` gives the sampler for a seed; each trial has its own seed, from `seed` and the trial's number, so that a
+    resumed search draws what an uninterrupted one would. `seen` holds the digests that count as duplicates.
+    """
+
+    def __init__(self, make: Callable[[int], BaseSampler], space: SearchSpace, seed: int, seen: set[str]) -> None:
+        self._make = make
+        self._space = space
+        self._seed = seed
+        self._seen = set(seen)
+        self._model: _Model | None = None
+        self.distributions = space.distributions
+
+    def propose(self, study: Study) -> Proposal:
+        """The next trial's candidate.
+
+        Raises:
+            NothingFeasibleError: nothing new was feasible among MAX_PROPOSALS.
+        """
+        trial = create_trial(state=TrialState.RUNNING)  # no storage knows it yet
+        trial.number = study._storage.get_n_trials(study._study_id)
+        running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        model = self._model_for(study, trial.number - len(running), len(running))
+        asking = copy.copy(study)
+        asking._storage = cast(Any, Snapshot(study._storage, model.learned + running))
+        seed = derive_seed(self._seed, "proposal", trial.number)
+        sampler, rng = self._make(seed), random.Random(seed)
+        if isinstance(sampler, RepeatedTPESampler):
+            sampler.fitted = model.fitted
+        proposals = GP_PROPOSALS if isinstance(sampler, GPSampler) else SAMPLER_PROPOSALS
+        if type(sampler) is RandomSampler:  # it draws uniformly itself, and takes 30 times as long
+            proposals = 0
+        learned = islice(_proposals(sampler, asking, trial, self.distributions, rng), proposals)
+        drawn = (self._space.draw(rng) for _ in range(MAX_PROPOSALS - proposals))
+        ledger = Ledger()
+        for params in chain(learned, drawn):
+            candidate = self._space.decode(params)
+            match self._space.check(candidate):
+                case Rejected() as rejected:
+                    ledger = ledger.reject(rejected, candidate.architecture)
+                case Feasible() if digest(candidate) in self._seen:
+                    ledger += DUPLICATE
+                case Feasible() as feasible:
+                    self._seen.add(digest(candidate))
+                    return Proposal(number=trial.number, params=params, feasible=feasible, ledger=ledger.accept())
+        raise NothingFeasibleError(ledger)
+
+    def _model_for(self, study: Study, finished: int, running: int) -> "_Model":
+        """What is learned from the trials that have ended: anew with each, but in a long study or with many workers.
+
+        With one worker that depends on the trial's number alone, so that a resumed search draws what an uninterrupted
+        one would.
+        """
+        upto = finished - finished % (max(1, finished // REFITS) if finished > MAX_LEARNED else 1)
+        if self._model is None or upto - self._model.upto >= max(1, running // RUNNING_A_FIT):
+            trials = [trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()][:upto]
+            self._model = _Model(upto=upto, learned=learned_from(study, trials))
+        return self._model
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Model:
+    """Which of the first trials that have ended proposals are learned from, and what TPE has fitted to them."""
+
+    upto: int
+    learned: list[FrozenTrial]
+    fitted: Fitted = field(default_factory=dict)
+
+
+def _proposals(
+    sampler: BaseSampler, study: Study, trial: FrozenTrial, space: dict[str, BaseDistribution], rng: random.Random
+) -> Iterator[dict[str, Any]]:
+    """What a sampler proposes, one after the other, without end."""
+    varied = {name: distribution for name, distribution in space.items() if not distribution.single()}
+    while True:
+        if isinstance(sampler, RepeatedTPESampler):
+            found = sampler.ranked(study, trial, varied)
+        else:
+            found = iter([sampler.sample_relative(study, trial, varied)])
+        for params in found:
+            for name, distribution in space.items():
+                if distribution.single():
+                    params[name] = draw_value(distribution, rng)
+                elif name not in params:
+                    params[name] = sampler.sample_independent(study, trial, name, distribution)
+            yield params
+
+
+SamplerName: TypeAlias = Literal["tpe", "random", "gp", "qmc"]
+SAMPLERS: tuple[SamplerName, ...] = get_args(SamplerName)
+
+
+def make_sampler(name: SamplerName, study_seed: int) -> Callable[[int], optuna.samplers.BaseSampler]:
+    """For `FeasibleSampler`: the Optuna sampler of this name for a seed.
+
+    Quasi-random draws are one sequence over the whole study, so they keep the study's seed.
+    """
+    match name:
+        case "tpe":
+            return RepeatedTPESampler
+        case "random":
+            return lambda seed: optuna.samplers.RandomSampler(seed=seed)
+        case "gp":
+            return lambda seed: optuna.samplers.GPSampler(seed=seed)
+        case "qmc":
+            return lambda seed: _quasi_random_sampler(derive_seed(study_seed, "quasi-random"))
+        case _:
+            assert_never(name)
+
+
+def _quasi_random_sampler(seed: int) -> optuna.samplers.BaseSampler:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)  # its interface, which may change, is used here alone
+        return optuna.samplers.QMCSampler(seed=seed, scramble=True, warn_independent_sampling=False)
+
+
+def ask(study: optuna.Study, sampler: FeasibleSampler, seed: int) -> optuna.Trial:
+    """A new trial: its parameters and attributes are written whole or not at all.
+
+    Raises:
+        NothingFeasibleError: see `FeasibleSampler.propose`.
+    """
+    proposal = sampler.propose(study)
+    candidate, price = proposal.feasible.candidate, proposal.feasible.cost
+    attributes = {
+        "notation": notation(candidate.architecture),
+        "params": price.params,
+        "macs": price.macs,
+        "receptive_field": price.receptive_field,
+        "peak_activation_bytes": price.peak_activation_bytes,
+        "seed": derive_seed(seed, "training", proposal.number),
+        "rejected_before_it": proposal.ledger.rejected,
+        "digest": digest(candidate),
+    }
+    kept = {"ledger": asdict(proposal.ledger), "architecture": to_json(candidate)}
+    template = create_trial(
+        state=TrialState.RUNNING,
+        params=proposal.params,
+        distributions=sampler.distributions,
+        user_attrs=attributes,
+        system_attrs=as_system_attributes(kept),
+    )
+    return optuna.Trial(study, study._storage.create_new_trial(study._study_id, template))

@@ -1,0 +1,195 @@
+"""The trials of a search: new ones are asked for within the limits, interrupted ones come first, hopeless ones end."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from time import monotonic
+
+import optuna
+from optuna.trial import TrialState
+
+from nas.data.datasets import Dataset
+from nas.network.limits import Constraints
+from nas.optuna_internals.batched_storage import together
+from nas.optuna_internals.trials import in_flight, stored, tell
+from nas.space.rejections import Ledger
+from nas.study.location import StudyLocation
+from nas.study.records import TrialRecord, ranked, read_trial, records, total_ledger
+from nas.training.training import TrainingJob
+from nas.tuner.progress import SearchProgress
+from nas.tuner.sampler import FeasibleSampler, NothingFeasibleError, ask
+from nas.tuner.scheduler import Flight, Scheduler, keep
+from nas.workers.protocol import Fleet
+
+BEST = 5  # trials that are shown
+GIVEN_UP = "given up: the search was continued with fewer trials"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """How much to train, on what, with what."""
+
+    trials: int
+    fleet: Fleet
+    dataset: Dataset
+    constraints: Constraints
+    seed: int
+    timeout: float | None = None  # seconds, after which no further trial begins
+    epoch_timeout: float | None = None  # seconds, after which a worker is taken for hung; None: a generous guess
+    later_epochs: float = 0  # of typical trials, which the final runs will take; for the time left
+
+
+@dataclass(slots=True)
+class _Ended:
+    """What the trials that have ended come to, as sums: there may be many of them."""
+
+    trained: int = 0
+    stopped_early: int = 0
+    failed: int = 0
+    epochs: int = 0
+    timed: int = 0  # those whose time is known, their seconds and epochs
+    timed_seconds: float = 0.0
+    timed_epochs: int = 0
+    best: tuple[TrialRecord, ...] = ()
+
+    def add(self, record: TrialRecord) -> None:
+        self.trained += record.trained
+        self.stopped_early += record.state is TrialState.PRUNED
+        self.failed += record.state is TrialState.FAIL
+        self.epochs += record.epochs
+        if record.seconds is not None and record.epochs:
+            self.timed += 1
+            self.timed_seconds += record.seconds
+            self.timed_epochs += record.epochs
+        self.best = tuple(ranked([*self.best, record])[:BEST])
+
+
+class Search(Scheduler[TrialRecord]):
+    """One run of a search; `events` is the loop.
+
+    `annotate` is called for every trial that has ended, before the study is told, and gives the files to be written
+    with its weights. `exhausted` tells of the proposals
+    among which no new feasible candidate was found, if the search ended for that.
+    """
+
+    def __init__(
+        self,
+        study: optuna.Study,
+        location: StudyLocation,
+        plan: Plan,
+        sampler: FeasibleSampler,
+        annotate: Callable[[optuna.Trial, TrialRecord], Mapping[Path, str]] = lambda *_: {},
+    ) -> None:
+        super().__init__(study, plan.fleet, plan.epoch_timeout)
+        self._annotate = annotate
+        self._location = location
+        self._plan = plan
+        self._sampler = sampler
+        self._started = monotonic()
+        known = records(study)
+        self._ended = _Ended()
+        for record in known:
+            if record.state.is_finished():
+                self._ended.add(record)
+        self._interrupted = [record for record in known if not record.state.is_finished()]
+        self._ledger = total_ledger(study)
+        self.exhausted: Ledger | None = None
+
+    def _left(self) -> int:
+        return max(0, self._plan.trials - self._ended.trained)
+
+    def _done(self) -> bool:
+        return self._late or self.exhausted is not None or super()._done()
+
+    @property
+    def _late(self) -> bool:
+        return self._plan.timeout is not None and monotonic() - self._started > self._plan.timeout
+
+    def _next_flight(self) -> Flight[TrialRecord] | None:
+        """While the plan is short of trials: an interrupted one, or else a new one."""
+        if self._late or self._ended.trained + len(self._flights) >= self._plan.trials:
+            return None
+        if self._interrupted:
+            return self._resumed(self._interrupted.pop(0))
+        if self.exhausted is not None:
+            return None
+        try:
+            trial = ask(self._study, self._sampler, self._plan.seed)
+        except NothingFeasibleError as error:
+            self.exhausted = error.ledger
+            self._ledger += error.ledger
+            return None
+        record = read_trial(stored(trial))
+        assert record is not None
+        self._ledger += record.ledger
+        return Flight(trial, record, self._job_of(record), reported=0)
+
+    def _job_of(self, record: TrialRecord) -> TrainingJob:
+        plan = self._plan
+        return TrainingJob(
+            candidate=record.candidate,
+            constraints=plan.constraints,
+            dataset=plan.dataset,
+            seed=record.seed,
+            micro_batches=record.micro_batches,
+        )
+
+    def _resumed(self, record: TrialRecord) -> Flight[TrialRecord]:
+        return Flight(in_flight(self._study, record.number), record, self._job_of(record), reported=record.epochs)
+
+    def _hopeless(self, flight: Flight[TrialRecord]) -> bool:
+        return flight.trial.should_prune()
+
+    def _leave(self) -> Iterator[SearchProgress]:
+        if self.exhausted is not None:
+            yield self._progress("no new feasible candidate was found, so the search ends here")
+        while not self._left() and self._interrupted:
+            with together(self._study, self._writer.finish):
+                news = self._tell(self._resumed(self._interrupted.pop(0)), TrialState.FAIL, GIVEN_UP)
+            yield self._progress(news)
+
+    def _tell(self, flight: Flight[TrialRecord], state: TrialState, reason: str) -> str:
+        keep(flight, self._location.weights_path(flight.record.number), reason, self._writer.write)
+        ended = read_trial(stored(flight.trial))
+        assert ended is not None
+        for path, text in self._annotate(flight.trial, ended).items():
+            self._writer.write(path, text)
+        value = None if state is TrialState.FAIL else flight.reports[-1].val_accuracy
+        tell(flight.trial, state, value)
+        record = replace(ended, state=state)
+        self._ended.add(record)
+        accuracy = f"{record.val_accuracy:.2%}, " if record.val_accuracy is not None else ""
+        return f"{record.title}: {accuracy}{reason or 'trained to the end'} ({record.params:,} params)"
+
+    def _progress(self, news: str) -> SearchProgress:
+        running = self._running
+        return SearchProgress(
+            done=self._ended.trained,
+            total=self._plan.trials,
+            stopped_early=self._ended.stopped_early,
+            failed=self._ended.failed,
+            epochs=self._ended.epochs + sum(trial.epoch for trial in running),
+            ledger=self._ledger,
+            running=running,
+            best=self._ended.best,
+            seconds_left=self._seconds_left(),
+            news=news,
+            nodes=self._nodes,
+        )
+
+    def _seconds_left(self) -> float | None:
+        """With the mean training time of the finished trials, shared out; at least the longest that a trial takes.
+
+        None before the first has finished; 0 when all have, for then those who train the final runs know better.
+        """
+        if not self._left() and not self._flights:
+            return 0.0
+        ended = self._ended
+        if not ended.timed:
+            return None
+        typical, per_epoch = ended.timed_seconds / ended.timed, ended.timed_seconds / ended.timed_epochs
+        begun = [max(0.0, typical - flight.seconds) for flight in self._flights]
+        to_begin = 0 if self.exhausted else max(0, self._plan.trials - ended.trained - len(begun))
+        longest = max([*begun, typical] if to_begin else begun, default=0.0)
+        search = max((sum(begun) + typical * to_begin) / self._workers, longest)
+        return search + self._plan.later_epochs * per_epoch / max(self._workers, len(self._plan.fleet.devices))
