@@ -6,7 +6,9 @@ import random
 import signal
 import subprocess
 import sys
+from collections.abc import Iterable
 from dataclasses import replace
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +17,13 @@ import safetensors.torch
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jinja2 import nodes
 
 from nas.analysis.statistics import Spread
 from nas.codegen.card import ModelCard
 from nas.codegen.exporting import export
 from nas.codegen.proof import ExportError, in_fresh_process
-from nas.codegen.source import model_source
+from nas.codegen.source import TEMPLATES, model_source
 from nas.data.augmentation import normalize
 from nas.errors import UserError
 from nas.network.architecture import Architecture
@@ -33,6 +36,9 @@ from nas.space.search_space import Feasible, SearchSpace
 from nas.training.score import Score
 
 SPACE = load_space("mnist")
+assert SPACE.baseline is not None
+BASELINE = SPACE.baseline
+TEMPLATE_FOLDER = Path(str(files("nas.codegen"))) / "templates"
 HOSTILE = 'a"""\n\\\'"; import os; os.abort() #\x00\x1b\u202e\u00e9\U0001f600{x}%s\\'
 
 CARD = ModelCard(
@@ -84,6 +90,13 @@ HOSTILE_CARD = replace(
     environment={"nas": HOSTILE, "torch": HOSTILE, "python": HOSTILE, "precision": HOSTILE},
     classes=(HOSTILE, "it's", 'say "hi"', "'\"", "", " ", "\\N{DASH}", "\udc80", "{mean}", "7"),
 )
+SOURCES = [  # every kind of file that there is
+    *(model_source(architecture, CARD) for architecture in (BASELINE, SMALL, LINEAR, DISGUISED)),
+    *(model_source(SMALL, card) for card in (HOSTILE_CARD, FOLDER_CARD, ALONE)),
+    *(model_source(SMALL, replace(CARD, dataset=name)) for name in ("fashion_mnist", "kmnist", "emnist")),
+    *(model_source(WIDE, replace(WIDE_CARD, dataset=name)) for name in ("mnist", "my pictures")),
+    model_source(WIDE, replace(WIDE_CARD, dataset="cifar10", test=None, judged=None)),
+]
 HARMLESS = ast.parse(model_source(SMALL, FOLDER_CARD))
 
 
@@ -122,22 +135,33 @@ def docstring(source: str) -> str:
 
 
 def test_sources_are_clean_for_default_ruff(tmp_path: Path) -> None:
-    assert SPACE.baseline is not None
-    drawn = [(architecture, CARD) for architecture in feasible_architectures(SPACE, 20)]
-    others = [(SPACE.baseline, CARD), (LINEAR, CARD), (DISGUISED, CARD), (WIDE, WIDE_CARD), (SMALL, HOSTILE_CARD)]
-    others += [(SMALL, FOLDER_CARD), (SMALL, ALONE), (SMALL, replace(CARD, dataset="emnist"))]
-    others += [(WIDE, replace(WIDE_CARD, dataset="cifar10", test=None, judged=None))]
-    for i, (architecture, card) in enumerate([*drawn, *others]):
-        (tmp_path / f"model_{i}.py").write_text(model_source(architecture, card), encoding="utf-8")
+    drawn = [model_source(architecture, CARD) for architecture in feasible_architectures(SPACE, 20)]
+    for i, source in enumerate([*drawn, *SOURCES]):
+        (tmp_path / f"model_{i}.py").write_text(source, encoding="utf-8")
     for command in (["check"], ["format", "--diff"]):
         ruff = [sys.executable, "-m", "ruff", *command, "--isolated", "--no-cache", str(tmp_path)]
         result = subprocess.run(ruff, capture_output=True, text=True, check=False)
         assert result.returncode == 0, result.stdout + result.stderr
-    lines = [line for file in tmp_path.iterdir() for line in file.read_text(encoding="utf-8").splitlines()]
+    lines = [line for source in [*drawn, *SOURCES] for line in source.splitlines()]
     assert all(len(line) <= 88 for line in lines if not line.startswith('    "'))  # a class name is as long as it is
 
 
-@pytest.mark.parametrize("architecture", [*feasible_architectures(SPACE, 20), SPACE.baseline, LINEAR, DISGUISED])
+def texts(parts: Iterable[nodes.Node]) -> list[str]:
+    """The texts that parts of a template bring into the file as they stand."""
+    return [text.data for part in parts for text in part.find_all(nodes.TemplateData) if text.data.strip()]
+
+
+@pytest.mark.parametrize("template", TEMPLATES.list_templates())
+def test_every_branch_of_the_templates_is_among_the_linted_sources(template: str) -> None:
+    tree = TEMPLATES.parse((TEMPLATE_FOLDER / template).read_text(encoding="utf-8"))
+    assert [text for text in texts([tree]) if not any(text in source for source in SOURCES)] == []
+    for condition in tree.find_all(nodes.If):  # each of its branches is left out somewhere, too
+        assert not condition.elif_
+        for branch in (condition.body, condition.else_):
+            assert [text for text in texts(branch) if all(text in source for source in SOURCES)] == []
+
+
+@pytest.mark.parametrize("architecture", [*feasible_architectures(SPACE, 20), BASELINE, LINEAR, DISGUISED])
 def test_source_is_the_built_network(architecture: Architecture) -> None:
     namespace = run_source(model_source(architecture, CARD))
     torch.manual_seed(1)
@@ -155,8 +179,7 @@ def test_source_is_the_built_network(architecture: Architecture) -> None:
 
 
 def test_source_of_seed_network_has_its_published_parameters() -> None:
-    assert SPACE.baseline is not None
-    source = model_source(SPACE.baseline, CARD)
+    source = model_source(BASELINE, CARD)
     assert "\nPARAMS = 18_738\n" in source
     assert "10 classes, 18,738 parameters." in docstring(source)
     assert "            nn.Conv2d(1, 128, 3, padding=1),  # 128×28×28 · 3 · 1,280\n" in source

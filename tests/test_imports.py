@@ -28,7 +28,7 @@ HOMES = {
     },
     "optuna_dashboard": {"dashboard", "reporting"},
     "plotly": {"reporting"},
-    "jinja2": {"reporting"},
+    "jinja2": {"system"},
     "rich": {"cli", "reporting", "search", "ablate", "api"},
     "ray": {"workers"},
     "torchvision": {"data"},

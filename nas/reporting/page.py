@@ -10,7 +10,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import optuna
 import plotly.io
 from markupsafe import Markup, escape
@@ -48,6 +47,7 @@ from nas.study.location import TABLES, StudyLocation, location_options
 from nas.study.records import total_ledger
 from nas.study.settings import settings_of
 from nas.system.files import write_whole
+from nas.system.templates import templates
 from nas.training.environment import versions
 from nas.tuner.selection import Exam
 
@@ -65,9 +65,7 @@ def _commands(text: str) -> Markup:
     return Markup(re.sub(r"python -m nas\.\w+", r'<code class="command">\g<0></code>', str(escape(text))))
 
 
-TEMPLATES = jinja2.Environment(
-    loader=jinja2.PackageLoader("nas.reporting"), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
-)
+TEMPLATES = templates("nas.reporting", autoescape=True)
 TEMPLATES.filters.update(percent=_percent, points=said_points, loss=said_loss, commands=_commands)
 
 
