@@ -15,31 +15,32 @@ from nas.training.score import Score
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelCard:
-    """What the exported file says about itself; accuracies are fractions."""
+    """The facts that an exported file states; accuracies are fractions."""
 
     study: str
     trial: int
     dataset: str
-    seeds: tuple[int, ...]  # of the trainings that were judged on the test images; the first is that of the weights
-    epochs: int  # trained
+    seeds: tuple[int, ...]  # the first is that of the weights; the others are of further trainings, judged with them
+    epochs: int  # that the weights were trained for
     recipe: Recipe
-    environment: Mapping[str, str]  # in which the weights were trained; see nas.training.environment
+    environment: Mapping[str, str]  # of the weights' training; see nas.training.environment
     n_train: int  # images that the weights were trained on
     search_accuracy: float  # on the validation images, in the search
-    rerun: Spread | None  # on the validation images, on fresh seeds
+    rerun: Spread | None  # on the validation images, with fresh seeds
     n_val: int
-    test: Spread | None  # None, as the next: the test set was not read for this network
-    judged: Score | None  # what it said of the weights
-    mean: tuple[float, ...]  # per channel, pixels scaled to 0..1
+    test: Spread | None  # over the seeds; None, with `judged`, where the test set was not read for this network
+    judged: Score | None  # of the weights on the test images
+    mean: tuple[float, ...]  # of each channel, pixels scaled to 0..1
     std: tuple[float, ...]
     classes: tuple[str, ...]
 
 
 def winner_card(location: StudyLocation, winner: Winner, dataset: Dataset) -> ModelCard:
-    """What the winner's file says about itself."""
-    card, data = trial_card(location, winner.record, dataset, winner.judged), load_training(dataset, hold_out=False)
+    """The card of the winner's first final model, or of its trial where there are no final models."""
+    card = trial_card(location, winner.record, dataset, winner.judged)
     if not winner.models:
         return card
+    data = load_training(dataset, hold_out=False)
     return replace(
         card,
         seeds=tuple(model.seed for model in winner.models),
@@ -53,7 +54,7 @@ def winner_card(location: StudyLocation, winner: Winner, dataset: Dataset) -> Mo
 
 
 def trial_card(location: StudyLocation, trial: TrialRecord, dataset: Dataset, score: Score | None) -> ModelCard:
-    """What the file of a trial, as the search has trained it, says about itself; `score` is on the test images."""
+    """The card of a trial's network as the search trained it; `score` is its score on the test images."""
     assert trial.val_accuracy is not None
     data = load_training(dataset)
     return ModelCard(
