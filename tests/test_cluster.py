@@ -309,7 +309,7 @@ def test_a_node_with_other_versions_is_done_without_and_said_once(town: Town) ->
     town.greet(OTHER)
     assert town.hire(fleet) == 0
     assert list(fleet.news) == [
-        f"a worker is done without: torch is 1.0 on node other of the Ray cluster and {versions()['torch']} here; "
+        f"going on without a worker: torch is 1.0 on node other of the Ray cluster and {versions()['torch']} here; "
         "install the same version on both"
     ]
     made = len(town.actors)

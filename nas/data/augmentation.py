@@ -31,9 +31,9 @@ def normalize(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -
 
 
 def augment(images: Tensor, augmentation: Augmentation, generator: torch.Generator) -> Tensor:
-    """Float images (N, C, H, W), each under its own random affine change; what comes into view is 0.
+    """Change each of the float images (N, C, H, W) by a random affine map; what comes into view is 0.
 
-    That is black only before normalisation. The same generator state gives the same images, bit for bit; ranges
+    0 is black only before normalisation. The same generator state gives the same images, bit for bit; ranges
     that are all zero return the images as they are and draw nothing.
     """
     ranges = (math.radians(augmentation.rotation), *(augmentation.shift,) * 2, augmentation.scale, augmentation.shear)

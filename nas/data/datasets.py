@@ -48,16 +48,16 @@ class TorchvisionSet:
     on_their_side: bool = False  # images that are transposed
     folder: str
     files: tuple[str, ...] = tuple(MNIST_SHA256)
-    training_files: int = 2  # so many of them, the first ones; the others are the test files
-    other_folder: str | None = None  # of the files that torchvision reads, where those are others
+    training_files: int = 2  # the first so many files; the others are the test files
+    other_folder: str | None = None  # of torchvision's own files, where it reads others
 
     @property
     def exported_folder(self) -> str:
-        """Of the files that exported source reads, with torchvision."""
+        """The folder of the files that exported source reads, with torchvision."""
         return self.other_folder or self.folder
 
 
-MNIST = TorchvisionSet(constructor="MNIST", folder="MNIST/raw")  # for whoever has not this package
+MNIST = TorchvisionSet(constructor="MNIST", folder="MNIST/raw")  # for exported source, which has no embedded MNIST
 CIFAR10 = TorchvisionSet(
     constructor="CIFAR10",
     classes=("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
@@ -67,7 +67,7 @@ CIFAR10 = TorchvisionSet(
     training_files=5,
     other_folder="cifar-10-batches-py",
 )
-CIFAR10_URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"  # torchvision has the one made of pickles
+CIFAR10_URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"  # torchvision's own archive holds pickles
 CIFAR10_MD5 = "c32a1d4ab5d03f1284b67883e8d87530"
 TORCHVISION = {
     "fashion_mnist": TorchvisionSet(
@@ -189,7 +189,7 @@ def _load_torchvision(dataset: Dataset, source: TorchvisionSet, *, train: bool) 
 
 
 def _read_files(folder: Path, source: TorchvisionSet, *, train: bool) -> Images:
-    """Raises ValueError for what no such data set holds."""
+    """Read the images; raise ValueError if the files cannot be this data set's."""
     names = source.files[: source.training_files] if train else source.files[source.training_files :]
     contents = [_read_file(folder / name) for name in names]
     if source is CIFAR10:
@@ -213,7 +213,7 @@ def _read_file(path: Path) -> bytes:
 
 
 def _require_files(data_dir: Path, source: TorchvisionSet, *, train: bool) -> None:
-    """Download what is missing; a folder with the files may be read-only."""
+    """Download the files unless all are there; a folder that has them may be read-only."""
 
     def missing() -> bool:
         return not all((data_dir / source.folder / name).is_file() for name in source.files)
@@ -226,7 +226,7 @@ def _require_files(data_dir: Path, source: TorchvisionSet, *, train: bool) -> No
 
 
 def _download(data_dir: Path, source: TorchvisionSet, *, train: bool) -> None:
-    import torchvision.datasets  # here, because reading needs none of it: seconds in every worker process
+    import torchvision.datasets  # only here: it takes each worker seconds, and reading needs none of it
 
     if source is CIFAR10:
         torchvision.datasets.utils.download_and_extract_archive(CIFAR10_URL, str(data_dir), md5=CIFAR10_MD5)

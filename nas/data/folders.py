@@ -12,14 +12,19 @@ import torch
 from nas.data.split import Images, stratified_sixth
 from nas.errors import UserError
 
-MOST_PIXELS = 50_000_000  # of an image, which is unpacked before it is resized
+MOST_PIXELS = 50_000_000  # of one image, since it is unpacked before it is resized
 IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")  # as in torchvision
-IMAGE_FORMATS = ("BMP", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # whatever the file is called; others run programs
+IMAGE_FORMATS = ("BMP", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # by content; decoders of others run programs
 MIN_IMAGES = 6  # a class this large has a validation image (HOLDOUT) ...
 MIN_IMAGES_BEFORE_TEST = 8  # ... and one this large still has MIN_IMAGES after the test images are taken
 
 
 def load_folder(root: Path, shape: tuple[int, int, int], *, train: bool) -> tuple[Images, tuple[str, ...]]:
+    """The training or the test images of a folder of class folders, resized to `shape`, and the names of its classes.
+
+    Raises:
+        UserError: a shape, class folder or image that cannot be used.
+    """
     if shape[0] not in (1, 3):
         raise UserError(f"folder {root}: input_shape {shape} must have 1 channel (grey) or 3 (colour)")
     if (root / "train").is_dir() and (root / "test").is_dir():
@@ -63,7 +68,7 @@ def _list_samples(folder: Path, *, min_images: int) -> tuple[list[tuple[str, int
 
 
 def _files_below(folder: Path) -> Iterator[str]:
-    """In torchvision's order, on which splits depend; unlike there, links to folders are left alone: they may loop."""
+    """The files in torchvision's order, on which splits depend; links to folders may loop and are not followed."""
     for place, _, names in sorted(os.walk(folder)):
         yield from (str(Path(place) / name) for name in sorted(names))
 
@@ -74,14 +79,14 @@ def _read_image(path: str, shape: tuple[int, int, int]) -> npt.NDArray[np.uint8]
 
     channels, height, width = shape
     try:
-        if not Path(path).is_file():  # a pipe would be waited for, a device read without end
+        if not Path(path).is_file():  # a pipe would be waited for, a device never ends
             raise ValueError("it is no file")
         with warnings.catch_warnings(action="ignore"), Image.open(path, formats=IMAGE_FORMATS) as image:
             if image.mode[0] in "IF":  # Pillow would clip them, mostly to white
                 raise ValueError(f"mode {image.mode} has more than 8 bits a channel")
             if image.width * image.height > MOST_PIXELS:
                 raise ValueError(f"it has {image.width:,} × {image.height:,} pixels, more than {MOST_PIXELS:,}")
-            if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:  # of a photograph, the others are previews
+            if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:  # MPO: a photograph and its previews
                 raise ValueError("it has several frames")
             resized = image.convert("L" if channels == 1 else "RGB").resize((width, height), Image.Resampling.BILINEAR)
     except Exception as error:  # whatever a damaged file makes a decoder raise

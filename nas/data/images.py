@@ -42,7 +42,7 @@ _handed_over: dict[tuple[Dataset, bool], TrainingData] = {}
 
 
 def hand_over(dataset: Dataset, hold_out: bool, data: TrainingData) -> None:
-    """What `load_training` gives in this process, which may not have the files."""
+    """Let `load_training` return this data in this process, which may not have the files."""
     _handed_over[dataset, hold_out] = data
 
 

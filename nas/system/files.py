@@ -1,4 +1,4 @@
-"""Writing files whole or not at all, and saying so where that cannot be."""
+"""Writing files whole or not at all, and telling the person at the terminal when that fails."""
 
 import errno
 import os
@@ -45,12 +45,12 @@ def _write_beside(path: Path, content: bytes | str) -> None:
 
 
 def _folders_of(path: Path) -> tuple[Path, Path]:
-    """The folder of a file, and the one that this is in, which may not have had it before."""
+    """The folder of a file, and the folder that holds it, which has a new entry if the first is new."""
     return path.parent, path.parent.parent
 
 
 def _keep_names(folder: Path) -> None:
-    """Flush to the disk which files a folder has, where the system can do that."""
+    """Flush the list of a folder's files to the disk, where the system can do that."""
     try:
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -63,21 +63,21 @@ def _keep_names(folder: Path) -> None:
 
 
 class Writer:
-    """Writes files whole, several at a time, since a disk takes longer for one than this program does."""
+    """Writes whole files in the background, several at a time, because the disk is slower than this program."""
 
     def __init__(self) -> None:
-        self._threads: ThreadPoolExecutor | None = None  # while there is something to write: else they hold up the end
+        self._threads: ThreadPoolExecutor | None = None  # only while it writes: idle threads delay the end
         self._writing: list[Future[None]] = []
         self._folders: set[Path] = set()
 
     def write(self, path: Path, content: bytes | str) -> None:
-        """Begin to; see `write_whole`."""
+        """Begin to write a file, as `write_whole` does."""
         self._threads = self._threads or ThreadPoolExecutor(max_workers=8)
         self._writing.append(self._threads.submit(_write_beside, path, content))
         self._folders.update(_folders_of(path))
 
     def finish(self) -> None:
-        """Wait until all of them are there, or raise the first error."""
+        """Wait until all files are written; raise the first error."""
         threads, self._threads = self._threads, None
         writing, self._writing = self._writing, []
         folders, self._folders = self._folders, set()
@@ -90,7 +90,7 @@ class Writer:
 
 
 def remove_partial(folder: Path) -> None:
-    """Clean up after programs that were killed an hour ago or earlier while they wrote below a folder."""
+    """Remove what killed programs left half written below a folder, an hour ago or earlier."""
     for path in list(folder.rglob(f".*{PARTIAL}")):
         if time() - path.stat().st_mtime < STALE_SECONDS:
             continue
@@ -109,16 +109,16 @@ def reason_of(error: BaseException) -> str:
 
 
 def _is_traceback(error: BaseException) -> bool:
-    """Whether it is only the text that concurrent.futures brings from another process."""
+    """Whether the error only brings a traceback from another process as text, as concurrent.futures does."""
     return type(error).__name__ == "_RemoteTraceback"
 
 
 @contextmanager
 def writable(what: str, way_out: str) -> Iterator[None]:
-    """Turns a file or folder that cannot be written into a UserError."""
+    """Turn the error of a file or folder that cannot be written into a UserError."""
     try:
         yield
-    except ConnectionError:  # such as that whoever reads the output has closed it
+    except ConnectionError:  # for example, the reader of the output has closed it
         raise
     except OSError as error:
         if error.__cause__ is not None:  # something else has failed, such as a training in another process

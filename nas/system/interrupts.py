@@ -1,4 +1,4 @@
-"""Letting an interruption wait for what must not stay half done."""
+"""Interruptions wait while something is done that must not stay half done."""
 
 import signal
 import sys
@@ -11,7 +11,7 @@ from typing import Any
 
 @contextmanager
 def interrupts_wait() -> Iterator[None]:
-    """Let Ctrl+C or SIGTERM wait; a second one does not, and brings the first along."""
+    """Delay Ctrl+C or SIGTERM until the block ends; a second one does not wait, nor does the first any longer."""
     waiting: list[int] = []
     handlers: dict[int, Callable[[int, FrameType | None], Any]] = {}
 
@@ -22,7 +22,7 @@ def interrupts_wait() -> Iterator[None]:
                 handlers[waiting[0]](waiting[0], frame)
             handlers[number](number, frame)
 
-    if threading.current_thread() is threading.main_thread():  # no other may change them, and none is interrupted
+    if threading.current_thread() is threading.main_thread():  # only this thread sets handlers and is interrupted
         for number in (signal.SIGINT, signal.SIGTERM):
             if callable(handler := signal.getsignal(number)):
                 handlers[number] = handler
@@ -38,7 +38,7 @@ def interrupts_wait() -> Iterator[None]:
 
 @contextmanager
 def without_interrupts() -> Iterator[None]:
-    """The same while a process is made, which never sees Ctrl+C."""
+    """Delay interruptions while a process is made, and let it inherit that Ctrl+C is blocked."""
     with interrupts_wait():
         masked = sys.platform != "win32" and signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:

@@ -42,10 +42,11 @@ def _end_with_parent() -> None:
 
 
 def _killed_with_parent() -> None:
-    """Let Linux kill this process when the one ends that made it: also one that is stopped, which cannot see to it.
+    """Let Linux kill this process when its parent ends, even while this process is stopped by a signal.
 
-    Others, and a process whose parent has died already, end by themselves. The server that forks processes ends with
-    the program, when nobody is left who could ask it for more, as its children could, too.
+    On other systems, and after a parent that has died already, `_end_with_parent` ends it. The parent may be the server
+    that forks processes. That server ends when nobody can ask it for more processes, so this child gives up its way to
+    ask.
     """
     if sys.platform == "linux":
         server: Any = forkserver._forkserver
@@ -56,7 +57,7 @@ def _killed_with_parent() -> None:
 
 
 def prepare_process() -> None:
-    """What every process that trains does first."""
+    """Prepare this process for training; every process that trains does so first."""
     _killed_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C reaches the whole group; the scheduler decides
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -65,9 +66,10 @@ def prepare_process() -> None:
 
 
 def process_pool(processes: int) -> ProcessPoolExecutor:
-    """Prepared processes; without that, they would wait for work when this one was killed.
+    """A pool of prepared processes; others would wait for work for ever after this process was killed.
 
-    Where they can be, they are forked by a server that has imported torch, which takes each of them seconds otherwise.
+    A server that has imported torch forks them, where the system can fork: otherwise each of them imports it, which
+    takes seconds.
     """
     context = get_context("forkserver" if "forkserver" in get_all_start_methods() else "spawn")
     context.set_forkserver_preload(["nas.training.training"])
@@ -81,9 +83,9 @@ class LocalProcess:
         self._executor = process_pool(1)
         processes = self._executor._processes
         try:
-            with without_interrupts():  # importing torch takes seconds, in which Ctrl+C would end it with a traceback
-                self._executor.submit(os.getpid)  # makes it start the process
-        except BaseException:  # such as no memory for the thread that watches it
+            with without_interrupts():  # else Ctrl+C would end it with a traceback while it imports torch
+                self._executor.submit(os.getpid)  # the first call starts the process
+        except BaseException:  # for example, no memory for the thread that watches it
             for process in processes.values():
                 process.kill()
             raise
@@ -91,12 +93,12 @@ class LocalProcess:
 
     @property
     def pid(self) -> int:
-        """The process."""
+        """The number of the process."""
         assert self._process.pid is not None
         return self._process.pid
 
     def submit(self, function: Callable[..., Value], *args: Any) -> Future[Value]:
-        """What a function of a module answers there, as processes are told of it by name."""
+        """Call a function in the process; it must be a function of a module, since it is sent by name."""
         try:
             return self._executor.submit(function, *args)
         except BrokenExecutor as error:  # the process has died since it answered last

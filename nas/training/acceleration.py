@@ -1,4 +1,4 @@
-"""The form in which a network is executed: the same parameters, other modules, less time.
+"""Forms of a network that take less time: the same parameters in other modules.
 
 Measurements were made in alternating pairs on one core of an AMD EPYC with AVX512-BF16.
 """
@@ -11,9 +11,10 @@ from torch.nn import functional as F
 def faster(network: nn.Sequential) -> nn.Sequential:
     """The same scores, bit for bit: ReLU in place, max-pooling before ReLU and channel dropout.
 
-    The maximum of a window commutes with ReLU, which never falls, and with channel dropout, a factor of the whole map
-    that is not negative; after it most of the values are gone. Measured: a step in 2 to 10 % less time. The gradients
-    are the same, too, but where rounding in the dropout makes two values of a window equal: another of them gets it.
+    Max-pooling goes first because it leaves fewer values for the others. It commutes with ReLU, which is monotonic, and
+    with channel dropout, which multiplies a whole map by one factor of at least 0. Measured: a step takes 2 to 10 %
+    less time. The gradients are the same with one exception: where dropout's rounding makes two values of a window
+    equal, another of them gets the gradient.
     """
     modules: list[nn.Module] = []
     for module in network:
@@ -26,7 +27,7 @@ def faster(network: nn.Sequential) -> nn.Sequential:
 
 
 def training_form(network: nn.Sequential, dtype: torch.dtype) -> nn.Sequential:
-    """`faster`, and what rounds in another way, of a network that `nas.network.module.build` made.
+    """`faster`, and changes that round differently, for a network that `nas.network.module.build` made.
 
     Convolutions and what follows them, up to the last average, are computed in `dtype`, dropout's factor included;
     parameters, their gradients, the statistics of batch normalization and the class scores are float32. Measured on the

@@ -31,7 +31,7 @@ def versions(environment: Mapping[str, str]) -> str:
 
 
 def differences(before: Mapping[str, str], now: Mapping[str, str]) -> Iterator[str]:
-    """What is not as it was, such as `torch was 2.14.0 and is 2.15.0`."""
+    """What differs between two environments, such as `torch was 2.14.0 and is 2.15.0`."""
     for name in dict.fromkeys([*before, *now]):
         if before.get(name) != now.get(name):
             yield f"{name} was {before.get(name, 'not told')} and is {now.get(name, 'not told')}"
@@ -39,7 +39,7 @@ def differences(before: Mapping[str, str], now: Mapping[str, str]) -> Iterator[s
 
 @functools.cache
 def source_digest() -> str:
-    """Tells two states of this package apart that have the same version number."""
+    """A digest of this package's source, which differs between two states with the same version number."""
     sources = sorted(Path(nas.__file__).parent.rglob("*.py"))
     return hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:12]
 

@@ -1,4 +1,4 @@
-"""What weights are worth on images, as values."""
+"""The score of a network's weights on images, as values."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 
 class Mistake(NamedTuple):
-    """An image that is taken for another class: its index among the images judged, and two classes, as indices."""
+    """An image that a network takes for another class: indices of the image, of its class and of the predicted one."""
 
     image: int
     label: int
@@ -24,10 +24,10 @@ class Score:
 
 
 def read_score(stored: Mapping[str, Any]) -> Score:
-    """A score as `dataclasses.asdict` and JSON have left it.
+    """Read a score that `dataclasses.asdict` and JSON have stored.
 
     Raises:
-        TypeError, LookupError, ValueError: it is none.
+        TypeError, LookupError, ValueError: what is stored is no score.
     """
     mistakes = tuple(Mistake(*map(int, mistake)) for mistake in stored["mistakes"])
     score = Score(loss=float(stored["loss"]), accuracy=float(stored["accuracy"]), n=int(stored["n"]), mistakes=mistakes)

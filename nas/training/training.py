@@ -32,10 +32,9 @@ from nas.training.score import Mistake, Score
 
 CHUNK = 1024  # images augmented at a time; measured on one core: 1.4 times the images per second of chunks of 64
 EVALUATION_BATCH = 250  # images whose losses are summed in one go
-NO_MEMORY = (  # in a RuntimeError of torch's, the last one from oneDNN
-    *("DefaultCPUAllocator: can't allocate memory", "std::bad_alloc", "could not create a primitive"),
-)
 FORWARD_BATCH = 50  # of them in memory at a time; measured: the same scores, 1.6 times the speed, 60 MB less
+# What torch's RuntimeErrors say when memory runs out; the last is oneDNN's.
+NO_MEMORY = ("DefaultCPUAllocator: can't allocate memory", "std::bad_alloc", "could not create a primitive")
 
 
 class DivergedError(Exception):
@@ -55,7 +54,7 @@ class TrainingJob:
     dataset: Dataset
     seed: int
     hold_out: bool = True
-    micro_batches: int = 1  # that a batch is cut into to save memory; their gradients are added up
+    micro_batches: int = 1  # parts that a batch is cut into to save memory; their gradients add up
     device: str = "cpu"
 
 
@@ -65,7 +64,7 @@ class EpochReport:
 
     epoch: int
     train_loss: float
-    val_loss: float | None  # None, as val_accuracy: no images are held out
+    val_loss: float | None  # None, like val_accuracy, if no images are held out
     val_accuracy: float | None
     seconds: float
     environment: Mapping[str, str]  # see nas.training.environment
@@ -114,7 +113,7 @@ def weights_of(network: nn.Module) -> bytes:
 
 
 class Training:
-    """A network on its way: `network`, the same `averaged`, and what moves them.
+    """A training under way: the `network`, the average of its weights `averaged`, and what moves them.
 
     `forward` is the network in the form in which it is trained, its activations in `dtype`.
 
@@ -215,10 +214,10 @@ def _require_finite(kind: str, loss: float, epoch: int) -> None:
 
 
 def seconds_per_epoch(job: TrainingJob, images: int = 3 * CHUNK) -> float:
-    """An epoch's time, extrapolated from steps on so many images and the evaluation of a few.
+    """The seconds of an epoch, extrapolated from steps on `images` images and a short evaluation.
 
-    It warms up with a third as many steps and the same evaluation. Whole chunks are timed because the images of a chunk
-    are all augmented at its first step.
+    A third as many steps and the same evaluation come first, as a warm-up. Whole chunks are timed because the first
+    step of a chunk augments all its images.
     """
     training = Training(job)
     endless = itertools.chain.from_iterable(training.batches() for _ in itertools.count())

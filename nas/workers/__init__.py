@@ -2,4 +2,5 @@
 
 import os
 
-os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")  # read by Ray when imported: no other cluster when ours is lost
+# Ray reads this when it is imported; else it would join another cluster when ours is lost.
+os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")

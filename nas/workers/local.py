@@ -1,7 +1,7 @@
-"""Workers: each holds one training and answers `next` with a future of its next epoch report; and the fleet of them.
+"""The workers of this machine: processes of one thread, and the fleet of them.
 
-A `LocalWorker` is a process of this machine with one thread. Its trainings see neither the study nor the
-database; a worker that dies is one failed future. Workers of a Ray cluster are in `nas.workers.ray_fleet`.
+A worker holds one training and answers `next` with a future of its next epoch report. It sees neither the study nor the
+database; when it dies, one future fails. `nas.workers.ray_fleet` has the workers of a Ray cluster.
 """
 
 import os
@@ -21,11 +21,11 @@ from nas.training.training import EpochReport, TrainingJob, train
 from nas.workers.protocol import TRIES, Train, Worker
 
 MOST_JOBS = 1_000
-BETWEEN_TRIES = 1.0  # ... with so many seconds between
+BETWEEN_TRIES = 1.0  # seconds between two tries to make a worker
 
 
 class _Process:
-    """What a worker process holds between calls: the training begun last."""
+    """What a worker process holds between calls: the training that it began last."""
 
     training: Iterator[EpochReport] = iter(())
 
@@ -40,7 +40,7 @@ def _next() -> EpochReport:
 
 
 class LocalWorker(LocalProcess):
-    """One process that trains on one device; `train` is a function of a module."""
+    """One process that trains on one device; `train` must be a function of a module, since it is sent by name."""
 
     node = ""
 
@@ -61,7 +61,7 @@ class LocalFleet:
 
     def __init__(self, devices: Sequence[str], make_worker: Callable[[str], Worker] = LocalWorker) -> None:
         self.devices = devices
-        self.news: deque[str] = deque()  # there is none
+        self.news: deque[str] = deque()  # stays empty
         self._make_worker = make_worker
         self._vacant = list(devices)
         self._hired: list[tuple[Worker, str]] = []

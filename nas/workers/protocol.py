@@ -7,7 +7,7 @@ from typing import Protocol, TypeAlias
 
 from nas.training.training import EpochReport, TrainingJob
 
-TRIES = 3  # to make a worker ...
+TRIES = 3  # to make a worker, before that is an error
 
 
 class Worker(Protocol):
@@ -15,34 +15,34 @@ class Worker(Protocol):
 
     @property
     def node(self) -> str:
-        """The machine, for a person to read; nothing for this one."""
+        """The name of its machine, for a person to read; empty for this machine."""
 
     def start(self, job: TrainingJob) -> Future[EpochReport]:
-        """Begin a training, giving up any other; the future is that of its first epoch."""
+        """Abandon the previous training and begin another; the future of its first epoch."""
 
     def next(self) -> Future[EpochReport]:
-        """The next epoch of the training begun last."""
+        """Go on with the training begun last; the future of its next epoch."""
 
     def stop(self) -> None:
         """End the worker at once, whatever it is doing."""
 
 
 class Fleet(Protocol):
-    """The workers that a scheduler may have; there may be more or fewer of them from one moment to the next."""
+    """The workers that a scheduler may hire; their number may change at any moment."""
 
     @property
     def devices(self) -> Sequence[str]:
-        """What there is to train on now, one entry a worker, for a person to read."""
+        """The device of each worker that there is room for now, for a person to read."""
 
     @property
     def news(self) -> deque[str]:
-        """What a person should know of it, once."""
+        """Messages for the person at the terminal; whoever shows one removes it."""
 
     def hire(self, most: int) -> Iterable[Worker]:
-        """Workers that are to be had now, besides those hired; at most so many in all.
+        """Hire the workers that are available now; with those hired before, they are at most `most`.
 
         Raises:
-            UserError: there will never be any.
+            UserError: no worker can be made.
         """
 
     def dismiss(self, worker: Worker) -> None:

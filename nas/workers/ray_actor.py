@@ -1,4 +1,4 @@
-"""A Ray actor that trains, and what it answers."""
+"""A Ray actor that trains, and the worker through which the scheduler calls it."""
 
 import os
 import platform
@@ -27,7 +27,7 @@ Arrays = Mapping[str, npt.NDArray[Any]]
 
 
 def versions() -> dict[str, str]:
-    """What must be the same on every node, or the numbers of a training depend on where it is trained."""
+    """The versions that all nodes must share: otherwise the numbers of a training would depend on its node."""
     return {
         "Python": platform.python_version(),
         "torch": str(torch.__version__),
@@ -37,7 +37,7 @@ def versions() -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Greeting:
-    """What an actor says of itself when it has started."""
+    """What an actor says of itself once it has started."""
 
     node: str
     pid: int
@@ -63,7 +63,7 @@ def shared(data: TrainingData) -> Shared:
 
 
 def restored(data: Shared) -> TrainingData:
-    """The images as they were, in the memory that they lie in."""
+    """The images as tensors, which share the memory of the arrays."""
 
     def part(name: str) -> Images:
         return Images(images=_tensor(data.arrays[f"{name} images"]), labels=_tensor(data.arrays[f"{name} labels"]))
@@ -75,12 +75,12 @@ def restored(data: Shared) -> TrainingData:
 
 def _tensor(array: npt.NDArray[Any]) -> torch.Tensor:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that it must not be written, which nobody does
+        warnings.simplefilter("ignore")  # the array is read-only, and nobody writes to it
         return torch.from_numpy(array)
 
 
 class Trainer:
-    """What runs in an actor: the training begun last."""
+    """The object in an actor; it holds the training begun last."""
 
     def __init__(self, train: Train) -> None:
         keep_freed_memory()
@@ -88,22 +88,22 @@ class Trainer:
         self._train = train
 
     def greet(self) -> Greeting:
-        """Who it is, to be asked first."""
+        """Say which process on which node this is, and its versions; the first call of every actor."""
         node = f"{platform.node()} {ray.get_runtime_context().get_node_id()[:4]}"
         return Greeting(node=node, pid=os.getpid(), versions=versions())
 
     def start(self, job: TrainingJob, data: Shared) -> EpochReport:
-        """The first epoch of a training, giving up any other."""
+        """Abandon the previous training and begin another; its first epoch."""
         hand_over(job.dataset, job.hold_out, restored(data))
         self._training = self._train(job)
         return next(self._training)
 
     def next(self) -> EpochReport:
-        """The next epoch of it."""
+        """The next epoch of the training begun last."""
         return next(self._training)
 
     def gpu_memory(self, job: TrainingJob, data: Shared) -> tuple[int, int]:
-        """Bytes of the GPU that a training takes, all that torch keeps included, and that it has."""
+        """The bytes of GPU memory that a training takes, with all that torch keeps, and the bytes that the GPU has."""
         hand_over(job.dataset, job.hold_out, restored(data))
         seconds_per_epoch(job)
         free, total = torch.cuda.mem_get_info()
@@ -111,7 +111,7 @@ class Trainer:
 
 
 def require_same_versions(greeting: Greeting) -> None:
-    """Raise UserError if a worker would compute with other software than this program."""
+    """Raise UserError if a worker has other versions than this program."""
     for name, here in versions().items():
         if (there := greeting.versions[name]) != here:
             raise UserError(
@@ -121,7 +121,7 @@ def require_same_versions(greeting: Greeting) -> None:
 
 
 class RayWorker:
-    """An actor; it may have to wait for its place in the cluster, until `greeting` is done."""
+    """An actor of the cluster. It may wait there for its place; `greeting` is done when it runs."""
 
     def __init__(
         self, train: Train, device: str, resources: Mapping[str, float], share: Callable[[TrainingJob], Any]
@@ -130,7 +130,7 @@ class RayWorker:
         self._actor = actor.remote(train)
         self._device = device
         self._share = share
-        self.node = ""  # until it has said where it is
+        self.node = ""  # until its greeting has told it
         self.greeting: Future[Greeting] = _answer(self._actor.greet.remote())
 
     def start(self, job: TrainingJob) -> Future[EpochReport]:
@@ -141,27 +141,27 @@ class RayWorker:
         return _asked(lambda: self._actor.next.remote())
 
     def gpu_memory(self, job: TrainingJob) -> Future[tuple[int, int]]:
-        """See Trainer."""
+        """The future of `Trainer.gpu_memory`."""
         data = self._share(job)
         return _asked(lambda: self._actor.gpu_memory.remote(replace(job, device=self._device), data))
 
     def stop(self) -> None:
-        with suppress(Exception):  # whatever Ray says of a cluster that is lost; its actors end with it
+        with suppress(Exception):  # of many kinds, when the cluster is lost; its actors have ended with it
             ray.kill(self._actor)
 
 
 def _asked(call: Callable[[], Any]) -> Future[Any]:
-    """A future of what an actor answers to a call, which fails at once where the cluster is lost."""
+    """Call an actor; the future of its answer, which fails at once if the cluster is lost."""
     try:
         return _answer(call())
-    except Exception as error:  # of many kinds, the plain one among them
+    except Exception as error:  # Ray raises many kinds, plain Exception among them
         failed: Future[Any] = Future()
         failed.set_exception(BrokenExecutor(str(error)))
         return failed
 
 
 def _answer(reference: Any) -> Future[Any]:
-    """A future of what an actor answers; one that has died is a BrokenExecutor, as with processes."""
+    """The future of an actor's answer. A dead actor raises BrokenExecutor, as a dead process does."""
     answer: Future[Any] = Future()
 
     def pass_on(done: Future[Any]) -> None:
@@ -169,9 +169,9 @@ def _answer(reference: Any) -> Future[Any]:
         if error is None:
             answer.set_result(done.result())
         elif isinstance(error, RayTaskError) and not _is_of_ray(error.cause):
-            error.cause.__cause__ = error  # which tells its traceback there
+            error.cause.__cause__ = error  # it has the traceback from the node
             answer.set_exception(error.cause)
-        elif isinstance(error, RayError | OSError):  # the latter of a connection of ray:// that is lost
+        elif isinstance(error, RayError | OSError):  # OSError: a ray:// connection is lost
             answer.set_exception(BrokenExecutor(str(error)))
         else:
             answer.set_exception(error)
@@ -181,5 +181,5 @@ def _answer(reference: Any) -> Future[Any]:
 
 
 def _is_of_ray(cause: BaseException) -> bool:
-    """Whether a task failed since Ray did, such as one that has lost the images; RayError itself stands for others."""
+    """Whether Ray made a task fail, by losing its images for example; plain RayError stands for other causes."""
     return isinstance(cause, RayError) and type(cause) is not RayError

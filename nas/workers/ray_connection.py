@@ -23,9 +23,9 @@ WAYS_IN = "give auto, local, host:port on a machine of the cluster, or ray://hos
 
 
 def _require_listening(address: str) -> None:
-    """Raise UserError where nobody answers; Ray itself would try for a minute, and say much.
+    """Raise UserError if nobody answers: Ray itself would try for a minute and print much.
 
-    Where a token is asked for, the one of this machine is given, as Ray does by itself for `auto` and `local`.
+    If the cluster asks for a token, give it this machine's, as Ray itself does for `auto` and `local`.
     """
     parts = re.fullmatch(r"(?:ray://)?(?P<host>[^\s:/]+|\[[0-9a-fA-F:]+\]):(?P<port>\d{1,5})", address)
     if parts is None or not 1 <= int(parts["port"]) <= 65_535:
@@ -34,10 +34,10 @@ def _require_listening(address: str) -> None:
         socket.create_connection((parts["host"].strip("[]"), int(parts["port"])), timeout=SECONDS_TO_ANSWER).close()
     except (OSError, UnicodeError) as error:
         raise UserError(f"--ray {address}: nobody answers there ({reason_of(error)}); {WAYS_IN}") from error
-    if address.startswith("ray://"):  # whose client gives up by itself
+    if address.startswith("ray://"):  # Ray's client for it gives up by itself
         return
     ask = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", address]
-    try:  # whatever it answers: `connect` will hear it, too
+    try:  # only for the token: `connect` meets any other trouble, too
         told = subprocess.run(ask, capture_output=True, timeout=SECONDS_TO_ANSWER, check=False)
         if b"AuthenticationError" in told.stderr:
             maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
@@ -54,8 +54,8 @@ def connect(address: str) -> None:
     logging.getLogger("ray").setLevel(logging.ERROR)
     if address not in ("auto", "local"):
         _require_listening(address)
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would tell its makers over the internet
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # as it will be; else it warns
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # else Ray reports it over the internet
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # Ray's future default; unset, it warns
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
     if address == "local":
@@ -79,12 +79,12 @@ def connect(address: str) -> None:
 
 @contextmanager
 def reaching() -> Iterator[None]:
-    """Says so where the cluster is lost while it is asked."""
+    """Turn whatever a lost cluster raises into a UserError."""
     try:
         yield
     except UserError:
         raise
-    except Exception as error:  # of many kinds, the plain one among them
+    except Exception as error:  # Ray raises many kinds, plain Exception among them
         raise UserError(
             f"the Ray cluster is lost ({reason_of(error)}); nothing finished is: give the same command again when "
             "there is one"

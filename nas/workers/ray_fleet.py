@@ -1,7 +1,7 @@
 """The workers of a Ray cluster: actors, as many as it has room for, on whichever nodes it has at the moment.
 
-They answer as the processes of this machine do. An actor is one core, or a part of a GPU; it ends with the program,
-since that owns it. The images travel to each node once and are shared there, in Ray's object store.
+They answer as the processes of this machine do. An actor takes one core, or a part of a GPU. It ends with the program,
+which owns it. The images travel to each node once; Ray's object store shares them there.
 """
 
 import math
@@ -24,17 +24,17 @@ from nas.workers.protocol import TRIES, Train, Worker
 from nas.workers.ray_actor import RayWorker, require_same_versions, shared
 from nas.workers.ray_connection import connect, reaching
 
-GPU_SHARE = 0.9  # of a GPU's memory that workers may take together
+GPU_SHARE = 0.9  # part of a GPU's memory that its workers may take together
 MOST_PER_GPU = 8  # workers, unless told otherwise: more of them wait for each other
-RAY_UNITS = 10_000  # in which Ray counts the parts of a GPU
-FINEST = 1_000  # parts of one
-SECONDS_KNOWN = 1.0  # for which the cluster's size is taken for what it was
-BETWEEN_REFUSALS = 1.0  # seconds, until workers that could not start are tried again; longer while others are at work:
-BESIDE_OTHERS = 30.0
+RAY_UNITS = 10_000  # Ray counts a GPU in so many parts
+FINEST = 1_000  # parts of a GPU that workers may take
+SECONDS_KNOWN = 1.0  # after which the cluster's size is asked for again
+BETWEEN_REFUSALS = 1.0  # seconds from a worker that could not start to the next try ...
+BESIDE_OTHERS = 30.0  # ... and while others are at work
 
 
 def jobs_per_gpu(used: int, total: int) -> int:
-    """How many workers share a GPU, of which one takes so many bytes."""
+    """How many workers share a GPU of `total` bytes, if one takes `used` bytes."""
     return max(1, min(MOST_PER_GPU, int(GPU_SHARE * total) // max(1, used)))
 
 
@@ -51,30 +51,31 @@ class Room:
 
 
 def part_of_gpu(rooms: Sequence[Room], per_gpu: int, wanted: int) -> float:
-    """How much of a GPU each of so many workers takes, of which at most `per_gpu` share one.
+    """The part of a GPU that each of `wanted` workers takes; at most `per_gpu` share a GPU.
 
-    No less than spreads them over all GPUs: Ray fills one up before it takes the next.
+    It is the largest part for which all have room: Ray fills a GPU before it takes the next, so smaller parts would
+    leave GPUs idle.
     """
     enough = (n for n in range(1, per_gpu) if sum(room.workers(n) for room in rooms) >= wanted)
     return RAY_UNITS // next(enough, per_gpu) / RAY_UNITS
 
 
 def _last_line(error: Exception) -> str:
-    """What went wrong, of a text in which Ray may quote a traceback in colours."""
+    """The last line of an error, without colours; of a traceback that Ray quotes, this line says what failed."""
     return re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip().rpartition("\n")[2].strip()
 
 
 def _rooms() -> list[Room]:
-    """Of all the nodes that the cluster has at this moment."""
+    """The room on each node that the cluster has now."""
     with reaching():
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]  # Ray's
     return [Room(int(node.get("CPU", 0)), int(node.get("GPU", 0))) for node in nodes]
 
 
 class RayFleet:
-    """As many workers as the cluster has cores for, or GPUs, at most `jobs`; nodes may join it and leave.
+    """As many workers as the cluster has cores or GPUs for, at most `jobs`; nodes may join and leave.
 
-    `typical` is a training that takes as much memory of a GPU as any will.
+    `typical` makes a training that needs as much GPU memory as any other.
     """
 
     def __init__(
@@ -102,8 +103,8 @@ class RayFleet:
         self._starting: list[RayWorker] = []
         self._hired: list[Worker] = []
         self._images: dict[tuple[Dataset, bool], Any] = {}
-        self._refusals = 0  # times that workers could not start, one after the other, while there were no others
-        self._pause = -math.inf  # until this time, no more are made
+        self._refusals = 0  # tries in a row that failed while no other worker was there
+        self._pause = -math.inf  # no worker is made before this time
         self._probe: tuple[RayWorker, Future[tuple[int, int]]] | None = None
 
     @property
@@ -112,7 +113,7 @@ class RayFleet:
 
     @property
     def _rooms(self) -> list[Room]:
-        """What the cluster has, or had a moment ago: the scheduler asks at every turn."""
+        """The cluster's rooms, kept for a moment because the scheduler asks at every turn."""
         if monotonic() > self._known[0] + SECONDS_KNOWN:
             self._known = monotonic(), _rooms()
         return self._known[1]
@@ -140,7 +141,7 @@ class RayFleet:
                 require_same_versions(greeting)
                 worker.node = greeting.node
                 welcome.append(worker)
-            except Exception as error:  # such as that its node has left
+            except Exception as error:  # for example, its node has left
                 refusal = error
                 worker.stop()
         self._hired += welcome
@@ -160,7 +161,7 @@ class RayFleet:
         self._hired.remove(worker)
 
     def _made(self, places: int) -> RayWorker:
-        """One of so many workers."""
+        """Make one of `places` workers."""
         resources = {"num_cpus": 1.0}
         if self._device == "cuda":
             resources["num_gpus"] = part_of_gpu(self._rooms, self._per_gpu or 1, places)
@@ -168,10 +169,10 @@ class RayFleet:
             return RayWorker(self._train, self._device, resources, self._share)
 
     def _go_on_after(self, refusal: Exception) -> None:
-        """Go on after workers could not start, or had other software: such a node may leave, another may join.
+        """Go on without a worker that could not start or has other versions: its node may leave, another may join.
 
         Raises:
-            UserError: there are no others, after some tries.
+            UserError: no worker could start in TRIES tries.
         """
         alone = not (self._hired or self._starting)
         self._pause = monotonic() + (BETWEEN_REFUSALS if alone else BESIDE_OTHERS)
@@ -186,10 +187,10 @@ class RayFleet:
             raise UserError(reason) from refusal
         if not alone and reason not in self._said:
             self._said.add(reason)
-            self.news.append(f"a worker is done without: {reason}")
+            self.news.append(f"going on without a worker: {reason}")
 
     def _probed(self, most: int) -> bool:
-        """Whether it is known how many workers a GPU holds."""
+        """Whether it is known how many workers a GPU holds; if it must be, a probe measures it."""
         if self._hired or min(most, self._jobs or most) <= self._gpus:  # the GPUs are taken, or none need be shared
             if self._probe is not None:
                 self._probe[0].stop()
@@ -208,7 +209,7 @@ class RayFleet:
         try:
             require_same_versions(probe.greeting.result())
             self._per_gpu = jobs_per_gpu(*memory.result())
-        except OutOfMemoryError:  # it needs all of one, if not more
+        except OutOfMemoryError:  # it needs a whole GPU, if not more
             self._per_gpu = 1
         except Exception as error:
             self._go_on_after(error)
@@ -216,7 +217,7 @@ class RayFleet:
         return True
 
     def _share(self, job: TrainingJob) -> Any:
-        """The images of a training, in the object store."""
+        """Put the images of a training into the object store, once; the reference to them."""
         key = job.dataset, job.hold_out
         if key not in self._images:
             images = shared(load_training(job.dataset, hold_out=job.hold_out))
