@@ -199,9 +199,9 @@ class Ended:
     err: str
 
 
-def ended(process: "subprocess.Popen[str]") -> Ended:
+def ended(process: "subprocess.Popen[str]", seconds: float = 120.0) -> Ended:
     """Waits for its end."""
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=seconds)
     return Ended(status=process.returncode, out=out, err=err)
 
 
