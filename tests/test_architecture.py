@@ -252,11 +252,11 @@ HEAD_RULE = "one of ('pool_conv', 'conv_pool', 'linear')"
         (lambda: replace(SMALL, num_classes=1), "Architecture: num_classes 1 must be a whole number, at least 2"),
         (
             lambda: replace(SMALL, layers=[MaxPool()]),  # type: ignore[arg-type]
-            "Architecture: layers [MaxPool(kernel_size=2)] must be a tuple of Conv, Transition and MaxPool",
+            "Architecture: layers [MaxPool(kernel_size=2)] must be a tuple of Conv, Transition, MaxPool and Block",
         ),
         (
             lambda: replace(SMALL, layers=(None,)),  # type: ignore[arg-type]
-            "Architecture: layers (None,) must be a tuple of Conv, Transition and MaxPool",
+            "Architecture: layers (None,) must be a tuple of Conv, Transition, MaxPool and Block",
         ),
     ],
 )

@@ -3,8 +3,9 @@
 import pytest
 
 from nas.network.architecture import Architecture
-from nas.network.cost import LayerCost, MapTooSmallError, cost, covers_map
+from nas.network.cost import LayerCost, MapTooSmallError, cost
 from nas.network.layers import Conv, Head, Layer, MaxPool, Shape, Transition
+from nas.network.operations import covers_map
 from nas.space.loading import load_space
 
 SMALL = (

@@ -37,6 +37,7 @@ WITHOUT_TORCH = (
     "errors",
     "system.files",
     "system.interrupts",
+    "network.operations",
     "network.layers",
     "network.architecture",
     "network.cost",

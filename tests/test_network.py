@@ -14,12 +14,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nas.network.architecture import Architecture
-from nas.network.cost import MapTooSmallError, cost
+from nas.network.cost import MapTooSmallError, cost, lower
 from nas.network.layers import Conv, Head, Layer, MaxPool, Shape, Transition
 from nas.network.limits import Constraints
 from nas.network.measure import LimitBrokenError, check_built, measure
-from nas.network.module import build
-from nas.network.operations import ModuleCall, lower
+from nas.network.module import build, build_module
 from nas.space.loading import load_space
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -135,19 +134,19 @@ def output_shapes(module: nn.Sequential, input_shape: Shape) -> list[tuple[int, 
 def test_lower_says_each_output_shape_and_parameter_count() -> None:
     linear = replace(SMALL, head=Head(kind="linear", bias=False))
     for architecture in [SMALL, linear, *(architecture for architecture, _ in sampled(100, seed=2))]:
-        calls, module = lower(architecture), build(architecture)
-        assert [call.output_shape for call in calls] == output_shapes(module, architecture.input_shape)
-        assert [call.params for call in calls] == [sum(p.numel() for p in part.parameters()) for part in module]
+        steps, module = lower(architecture), build(architecture)
+        assert [step.output_shape for step in steps] == output_shapes(module, architecture.input_shape)
+        assert [step.params for step in steps] == [sum(p.numel() for p in part.parameters()) for part in module]
 
 
 def test_source_of_a_call_is_the_module_that_is_built() -> None:
     for architecture in [SMALL, *(architecture for architecture, _ in sampled(100, seed=3))]:
-        for call, module in zip(lower(architecture), build(architecture), strict=True):
-            assert repr(eval(call.source(), {"nn": nn})) == repr(call.build()) == repr(module)
+        for step, module in zip(lower(architecture), build(architecture), strict=True):
+            assert repr(eval(step.call.source(), {"nn": nn})) == repr(build_module(step.call)) == repr(module)
 
 
 def test_source_of_the_small_network_in_full() -> None:
-    assert [call.source() for call in lower(SMALL)] == [
+    assert [step.call.source() for step in lower(SMALL)] == [
         "nn.Conv2d(1, 2, 3, padding=1, bias=False)",
         "nn.BatchNorm2d(2)",
         "nn.ReLU()",
@@ -163,7 +162,7 @@ def test_source_of_the_small_network_in_full() -> None:
 
 
 def test_lower_says_the_receptive_field_after_each_module() -> None:
-    assert [call.receptive_field for call in lower(SMALL)] == [3, 3, 3, 4, 4, 12, 12, 12, 12, 12, 12]
+    assert [step.receptive_field for step in lower(SMALL)] == [3, 3, 3, 4, 4, 12, 12, 12, 12, 12, 12]
 
 
 def test_lower_refuses_a_layer_larger_than_its_map() -> None:
@@ -176,10 +175,13 @@ def field_by_gradient(architecture: Architecture, size: int) -> int:
 
     Average pools stand in for max-pools, whose gradient reaches only the largest value of each window.
     """
-    thin = [layer if isinstance(layer, MaxPool) else replace(layer, out_channels=1) for layer in architecture.layers]
-    calls = lower(replace(architecture, layers=tuple(thin), input_shape=(1, size, size), head=Head()))[:-3]
-    parts = [replace(call, name="AvgPool2d") if call.name == "MaxPool2d" else call for call in calls]
-    features = nn.Sequential(*map(ModuleCall.build, parts)).double().eval()
+    thin = [
+        replace(layer, out_channels=1) if isinstance(layer, Conv | Transition) else layer
+        for layer in architecture.layers
+    ]
+    steps = lower(replace(architecture, layers=tuple(thin), input_shape=(1, size, size), head=Head()))[:-3]
+    calls = [step.call._replace(name=step.call.name.replace("MaxPool", "AvgPool")) for step in steps]
+    features = nn.Sequential(*map(build_module, calls)).double().eval()
     for parameter in features.parameters():
         nn.init.constant_(parameter, 1 / parameter.numel())
     image = torch.ones(1, 1, size, size, dtype=torch.double, requires_grad=True)

@@ -10,8 +10,7 @@ from rich.table import Table
 
 from nas.data.images import load_training
 from nas.network.architecture import notation
-from nas.network.cost import cost
-from nas.network.operations import lower
+from nas.network.cost import cost, lower
 from nas.reporting.sentences import ledger_line, roughly
 from nas.space.rejections import Ledger, probe
 from nas.space.search_space import Feasible, SearchSpace
@@ -51,9 +50,9 @@ def layer_table(space: SearchSpace) -> Table | None:
     table = Table("layer", "output", title=title, title_justify="left", box=box.SIMPLE_HEAD)
     table.add_column("sees", justify="right")
     table.add_column("parameters", justify="right")
-    for call in lower(space.baseline):
-        shape = "×".join(map(str, call.output_shape))
-        table.add_row(call.source().removeprefix("nn."), shape, str(call.receptive_field), f"{call.params:,}")
+    for step in lower(space.baseline):
+        shape = "×".join(map(str, step.output_shape))
+        table.add_row(step.call.source().removeprefix("nn."), shape, str(step.receptive_field), f"{step.params:,}")
     return table
 
 

@@ -10,8 +10,7 @@ from nas.codegen.card import ModelCard
 from nas.codegen.docstring import WIDTH, docstring
 from nas.data.datasets import MNIST, TORCHVISION
 from nas.network.architecture import Architecture
-from nas.network.cost import cost
-from nas.network.operations import ModuleCall, lower
+from nas.network.cost import Step, cost, lower
 from nas.system.templates import templates
 
 TEMPLATES = templates("nas.codegen", autoescape=False)
@@ -64,9 +63,14 @@ def _tuple(name: str, items: Sequence[str]) -> str:
     return line if fits else "\n".join(["(", *(f"    {item}," for item in items), ")"])
 
 
-def _layer_line(call: ModuleCall) -> str:
+def _layer_line(step: Step) -> str:
     """The call with its comment behind it, or above it where the line would be too long."""
-    indent = " " * 12
-    comment = f"# {'×'.join(map(str, call.output_shape))} · {call.receptive_field} · {call.params:,}"
-    line = f"{indent}{call.source()},  {comment}"
-    return line if len(line) <= WIDTH else f"{indent}{comment}\n{indent}{call.source()},"
+    indent, call = " " * 12, step.call
+    comment = f"# {'×'.join(map(str, step.output_shape))} · {step.receptive_field} · {step.params:,}"
+    line = f"{indent}{call.source()},"
+    if len(line) + 2 + len(comment) <= WIDTH:
+        return f"{line}  {comment}"
+    if len(line) > WIDTH:
+        arguments = "".join(f"\n{indent}    {argument}," for argument in call.arguments())
+        line = f"{indent}nn.{call.name}({arguments}\n{indent}),"
+    return f"{indent}{comment}\n{line}"

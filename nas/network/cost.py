@@ -7,25 +7,47 @@ enlarge it. Peak activation bytes are the most that one layer's input and output
 image in float32, with batch normalization, activation and dropout done in place.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal, NamedTuple, TypeAlias, assert_never
+from math import prod
+from typing import NamedTuple
 
-from nas.network.architecture import RECENT, Architecture
-from nas.network.layers import Conv, Layer, MaxPool, Shape, Transition
+from nas.network.architecture import RECENT, Architecture, parts
+from nas.network.layers import Part, RowKind, Shape
+from nas.network.operations import ModuleCall, Operation, Sizes
 
 BYTES_PER_VALUE = 4  # float32
-LayerKind: TypeAlias = Literal["conv", "transition", "max_pool", "global_pool", "classifier", "linear"]
+ROWS = 8_192  # of which the cost is remembered: in 13,000 candidates of the default space there are 4,663
 
 
 class MapTooSmallError(ValueError):
     """A layer's kernel is larger than the map it is given, padding included."""
 
 
-class LayerCost(NamedTuple):
-    """One row: a layer's kind, output shape and cost; a NamedTuple because thousands are made a second."""
+class Step(NamedTuple):
+    """An operation in its place; a NamedTuple, as the next, because thousands are made a second."""
 
-    kind: LayerKind
+    operation: Operation
+    input_shape: Sizes
+    output_shape: Sizes
+    receptive_field: int  # of its output, as the next
+    jump: int  # input pixels between neighbouring values
+
+    @property
+    def params(self) -> int:
+        return self.operation.params(self.input_shape)
+
+    @property
+    def call(self) -> ModuleCall:
+        """The torch module that it is."""
+        return self.operation.call(self.input_shape)
+
+
+class LayerCost(NamedTuple):
+    """One row: a layer's kind, output shape and cost."""
+
+    kind: RowKind
     output_shape: Shape
     params: int
     macs: int
@@ -45,78 +67,58 @@ class Cost:
     rows: tuple[LayerCost, ...] = ()
 
 
-def covers_map(kernel_height: int, kernel_width: int, height: int, width: int) -> bool:
-    """Whether a convolution of this size on a map of this size is a dense layer in disguise.
+def _walk(operations: Iterable[Operation], shape: Sizes) -> list[Step]:
+    """The operations in their places, the first of them on a map of this shape.
 
-    It is when its kernel, larger than 1×1, spans the whole map: each kernel weight then meets one position of the map.
+    The receptive field grows by the values that an operation sees besides one, times the pixels between neighbours.
     """
-    return kernel_height * kernel_width > 1 and kernel_height >= height and kernel_width >= width
+    steps: list[Step] = []
+    field = jump = 1
+    for operation in operations:
+        output_shape = operation.output_shape(shape)
+        if min(output_shape) < 1:
+            raise MapTooSmallError
+        field += (operation.extent - 1) * jump
+        jump *= operation.stride
+        steps.append(Step(operation, shape, output_shape, field, jump))
+        shape = output_shape
+    return steps
 
 
-class _Map(NamedTuple):
-    """What reaches a layer: the shape, its receptive field, and the input pixels between neighbouring values."""
+def lower(architecture: Architecture) -> list[Step]:
+    """The network as a flat list of operations; images (N, C, H, W) in, class scores (N, num_classes) out.
 
-    shape: Shape
-    field: int
+    Raises:
+        MapTooSmallError: a layer does not fit on the map that reaches it.
+    """
+    return _walk((step for part in parts(architecture) for step in part.operations), architecture.input_shape)
+
+
+class _Price(NamedTuple):
+    """A row as if it came first in a network; what it adds to the pixels between neighbours, and to dense layers."""
+
+    row: LayerCost
+    output_shape: Sizes
     jump: int
+    linear_layers: int
 
 
-def _convolution(
-    kind: LayerKind, at: _Map, out_channels: int, kernel_size: int = 1, *, padding: int, extra: int
-) -> LayerCost:
-    """`extra`: parameters per output channel besides the kernels (bias, batch normalization)."""
-    channels, height, width = at.shape
-    out_height, out_width = height + 2 * padding - kernel_size + 1, width + 2 * padding - kernel_size + 1
-    if out_height < 1 or out_width < 1:
-        raise MapTooSmallError
-    weights = channels * out_channels * kernel_size * kernel_size
-    positions = out_height * out_width
-    memory = BYTES_PER_VALUE * (channels * height * width + out_channels * positions)
-    return LayerCost(
-        "linear" if covers_map(kernel_size, kernel_size, height, width) else kind,
-        (out_channels, out_height, out_width),
-        weights + extra * out_channels,
-        weights * positions,
-        at.field + (kernel_size - 1) * at.jump,
-        memory,
+@lru_cache(maxsize=ROWS)
+def _price(part: Part, shape: Sizes) -> _Price:
+    steps = _walk(part.operations, shape)
+    dense = sum(step.operation.is_dense(step.input_shape) for step in steps)
+    taken = [prod(step.input_shape) + prod(step.output_shape) for step in steps if not step.operation.in_place]
+    last = steps[-1]
+    channels, height, width = (*last.output_shape, 1, 1)[:3]  # a vector is a map of one pixel
+    row = LayerCost(
+        kind="linear" if dense else part.kind,
+        output_shape=(channels, height, width),
+        params=sum(step.params for step in steps),
+        macs=sum(step.operation.macs(step.input_shape) for step in steps),
+        receptive_field=last.receptive_field,
+        activation_bytes=BYTES_PER_VALUE * max(taken, default=0),
     )
-
-
-def _layer_cost(layer: Layer, at: _Map) -> LayerCost:
-    match layer:
-        case Conv(out_channels=out_channels, kernel_size=kernel_size, padding=padding):
-            extra = layer.bias + 2 * layer.batch_norm
-            return _convolution("conv", at, out_channels, kernel_size, padding=padding, extra=extra)
-        case Transition():
-            return _convolution("transition", at, layer.out_channels, padding=layer.padding, extra=layer.bias)
-        case MaxPool():
-            channels, height, width = at.shape
-            size = layer.kernel_size
-            pooled = (channels, height // size, width // size)
-            if pooled[1] < 1 or pooled[2] < 1:
-                raise MapTooSmallError
-            memory = BYTES_PER_VALUE * channels * (height * width + pooled[1] * pooled[2])
-            return LayerCost("max_pool", pooled, 0, 0, at.field + (size - 1) * at.jump, memory)
-        case _:
-            assert_never(layer)
-
-
-def _head_rows(architecture: Architecture, at: _Map) -> list[LayerCost]:
-    head, classes, (shape, field, _) = architecture.head, architecture.num_classes, at
-    if head.kind == "linear":
-        inputs = shape[0] * shape[1] * shape[2]
-        memory = BYTES_PER_VALUE * (inputs + classes)
-        return [LayerCost("linear", (classes, 1, 1), classes * (inputs + head.bias), classes * inputs, field, memory)]
-    rows: list[LayerCost] = []
-    for step in head.kind.split("_"):
-        if step == "conv":
-            here = _Map(shape, field, at.jump)
-            rows.append(_convolution("classifier", here, classes, padding=head.padding, extra=head.bias))
-        else:
-            memory = BYTES_PER_VALUE * shape[0] * (shape[1] * shape[2] + 1)
-            rows.append(LayerCost("global_pool", (shape[0], 1, 1), 0, 0, field, memory))
-        shape = rows[-1].output_shape
-    return rows
+    return _Price(row, last.output_shape, last.jump, dense)
 
 
 @lru_cache(maxsize=RECENT)
@@ -126,19 +128,21 @@ def cost(architecture: Architecture) -> Cost:
     Raises:
         MapTooSmallError: a layer does not fit on the map that reaches it.
     """
-    at = _Map(architecture.input_shape, 1, 1)
+    shape: Sizes = architecture.input_shape
+    field = jump = 1
+    linear_layers = 0
     rows: list[LayerCost] = []
-    for layer in architecture.layers:
-        row = _layer_cost(layer, at)
-        rows.append(row)
-        jump = at.jump * layer.kernel_size if isinstance(layer, MaxPool) else at.jump
-        at = _Map(row.output_shape, row.receptive_field, jump)
-    rows += _head_rows(architecture, at)
+    for part in parts(architecture):
+        (kind, output_shape, params, macs, alone, memory), shape, stride, dense = _price(part, shape)
+        field += (alone - 1) * jump
+        jump *= stride
+        linear_layers += dense
+        rows.append(LayerCost(kind, output_shape, params, macs, field, memory))
     return Cost(
         params=sum(row.params for row in rows),
         macs=sum(row.macs for row in rows),
         peak_activation_bytes=max(row.activation_bytes for row in rows),
-        receptive_field=at.field,
-        linear_layers=sum(row.kind == "linear" for row in rows),
+        receptive_field=field,
+        linear_layers=linear_layers,
         rows=tuple(rows),
     )

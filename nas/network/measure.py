@@ -9,9 +9,10 @@ from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.parameter import is_lazy
 
 from nas.network.architecture import Architecture
-from nas.network.cost import BYTES_PER_VALUE, Cost, cost, covers_map
+from nas.network.cost import BYTES_PER_VALUE, Cost, cost
 from nas.network.layers import Shape
 from nas.network.limits import Constraints, violations
+from nas.network.operations import covers_map
 
 
 def _height(size: int | tuple[int, ...]) -> int:
@@ -34,7 +35,7 @@ class _Meter:
         (x,) = inputs
         if isinstance(module, nn.Conv2d):
             self.macs += module.weight.numel() * output[0, 0].numel()
-            self._see(module.kernel_size[0], module.stride[0])
+            self._see(module.dilation[0] * (module.kernel_size[0] - 1) + 1, module.stride[0])
             height, width = module.kernel_size
             if covers_map(height, width, x.shape[2], x.shape[3]):
                 self.disguised.add(module)
@@ -45,8 +46,8 @@ class _Meter:
         memory = BYTES_PER_VALUE * (x.numel() + output.numel())
         self.peak_activation_bytes = max(self.peak_activation_bytes, memory)
 
-    def _see(self, kernel_size: int, stride: int) -> None:
-        self.receptive_field += (kernel_size - 1) * self.jump
+    def _see(self, extent: int, stride: int) -> None:
+        self.receptive_field += (extent - 1) * self.jump
         self.jump *= stride
 
 

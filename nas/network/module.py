@@ -1,4 +1,4 @@
-"""From an architecture to module calls, and from those to an nn.Module; the costs of any built module, measured.
+"""From an architecture to an nn.Module, freshly initialised or with trained weights.
 
 There is one lowering: `lower` says which torch modules a network is made of. Building runs these calls, exporting
 writes them down, so the trained network and the exported text cannot drift apart.
@@ -10,12 +10,20 @@ from torch import nn
 
 from nas.errors import UserError
 from nas.network.architecture import Architecture, notation
-from nas.network.operations import lower
+from nas.network.cost import lower
+from nas.network.operations import ModuleCall
+
+
+def build_module(call: ModuleCall) -> nn.Module:
+    """The module that a call makes."""
+    module = getattr(nn, call.name)(*call.args, **dict(call.kwargs))
+    assert isinstance(module, nn.Module)
+    return module
 
 
 def build(architecture: Architecture) -> nn.Sequential:
     """The network, freshly initialised from torch's global random generator."""
-    return nn.Sequential(*(call.build() for call in lower(architecture)))
+    return nn.Sequential(*(build_module(step.call) for step in lower(architecture)))
 
 
 def with_weights(architecture: Architecture, weights: bytes) -> nn.Sequential:

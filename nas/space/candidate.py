@@ -4,12 +4,17 @@ import hashlib
 import json
 from dataclasses import dataclass, fields, is_dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, get_args
 
 from nas.errors import UserError, require
 from nas.network.architecture import RECENT, Architecture
-from nas.network.layers import Conv, Head, Layer, MaxPool, Transition
+from nas.network.layers import Block, Head, Layer
+from nas.network.operations import MapOperation
 from nas.space.recipe import Augmentation, Recipe
+
+LAYERS = {kind.__name__: kind for kind in get_args(Layer)}
+OPERATIONS = {kind.__name__: kind for kind in get_args(MapOperation)}
+NAMED = (*get_args(Layer), *get_args(MapOperation))  # whose JSON says what they are
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +40,7 @@ def _plain(value: Any) -> Any:
         return [_plain(part) for part in value]
     if not is_dataclass(value):
         return value
-    plain: dict[str, Any] = {"kind": type(value).__name__} if isinstance(value, Layer) else {}
+    plain: dict[str, Any] = {"kind": type(value).__name__} if isinstance(value, NAMED) else {}
     for field in fields(value):
         part = getattr(value, field.name)
         plain[field.name] = float(part) + 0.0 if field.type is float else _plain(part)
@@ -48,6 +53,15 @@ def to_json(candidate: Candidate) -> str:
     return json.dumps(_plain(candidate), sort_keys=True, separators=(",", ":"))
 
 
+def _layer(values: dict[str, Any]) -> Layer:
+    """A layer as its JSON has it. A study names kinds of this package only: nothing is imported because it says so."""
+    kind = LAYERS[values.pop("kind")]
+    if kind is Block:
+        values["operations"] = tuple(OPERATIONS[part.pop("kind")](**part) for part in values["operations"])
+    layer: Layer = kind(**values)
+    return layer
+
+
 @lru_cache(maxsize=RECENT)
 def from_json(text: str) -> Candidate:
     """The candidate that `to_json` wrote.
@@ -55,11 +69,10 @@ def from_json(text: str) -> Candidate:
     Raises:
         UserError: text that is not such a candidate, with what is wrong.
     """
-    kinds = {kind.__name__: kind for kind in (Conv, Transition, MaxPool)}
     try:
         values = json.loads(text)
         architecture, recipe = values["architecture"], values["recipe"]
-        layers = tuple(kinds[layer.pop("kind")](**layer) for layer in architecture["layers"])
+        layers = tuple(map(_layer, architecture["layers"]))
         channels, height, width = architecture["input_shape"]
         return Candidate(
             architecture=Architecture(
