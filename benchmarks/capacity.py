@@ -36,7 +36,7 @@ from nas.space.loading import load_space
 from nas.space.search_space import SearchSpace
 from nas.study.location import StudyLocation, locate
 from nas.study.opening import writing
-from nas.study.records import TrialRecord, digests
+from nas.study.records import TrialRecord, digests, records
 from nas.study.settings import settings
 from nas.training.training import EpochReport, TrainingJob
 from nas.tuner.pruning import DEFAULT_PRUNER, make_pruner
@@ -141,7 +141,7 @@ def measure(location: StudyLocation, space: SearchSpace, workers: int, seconds: 
     """Go on with a study: until every worker has something to do, and then for so many seconds."""
     with writing(location, settings(space, seed=SEED, sampler=SAMPLER, pruner=DEFAULT_PRUNER)) as study:
         study.pruner = make_pruner(DEFAULT_PRUNER, space.recipe.epochs)
-        sampler = FeasibleSampler(make_sampler(SAMPLER, SEED), space, SEED, digests(study))
+        sampler = FeasibleSampler(make_sampler(SAMPLER, SEED), space, SEED, digests(records(study)))
         fleet = StandInFleet(workers, seconds)
         plan = Plan(trials=10**9, fleet=fleet, dataset=MNIST, constraints=space.constraints, seed=SEED)
 

@@ -25,7 +25,7 @@ from nas.optuna_internals.attributes import details
 from nas.space.loading import load_space
 from nas.study.location import locate
 from nas.study.opening import writing
-from nas.study.records import digests
+from nas.study.records import digests, records
 from nas.study.settings import settings
 from nas.system.files import write_whole
 from nas.training.environment import environment, versions
@@ -120,7 +120,7 @@ def main() -> int:
     dataset = Dataset(name=space.dataset, input_shape=space.input_shape)
     location = locate("curves", Path("results"), None)
     with writing(location, settings(space, seed=SEED, sampler="tpe", pruner="none")) as study:
-        sampler = FeasibleSampler(make_sampler("tpe", SEED), space, SEED, seen=digests(study))
+        sampler = FeasibleSampler(make_sampler("tpe", SEED), space, SEED, seen=digests(records(study)))
         study.pruner = make_pruner("none", space.recipe.epochs)
         plan = Plan(
             trials=candidates,

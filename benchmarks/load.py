@@ -33,7 +33,7 @@ from nas.reporting.notes import annotate_trial
 from nas.space.loading import load_space
 from nas.study.location import StudyLocation, locate
 from nas.study.opening import writing
-from nas.study.records import TrialRecord, digests
+from nas.study.records import TrialRecord, digests, records
 from nas.study.settings import settings
 from nas.tuner.pruning import DEFAULT_PRUNER, make_pruner
 from nas.tuner.sampler import make_sampler
@@ -121,7 +121,7 @@ def load(location: StudyLocation, trials: int) -> tuple[list[Row], Looks]:
     rows: list[Row] = []
     with writing(location, settings(space, seed=SEED, sampler=SAMPLER, pruner=DEFAULT_PRUNER)) as study:
         study.pruner = make_pruner(DEFAULT_PRUNER, space.recipe.epochs)
-        sampler = TimedSampler(make_sampler(SAMPLER, SEED), space, SEED, digests(study))
+        sampler = TimedSampler(make_sampler(SAMPLER, SEED), space, SEED, digests(records(study)))
         plan = Plan(
             trials=trials,
             fleet=LocalFleet(devices("cpu", None), make_worker),

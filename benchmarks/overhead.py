@@ -32,7 +32,7 @@ from nas.space.loading import load_space
 from nas.space.search_space import SearchSpace
 from nas.study.location import StudyLocation, locate
 from nas.study.opening import writing
-from nas.study.records import TrialRecord, digests
+from nas.study.records import TrialRecord, digests, records
 from nas.study.settings import settings
 from nas.training.training import EpochReport, TrainingJob, weights_of
 from nas.tuner.pruning import DEFAULT_PRUNER, make_pruner
@@ -89,7 +89,7 @@ def make_worker(device: str) -> LocalWorker:
 
 def fill(study: optuna.Study, space: SearchSpace, trials: int) -> None:
     """Bring a study to so many trials, proposed at random and ended as the pruner says."""
-    sampler = FeasibleSampler(make_sampler("random", SEED), space, SEED, seen=digests(study))
+    sampler = FeasibleSampler(make_sampler("random", SEED), space, SEED, seen=digests(records(study)))
     while len(study.get_trials(deepcopy=False)) < trials:
         trial = ask(study, sampler, SEED)
         accuracies = curve(trial.number, space.recipe.epochs)
@@ -118,7 +118,7 @@ def measure(location: StudyLocation, space: SearchSpace, trials: int, measured: 
     with writing(location, wanted) as study:
         study.pruner = make_pruner(DEFAULT_PRUNER, space.recipe.epochs)
         fill(study, space, trials)
-        sampler = TimedSampler(make_sampler(SAMPLER, SEED), space, SEED, digests(study))
+        sampler = TimedSampler(make_sampler(SAMPLER, SEED), space, SEED, digests(records(study)))
         plan = Plan(
             trials=trials + measured,
             fleet=LocalFleet(devices("cpu", None), make_worker),

@@ -21,16 +21,13 @@ from nas.cli.live_view import view
 from nas.cli.options import Parser, add_data_dir, add_location, existing_location
 from nas.cli.terminal import run
 from nas.dashboard import choose_port
-from nas.data.images import load_training
-from nas.reporting.findings import Findings, findings_of
 from nas.reporting.page import REPORT
 from nas.reporting.sentences import headline
 from nas.space.loading import load_space
-from nas.space.rejections import Ledger
+from nas.study.history import History, read_history
 from nas.study.location import StudyLocation
 from nas.study.opening import open_study
-from nas.study.records import TrialRecord, ranked
-from nas.study.settings import dataset_of
+from nas.study.records import TrialRecord, ranked, total_epochs, total_ledger, total_seconds
 from nas.tuner.progress import Running, SearchProgress
 
 FOLDER = Path(__file__).parent
@@ -45,37 +42,37 @@ def _in_flight(trial: TrialRecord, epochs: int) -> Running:
         params=trial.params,
         epoch=epochs,
         epochs=trial.candidate.recipe.epochs,
-        val_accuracy=trial.curve[epochs - 1]["val_accuracy"] if epochs else None,
+        val_accuracy=trial.curve[epochs - 1].val_accuracy if epochs else None,
     )
 
 
-def half_way(found: Findings) -> SearchProgress:
+def half_way(history: History) -> SearchProgress:
     """As the search stood when half of its trials had ended, and the next two were being trained."""
-    trials = [trial for trial in found.trained if trial.seconds]
+    trials = [trial for trial in history.trained if trial.seconds]
     middle = len(trials) // 2
     done, ahead = trials[:middle], trials[middle:]
     running = sorted(ahead, key=lambda trial: -trial.epochs)[:2]
-    seconds = sum(trial.seconds or 0 for trial in trials) / len(trials)
+    seconds = total_seconds(trials) / len(trials)
     return SearchProgress(
         done=len(done),
         total=len(trials),
         failed=0,
-        epochs=sum(trial.epochs for trial in done),
+        epochs=total_epochs(done),
         running=tuple(_in_flight(trial, trial.epochs * 2 // 3) for trial in running),
         seconds_left=seconds * len(ahead) / 2,
         news="",
         milestone=True,
         stopped_early=sum(trial.state is TrialState.PRUNED for trial in done),
-        ledger=sum((trial.ledger for trial in done), Ledger()),
+        ledger=total_ledger(done),
         best=tuple(ranked(done)[:5]),
     )
 
 
-def live_view(browser: Browser, found: Findings, title: str, path: Path) -> None:
+def live_view(browser: Browser, history: History, title: str, path: Path) -> None:
     """A terminal that shows a search, drawn by rich and photographed."""
     console = Console(record=True, width=COLUMNS, file=io.StringIO(), force_terminal=True, color_system="truecolor")
-    progress = half_way(found)
-    seconds = sum(trial.seconds or 0 for trial in found.trained) / 4  # two workers, half of the way
+    progress = half_way(history)
+    seconds = total_seconds(history.trained) / 4  # two workers, half of the way
     console.print(view(title, progress, seconds))
     drawing = console.export_svg(title="python -m nas.search --trials 50")
     page = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT})
@@ -129,10 +126,9 @@ def main() -> int:
     add_location(options)
     add_data_dir(options)
     location = existing_location(args := options.parse_args())
-    study = open_study(location)
-    found = findings_of(study, location, load_training(dataset_of(study, args.data_dir)))
+    history = read_history(open_study(location))
     with a_browser() as browser:
-        live_view(browser, found, headline(load_space(args.space), location), FOLDER / "search.png")
+        live_view(browser, history, headline(load_space(args.space), location), FOLDER / "search.png")
         report_views(browser, location.folder / REPORT)
         dashboard_view(browser, location)
     print(

@@ -17,7 +17,6 @@ from nas.cli.terminal import DONE, run
 from nas.data.images import load_training
 from nas.space.variants import CHOICES
 from nas.study.records import TrialRecord
-from nas.study.runs import run_records
 
 UNMEASURED = 1
 WIDTH = 140
@@ -92,8 +91,8 @@ def main() -> int:
     wanted = ablation_runs(trial, args.choices, limits, args.seeds, work.plan.seed)
     networks = len({run.candidate for run in wanted})
     title = f"study {work.location.name} · ablation of trial {trial.number}: {networks} networks on {args.seeds} seeds"
-    train("nas.ablate", work, wanted, title, args.verbosity)
-    found = ablation(trial, run_records(work.study), limits, n_val)
+    history = train("nas.ablate", work, wanted, title, args.verbosity)
+    found = ablation(trial, history.runs, limits, n_val)
     if found is None:
         print(f"trial {trial.number}, unchanged, did not come to its end on any seed", file=sys.stderr)
         return UNMEASURED

@@ -16,12 +16,12 @@ from nas.codegen.proof import MODEL, WEIGHTS
 from nas.data.datasets import Dataset
 from nas.data.images import load_training
 from nas.errors import UserError
-from nas.reporting.findings import findings_of
 from nas.reporting.notes import annotate_runs, annotate_study
 from nas.reporting.page import write_report
 from nas.reporting.summary import summary
 from nas.reporting.tables import write_tables
 from nas.study.commands import this_command
+from nas.study.history import History, read_history
 from nas.study.location import StudyLocation
 from nas.study.opening import open_study, writing
 from nas.study.records import TrialRecord, ranked, records
@@ -31,7 +31,7 @@ from nas.system.files import write_whole
 from nas.training.training import TrainingJob
 from nas.tuner.progress import Progress, Show
 from nas.tuner.reruns import train_runs
-from nas.tuner.selection import Effort, Exam, choose
+from nas.tuner.selection import FinalSettings, TestSet, choose
 from nas.tuner.trials import Plan
 
 SUMMARY = "summary.txt"
@@ -41,43 +41,45 @@ def finish(
     study: optuna.Study,
     location: StudyLocation,
     plan: Plan,
-    effort: Effort,
+    final: FinalSettings,
     console: Console,
     show: Show,
 ) -> Winner | None:
     """Choose, read the test set, write the winner's files, the tables and the report; None without a winner."""
+    history, test = read_history(study), TestSet(plan.dataset)
     n_val = len(load_training(plan.dataset).validation)
-    write_tables(study, location, n_val)
-    exam = Exam(plan.dataset)
-    winner = choose(study, location, plan, effort, exam, show)
-    annotate_runs(study)
-    written = write_tables(study, location, n_val)
+    write_tables(history, location, n_val)
+    history, winner = choose(study, location, history, plan, final, test, show)
+    annotate_runs(study, history)
+    written = write_tables(history, location, n_val)
     if winner is not None:
         best = location.folder / "best"
-        export_winner(study, location, winner, plan.dataset, best)
-        text = write_summary(study, location, plan.dataset, winner)
+        export_winner(history, location, winner, plan.dataset, best)
+        text = write_summary(study, location, history, winner, plan.dataset)
         written = [best / MODEL, best / WEIGHTS, best / SUMMARY, *written]
         console.print(text, markup=False, highlight=False, soft_wrap=True)
-    written.append(write_report(study, location, plan.dataset, exam, running=False))
+    written.append(write_report(history, location, plan.dataset, test, running=False))
     console.print("written: " + ", ".join(map(str, written)), markup=False, highlight=False, soft_wrap=True)
     return winner
 
 
-def write_summary(study: optuna.Study, location: StudyLocation, dataset: Dataset, winner: Winner) -> str:
+def write_summary(
+    study: optuna.Study, location: StudyLocation, history: History, winner: Winner, dataset: Dataset
+) -> str:
     """Write what was found, into the winner's folder and for the dashboard; the text."""
-    found = findings_of(study, location, load_training(dataset))
-    text = summary(found, winner)
+    data = load_training(dataset)
+    text = summary(history, winner, data)
     write_whole(location.folder / "best" / SUMMARY, text)
-    annotate_study(found, location, text)
+    annotate_study(study, location, history, winner, text, len(data.validation))
     return text
 
 
-def write_anew(study: optuna.Study, location: StudyLocation, dataset: Dataset) -> None:
+def write_anew(study: optuna.Study, location: StudyLocation, history: History, dataset: Dataset) -> None:
     """Write the tables, the summary of a winner and the report, as the study now stands."""
-    write_tables(study, location, len(load_training(dataset).validation))
-    if (winner := winner_of(study)) is not None:
-        write_summary(study, location, dataset, winner)
-    write_report(study, location, dataset, Exam(dataset), running=False)
+    write_tables(history, location, len(load_training(dataset).validation))
+    if (winner := winner_of(history)) is not None:
+        write_summary(study, location, history, winner, dataset)
+    write_report(history, location, dataset, TestSet(dataset), running=False)
 
 
 def chosen(study: optuna.Study, location: StudyLocation, number: int | None) -> TrialRecord:
@@ -133,8 +135,11 @@ def work_of(args: argparse.Namespace) -> Work:
     return Work(study=study, location=location, trial=trial, plan=plan, console=Console(highlight=False))
 
 
-def train(module: str, work: Work, wanted: Sequence[Run], title: str, verbosity: int) -> None:
-    """Train what is missing of the runs, and write the results anew; an interrupted command goes on later."""
+def train(module: str, work: Work, wanted: Sequence[Run], title: str, verbosity: int) -> History:
+    """Train what is missing of the runs, and write the results anew; an interrupted command goes on later.
+
+    The history is that with the runs.
+    """
     location = work.location
     command = this_command(command_line(module, location), work.plan.fleet.devices, {})
     with resumable(module, location) as interruption, writing(location, None, command) as study:
@@ -142,6 +147,7 @@ def train(module: str, work: Work, wanted: Sequence[Run], title: str, verbosity:
         def show(events: Iterator[Progress], title: str) -> None:
             follow(interruption.heeding(events), title, work.console, verbosity)
 
-        train_runs(study, location, wanted, work.plan, show, title)
-        annotate_runs(study)
-        write_anew(study, location, work.plan.dataset)
+        history = train_runs(study, location, read_history(study), wanted, work.plan, show, title)
+        annotate_runs(study, history)
+        write_anew(study, location, history, work.plan.dataset)
+        return history

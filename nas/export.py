@@ -15,8 +15,8 @@ from nas.cli.terminal import DONE, run
 from nas.codegen.exporting import export_trial
 from nas.codegen.proof import MODEL, WEIGHTS
 from nas.errors import UserError
+from nas.study.history import read_history
 from nas.study.opening import open_study
-from nas.study.records import records
 from nas.study.settings import dataset_of
 from nas.system.files import writable
 
@@ -40,16 +40,17 @@ def main() -> int:
     args = parser().parse_args()
     location = existing_location(args)
     study = open_study(location)
-    trial = next((record for record in records(study) if record.number == args.trial), None)
+    history = read_history(study)
+    trial = history.trial(args.trial)
     if trial is None or trial.val_accuracy is None:
-        trained = [record.number for record in records(study) if record.val_accuracy is not None]
+        trained = [record.number for record in history.trials if record.val_accuracy is not None]
         held = f"{min(trained)} to {max(trained)}" if trained else "none"
         raise UserError(f"--trial {args.trial}: study {location.name!r} has no such trained trial; it has {held}")
     dataset = dataset_of(study, args.data_dir)
     folder = args.folder or location.folder / "trials" / str(trial.number)
     with writable(f"folder {folder}", "give another --folder"):
         folder.mkdir(parents=True, exist_ok=True)
-        export_trial(study, location, trial, dataset, folder)
+        export_trial(history, location, trial, dataset, folder)
     print(f"written: {folder / MODEL}, {folder / WEIGHTS}")
     return DONE
 

@@ -10,7 +10,7 @@ from nas.cli.options import Parser, add_options, whole
 from nas.cli.terminal import DONE, run
 from nas.data.images import load_training
 from nas.study.records import TrialRecord
-from nas.study.runs import accuracies, run_records
+from nas.study.runs import accuracies
 
 UNMEASURED = 1
 DESCRIPTION = """\
@@ -62,9 +62,9 @@ def main() -> int:
     n_val = len(load_training(work.plan.dataset).validation)
     wanted = runs_of([trial], "noise", args.seeds, work.plan.seed)
     title = f"study {location.name} · noise of trial {trial.number} on {args.seeds} seeds"
-    train("nas.noise", work, wanted, title, args.verbosity)
-    runs = [run for run in run_records(work.study) if run.run.key in {run.key for run in wanted}]
-    scores, noise = accuracies(runs, trial.candidate), measured_noise(run_records(work.study), n_val)
+    history, keys = train("nas.noise", work, wanted, title, args.verbosity), {run.key for run in wanted}
+    scores = accuracies((run for run in history.runs if run.key in keys), trial.candidate)
+    noise = measured_noise(history.runs, n_val)
     if len(scores) < 2 or noise is None:
         print(f"{len(scores)} of {args.seeds} trainings came to their end, which is too few", file=sys.stderr)
         return UNMEASURED

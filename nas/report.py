@@ -5,11 +5,12 @@ import argparse
 from nas.cli.options import Parser, add_data_dir, add_location, existing_location
 from nas.cli.terminal import DONE, run
 from nas.reporting.page import write_report
+from nas.study.history import read_history
 from nas.study.locks import is_being_worked_on
 from nas.study.opening import open_study
 from nas.study.settings import dataset_of
 from nas.system.files import writable
-from nas.tuner.selection import Exam
+from nas.tuner.selection import TestSet
 
 DESCRIPTION = """\
 Write results/NAME/report.html: one page that opens offline and shows what a study has found, how sure that is, and
@@ -36,7 +37,9 @@ def main() -> int:
     study = open_study(location)
     dataset = dataset_of(study, args.data_dir)
     with writable(str(location.folder), "give another --output-dir"):
-        path = write_report(study, location, dataset, Exam(dataset), running=is_being_worked_on(location))
+        path = write_report(
+            read_history(study), location, dataset, TestSet(dataset), running=is_being_worked_on(location)
+        )
     print(f"written: {path}")
     return DONE
 

@@ -2,15 +2,15 @@
 
 import argparse
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import BrokenExecutor
 from dataclasses import replace
 from time import sleep
-from typing import Any
 
 from nas.cli.options import Parser, add_data_dir, add_device, add_location, existing_location, fleet_of, natural
 from nas.cli.terminal import DONE, run
 from nas.errors import UserError
+from nas.study.curves import Epoch
 from nas.study.location import StudyLocation
 from nas.study.opening import open_study
 from nas.study.records import Record, records
@@ -81,19 +81,19 @@ def retrained(job: TrainingJob, epochs: int, fleet: Fleet) -> Iterator[EpochRepo
         fleet.dismiss(worker)
 
 
-def _line(before: Mapping[str, Any], now: EpochReport) -> str:
+def _line(before: Epoch, now: EpochReport) -> str:
     """An epoch in words: its numbers, and where they are not as they were."""
     accuracy = "" if now.val_accuracy is None else f", validation accuracy {now.val_accuracy:.2%}"
     said = f"epoch {now.epoch}: training loss {now.train_loss:.6f}{accuracy}"
     changed = [
-        f"{name} was {before.get(name)!r} and is {getattr(now, name)!r}" for name in changed_numbers(before, now)
+        f"{name} was {getattr(before, name)!r} and is {getattr(now, name)!r}" for name in changed_numbers(before, now)
     ]
     return f"{said}: {'; '.join(changed) or 'equal'}"
 
 
-def changed_numbers(before: Mapping[str, Any], now: EpochReport) -> list[str]:
+def changed_numbers(before: Epoch, now: EpochReport) -> list[str]:
     """The names of an epoch's numbers that differ in any digit."""
-    return [name for name in NUMBERS if before.get(name) != getattr(now, name)]
+    return [name for name in NUMBERS if getattr(before, name) != getattr(now, name)]
 
 
 def main() -> int:

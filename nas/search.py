@@ -33,7 +33,7 @@ from nas.space.search_space import SearchSpace, restrict
 from nas.study.commands import this_command
 from nas.study.location import StudyLocation, locate
 from nas.study.opening import writing
-from nas.study.records import TrialRecord, digests, ranked, records
+from nas.study.records import TrialRecord, ranked, records
 from nas.study.settings import remember_task, settings
 from nas.tuner.pruning import DEFAULT_PRUNER, PRUNERS, make_pruner
 from nas.tuner.sampler import SAMPLERS, FeasibleSampler, make_sampler
@@ -189,17 +189,18 @@ def search(
     from nas.cli.live_view import follow
     from nas.data.images import fingerprint
     from nas.reporting.notes import annotate_trial
-    from nas.tuner.selection import Effort
+    from nas.study.history import read_history
+    from nas.tuner.selection import FinalSettings
     from nas.tuner.trials import Search
 
     torch.set_num_threads(1)  # the workers have the cores; measured beside them: gp proposes five times as fast
     plan = plan_of(args, space)
     wanted = settings(space, seed=args.seed, sampler=args.sampler, pruner=args.pruner)
     wanted["training_images"] = fingerprint(plan.dataset)
-    effort = Effort(finalists=args.finalists, seeds=args.final_seeds, baseline=args.baseline)
-    if effort.baseline and not effort.finalists:
+    final = FinalSettings(finalists=args.finalists, seeds=args.final_seeds, baseline=args.baseline)
+    if final.baseline and not final.finalists:
         raise UserError("--baseline: the network to beat is trained beside finalists; give --finalists 1 or more")
-    if effort.baseline and space.baseline is None:
+    if final.baseline and space.baseline is None:
         raise UserError(f"--baseline: the search space {args.space!r} names no network to beat; set its baseline")
 
     def show(events: "Iterator[Progress]", title: str) -> None:
@@ -210,21 +211,22 @@ def search(
         location, wanted, this_command(command_line("nas.search", location), plan.fleet.devices, goal)
     ) as study:
         remember_task(study, space)
-        sampler = FeasibleSampler(make_sampler(args.sampler, args.seed), space, args.seed, seen=digests(study))
+        known = read_history(study)
+        sampler = FeasibleSampler(make_sampler(args.sampler, args.seed), space, args.seed, seen=known.digests)
         study.pruner = make_pruner(args.pruner, space.recipe.epochs)
 
         def annotate(trial: optuna.Trial, record: TrialRecord) -> dict[Path, str]:
             return annotate_trial(study, location, plan.dataset, trial, record)
 
         trials = Search(study, location, plan, sampler, annotate=annotate)
-        trained = sum(record.trained for record in records(study))
+        trained = len(known.trained)
         if trained and args.verbosity >= 0:
             stands = f"{trained} of {args.trials} trained, {args.trials - trained} to go"
             if trained > args.trials:
                 stands = f"{trained} trained, {args.trials} asked for"
             console.print(f"study {location.name} goes on: {stands}", markup=False)
         show(trials.events(), headline(space, location))
-        winner = finish(study, location, plan, effort, console, show)
+        winner = finish(study, location, plan, final, console, show)
         if trials.exhausted is not None:
             print(diagnosis(trials.exhausted), file=sys.stderr)
         if winner is None:

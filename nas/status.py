@@ -7,6 +7,7 @@ from dataclasses import asdict
 from nas.cli.options import Parser, add_location, existing_location
 from nas.cli.terminal import DONE, run
 from nas.reporting.status import status, text_of
+from nas.study.history import read_history
 from nas.study.opening import open_study
 
 
@@ -23,7 +24,7 @@ def main() -> int:
     """The command; its exit status."""
     args = parser().parse_args()
     location = existing_location(args)
-    found = status(open_study(location), location)
+    found = status(read_history(open_study(location)), location)
     print(json.dumps(asdict(found), indent=2) if args.format == "json" else text_of(found))
     return DONE
 

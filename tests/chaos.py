@@ -120,7 +120,7 @@ def found_in(folder: Path, storage: str | None) -> Found | None:
     close(study)
 
     def curve(record: Record) -> tuple[object, ...]:
-        return tuple(tuple(value for name, value in epoch.items() if name != "seconds") for epoch in record.curve)
+        return tuple(replace(epoch, seconds=None) for epoch in record.curve)
 
     return Found(
         trials=tuple(

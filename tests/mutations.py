@@ -53,8 +53,7 @@ from nas.errors import UserError
 from nas.network.architecture import notation
 from nas.network.cost import MapTooSmallError, cost
 from nas.network.module import build, with_weights
-from nas.reporting.figures import confusion
-from nas.reporting.findings import Findings, findings_of
+from nas.reporting.figures.counts import confusion
 from nas.reporting.notes import run_note, trial_note
 from nas.reporting.page import page
 from nas.reporting.status import status, text_of
@@ -65,17 +64,18 @@ from nas.space.loading import load_space
 from nas.space.recipe import Recipe
 from nas.space.search_space import SearchSpace, restrict
 from nas.study.commands import remember, this_command
+from nas.study.history import History, read_history
 from nas.study.location import StudyLocation, locate
 from nas.study.opening import open_study, writing
 from nas.study.records import digests, ranked, records
-from nas.study.runs import final_study
+from nas.study.runs import final_study, run_records
 from nas.study.settings import Choice, dataset_of, remember_choice, remember_task, settings
 from nas.training.environment import differences
 from nas.training.score import Mistake, Score
 from nas.tuner.pruning import DEFAULT_PRUNER, make_pruner
 from nas.tuner.reruns import Runs
 from nas.tuner.sampler import FeasibleSampler, make_sampler
-from nas.tuner.selection import Exam
+from nas.tuner.selection import TestSet
 from nas.tuner.trials import Plan, Search
 from nas.workers.local import LocalFleet, devices
 
@@ -482,13 +482,13 @@ def _study(folder: Path) -> StudyLocation:
     space, location = small_space(dataset), locate("study", folder / "results", None)
     command = this_command("python -m nas.search --trials 4", ["cpu"], {"trials": 4})
     with writing(location, settings(space, seed=0, sampler="random", pruner="none"), command) as study:
-        sampler = FeasibleSampler(make_sampler("random", 0), space, 0, seen=digests(study))
+        sampler = FeasibleSampler(make_sampler("random", 0), space, 0, seen=digests(records(study)))
         study.pruner = NopPruner()
         plan = _plan(dataset, space, trials=4)
         list(Search(study, location, plan, sampler).events())
         baseline = small_architecture(9, 9)
         remember_task(study, replace(space, target=0.9, baseline=baseline))
-        trials, test = records(study), Exam(dataset).images
+        trials, test = records(study), TestSet(dataset).images
         winner, other = ranked(trials)[:2]
         remember_choice(study, Choice(winner=winner.number, finalists=(winner.number, other.number), seeds=2))
         wanted = [
@@ -497,33 +497,33 @@ def _study(folder: Path) -> StudyLocation:
             *runs_of([winner], "noise", 2, 0),
             *ablation_runs(winner, ["dropout"], space.constraints, 2, 0),
         ]
-        runs = Runs(study, location, wanted, plan, judge=lambda *_: _score(test), paces={})
+        runs = Runs(study, location, (), wanted, plan, judge=lambda *_: _score(test), paces={})
         list(runs.events())
-        assert winner_of(study) is not None
+        assert winner_of(read_history(study)) is not None
     return location
 
 
-def _told(study: optuna.Study, location: StudyLocation) -> Findings:
+def _told(study: optuna.Study, location: StudyLocation) -> History:
     """All that the program reads of a study."""
     dataset = dataset_of(study, None)
-    found = findings_of(study, location, load_training(dataset))
-    assert trials_csv(list(found.trials))
-    assert runs_csv(list(found.runs))
-    told = [text_of(status(study, location))]
+    history = read_history(study)
+    assert trials_csv(history.trials)
+    assert runs_csv(history.runs)
+    told = [text_of(status(history, location))]
     told += [
         f"{record.title}: {record.notation}; {'; '.join(differences(record.environment, {}))}"  # as nas.retrain does
-        for record in (*found.trials, *found.runs)
+        for record in history.trainings
     ]
-    for trial in found.trials:
+    for trial in history.trials:
         assert trial_note(study, location, trial)
-    for record in found.runs:
+    for record in history.runs:
         assert run_note(study, record)
-    ablation_csv(ablations(study, found.n_val))
-    if (winner := found.winner) is not None:
-        told.append(summary(found, winner))
+    ablation_csv(ablations(history, len(load_training(dataset).validation)))
+    if (winner := winner_of(history)) is not None:
+        told.append(summary(history, winner, load_training(dataset)))
         ast.parse(model_source(winner.record.candidate.architecture, winner_card(location, winner, dataset)))
     assert all(line.isprintable() for text in told for line in text.split("\n"))
-    return found
+    return history
 
 
 def _mutated_study(rng: random.Random, folder: Path) -> tuple[optuna.Study, StudyLocation]:
@@ -591,12 +591,12 @@ def resumed_studies(rng: random.Random, folder: Path) -> None:
     dataset = dataset_of(study, None)
     space = small_space(dataset)
     study.pruner = make_pruner(DEFAULT_PRUNER, space.recipe.epochs)
-    sampler = FeasibleSampler(make_sampler("random", 0), space, 0, seen=digests(study))
+    sampler = FeasibleSampler(make_sampler("random", 0), space, 0, seen=digests(records(study)))
     plan = _plan(dataset, space, trials=5)
     trials = Search(study, location, plan, sampler)
     list(trials.events())
     wanted = runs_of(ranked(records(study))[:2], "finalist", 2, 0)
-    list(Runs(study, location, wanted, plan, paces={}).events())
+    list(Runs(study, location, run_records(study), wanted, plan, paces={}).events())
 
 
 def _plan(dataset: Dataset, space: SearchSpace, trials: int) -> Plan:
@@ -608,7 +608,7 @@ def pages(rng: random.Random, folder: Path) -> None:
     """The same, and the page that is drawn of it."""
     study, location = _mutated_study(rng, folder)
     dataset = dataset_of(study, None)
-    drawn = page(_told(study, location), location, dataset, Exam(dataset), running=False)
+    drawn = page(_told(study, location), location, dataset, TestSet(dataset), running=False)
     assert "<script>alert" not in drawn
     assert drawn.count("</html>") == 1
 

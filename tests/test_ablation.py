@@ -19,6 +19,7 @@ from nas.space.candidate import Candidate
 from nas.space.recipe import Recipe
 from nas.space.rejections import Ledger
 from nas.space.variants import CHOICES, variants
+from nas.study.curves import Epoch
 from nas.study.records import TrialRecord
 from nas.study.runs import Run, RunRecord
 
@@ -36,7 +37,7 @@ def a_trial() -> TrialRecord:
         params=1,
         macs=1,
         seed=0,
-        curve=[],
+        curve=(),
         seconds=None,
         environment={},
         reason="",
@@ -57,7 +58,7 @@ def a_run(change: str, seed: int, accuracy: float | None) -> RunRecord:
         params=7,
         macs=8,
         seed=seed,
-        curve=[] if accuracy is None else [{"val_accuracy": accuracy, "val_loss": 2 * (1 - accuracy)}],
+        curve=() if accuracy is None else (Epoch(epoch=1, val_accuracy=accuracy, val_loss=2 * (1 - accuracy)),),
         seconds=1.0,
         environment={},
         reason="diverged: the loss is nan" if accuracy is None else "",

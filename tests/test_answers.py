@@ -21,6 +21,7 @@ from nas.space.candidate import Candidate
 from nas.space.recipe import Recipe
 from nas.space.rejections import Ledger
 from nas.space.variants import CHOICES, Variant, forbidden_by, variants
+from nas.study.curves import Epoch
 from nas.study.records import TrialRecord
 
 NUMBERS = {question.text: question.number for question in QUESTIONS}
@@ -45,7 +46,7 @@ def a_trial(number: int, candidate: Candidate, losses: list[float], *, stopped: 
         params=cost(candidate.architecture).params,
         macs=1,
         seed=0,
-        curve=[{"epoch": i, "val_loss": loss, "val_accuracy": 0.9} for i, loss in enumerate(losses, 1)],
+        curve=tuple(Epoch(epoch=i, val_loss=loss, val_accuracy=0.9) for i, loss in enumerate(losses, 1)),
         seconds=1.0,
         environment={},
         reason="",

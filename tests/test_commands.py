@@ -135,7 +135,8 @@ def test_retrain_says_that_its_worker_was_lost(call: Call, monkeypatch: pytest.M
 
 
 def test_retrain_names_the_epoch_and_the_version_that_differ(call: Call, location: StudyLocation) -> None:
-    before = records(open_study(location))[1].curve[1]["val_loss"]
+    before = records(open_study(location))[1].curve[1].val_loss
+    assert before is not None
 
     def edit(attributes: dict[str, Any]) -> None:
         attributes["curve"][1]["val_loss"] = before + 1e-15 * 4

@@ -14,6 +14,7 @@ from nas.cli.live_view import NORMAL, QUIET, VERBOSE, follow, view
 from nas.reporting.sentences import duration, ledger_line, roughly
 from nas.space.loading import load_space
 from nas.space.rejections import Ledger
+from nas.study.curves import Epoch
 from nas.study.records import TrialRecord
 from nas.tuner.progress import Running, RunProgress, SearchProgress, Standing
 
@@ -31,7 +32,7 @@ BEST = TrialRecord(
     receptive_field=3,
     seed=0,
     ledger=Ledger(proposals=1),
-    curve=[{"val_accuracy": 0.98765, "val_loss": 0.1}] * 19,
+    curve=tuple(Epoch(epoch=epoch, val_accuracy=0.98765, val_loss=0.1) for epoch in range(1, 20)),
     seconds=1.0,
     environment={"precision": "float32"},
     reason="",

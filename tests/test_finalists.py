@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import optuna
 import pytest
 import safetensors.torch
 import torch
@@ -38,23 +37,24 @@ from nas.network.layers import Head
 from nas.network.limits import Constraints
 from nas.network.module import build
 from nas.noise import report as noise_report
-from nas.reporting.findings import Findings
+from nas.reporting.conclusions import curse, margin, noise_floor, verdict
 from nas.reporting.page import write_report
-from nas.reporting.sentences import curse, margin, noise_floor, verdict
 from nas.space.candidate import Candidate, digest
 from nas.space.recipe import Recipe
 from nas.space.rejections import Ledger, derive_seed
 from nas.space.search_space import SearchSpace
+from nas.study.curves import Epoch
+from nas.study.history import History, read_history
 from nas.study.location import RUNS, TRIALS, StudyLocation, locate
 from nas.study.opening import open_study, writing
 from nas.study.records import TrialRecord, digests, records
 from nas.study.runs import Run, RunRecord, run_records
-from nas.study.settings import Task, choice_of, remember_task, settings
+from nas.study.settings import Task, remember_task, settings
 from nas.training.score import Score
 from nas.training.training import evaluate
 from nas.tuner.progress import Progress
 from nas.tuner.sampler import FeasibleSampler, make_sampler
-from nas.tuner.selection import Effort, Exam, choose
+from nas.tuner.selection import FinalSettings, TestSet, choose
 from nas.tuner.trials import Plan, Search
 from nas.workers.local import LocalFleet
 
@@ -71,7 +71,7 @@ def a_trial(number: int, accuracy: float, params: int = 100, state: TrialState =
         params=params,
         macs=1,
         seed=number,
-        curve=[{"val_accuracy": accuracy, "val_loss": 0.1}],
+        curve=(Epoch(epoch=1, val_accuracy=accuracy, val_loss=0.1),),
         seconds=1.0,
         environment={},
         reason="",
@@ -90,7 +90,7 @@ def a_noise_run(seed: int, accuracy: float, trial: int = 0) -> RunRecord:
         params=1,
         macs=1,
         seed=seed,
-        curve=[{"val_accuracy": accuracy, "val_loss": 0.1}],
+        curve=(Epoch(epoch=1, val_accuracy=accuracy, val_loss=0.1),),
         seconds=1.0,
         environment={},
         reason="",
@@ -243,31 +243,28 @@ def test_verdict_on_one_run_uses_the_measured_noise() -> None:
 
 
 @pytest.fixture
-def found() -> Findings:
-    """A search of two trials, judged on 10,000 validation images, whose every seed gave the same accuracy."""
-    study = optuna.create_study()
+def history() -> History:
+    """A search of two trials, whose every seed gave the same accuracy."""
     seed = Architecture(input_shape=(1, 28, 28), num_classes=10, layers=(), head=Head())
-    return Findings(
-        study=study,
+    return History(
         name="a",
-        dataset="mnist",
-        n_train=50_000,
-        n_val=10_000,
-        task=Task(target=0.994, baseline=seed),
+        settings={"dataset": "mnist", "seed": SEED},
         constraints=Constraints(),
-        trials=[a_trial(0, 0.99), a_trial(1, 0.98)],
-        runs=[a_noise_run(0, 0.99), a_noise_run(1, 0.99)],
+        task=Task(target=0.994, baseline=seed),
+        commands=(),
+        trials=(a_trial(0, 0.99), a_trial(1, 0.98)),
+        runs=(a_noise_run(0, 0.99), a_noise_run(1, 0.99)),
         choice=None,
-        winner=None,
+        test_scores={},
     )
 
 
-def test_the_noise_floor_of_equal_seeds_says_that_it_comes_from_the_images(found: Findings) -> None:
+def test_the_noise_floor_of_equal_seeds_says_that_it_comes_from_the_images(history: History) -> None:
     said = "Two single validation scores must differ by {} points to mean something (95 %, {})."
     images = "from the choice of 10,000 images; the seeds measured, n = 2, differ less"
-    assert noise_floor(found, found.trials[0]) == said.format("0.28", images)
-    apart = replace(found, runs=[a_noise_run(0, 0.99), a_noise_run(1, 0.991)])
-    assert noise_floor(apart, found.trials[0]) == said.format("1.27", "measured from seed to seed, n = 2")
+    assert noise_floor(history, history.trials[0], 10_000) == said.format("0.28", images)
+    apart = replace(history, runs=(a_noise_run(0, 0.99), a_noise_run(1, 0.991)))
+    assert noise_floor(apart, history.trials[0], 10_000) == said.format("1.27", "measured from seed to seed, n = 2")
 
 
 @pytest.mark.parametrize(
@@ -284,12 +281,12 @@ def test_the_noise_floor_of_equal_seeds_says_that_it_comes_from_the_images(found
     ],
 )
 def test_the_winners_curse_is_told_from_noise_though_seeds_are_equal(
-    reruns: list[float], said: str, found: Findings
+    reruns: list[float], said: str, history: History
 ) -> None:
-    trial = found.trials[0]
+    trial = history.trials[0]
     contender = Finalist(record=trial, rerun=spread(reruns))
     winner = Winner(record=trial, finalists=(contender,), test=spread([0.99]), judged=SCORE)
-    assert curse(found, winner) == f"On fresh seeds the winner {said}"
+    assert curse(history, winner, 10_000) == f"On fresh seeds the winner {said}"
 
 
 @pytest.mark.parametrize(
@@ -299,9 +296,9 @@ def test_the_winners_curse_is_told_from_noise_though_seeds_are_equal(
         ([0.9948, 0.9952], "standard error of the difference 0.07, from the choice of images where seeds are equal"),
     ],
 )
-def test_a_margin_between_equal_seeds_is_not_certain(baseline: list[float], said: str, found: Findings) -> None:
-    winner = Winner(record=found.trials[0], test=spread([0.996, 0.996]), judged=SCORE, baseline=spread(baseline))
-    (text,) = margin(found, winner)
+def test_a_margin_between_equal_seeds_is_not_certain(baseline: list[float], said: str, history: History) -> None:
+    winner = Winner(record=history.trials[0], test=spread([0.996, 0.996]), judged=SCORE, baseline=spread(baseline))
+    (text,) = margin(history, winner)
     assert f" +0.10 points ({said}), " in text
 
 
@@ -312,7 +309,7 @@ def test_a_network_to_beat_that_wins_is_not_trained_twice() -> None:
 
 # a whole search
 
-EFFORT = Effort(finalists=3, seeds=2, baseline=True)
+FINAL = FinalSettings(finalists=3, seeds=2, baseline=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -350,7 +347,7 @@ def searched(folder: Path, dataset: Dataset, workers: int) -> Searched:
     location, seen, again = locate("study", folder, None), list[str](), list[str]()
     with writing(location, settings(space, seed=SEED, sampler="random", pruner="none")) as study:
         remember_task(study, space)
-        sampler = FeasibleSampler(make_sampler("random", SEED), space, SEED, seen=digests(study))
+        sampler = FeasibleSampler(make_sampler("random", SEED), space, SEED, seen=digests(records(study)))
         list(Search(study, location, plan, sampler).events())
 
         def show(events: Iterator[Progress], title: str) -> None:
@@ -360,11 +357,14 @@ def searched(folder: Path, dataset: Dataset, workers: int) -> Searched:
 
         output = io.StringIO()
         opened_test_images()
-        finish(study, location, plan, EFFORT, Console(file=output, width=200), show)
+        finish(study, location, plan, FINAL, Console(file=output, width=200), show)
         first = [*seen, f"{opened_test_images()} after"]
-        winner = choose(
-            study, location, plan, EFFORT, Exam(dataset), lambda events, _: again.extend(e.news for e in events)
+        known = read_history(study)
+        history, winner = choose(
+            *(study, location, known, plan, FINAL, TestSet(dataset)),
+            lambda events, _: again.extend(event.news for event in events),
         )
+        assert history == known
         again.append(f"{opened_test_images()} test images opened")
         assert winner is not None
         return Searched(
@@ -393,7 +393,7 @@ def search(tmp_path_factory: pytest.TempPathFactory, dataset: Dataset) -> Search
 
 def test_the_test_images_are_opened_once_and_after_the_choice(search: Searched) -> None:
     winner = search.winner.record.number
-    chosen = winner_of(open_study(search.location))
+    chosen = winner_of(read_history(open_study(search.location)))
     assert chosen == search.winner, "read back by another process"
     tied = least_difference(binomial_sd(max(t.val_accuracy or 0 for t in search.trials), 60))
     assert search.seen == [
@@ -415,7 +415,7 @@ def test_the_winner_has_the_best_mean_among_the_best_trials(search: Searched) ->
     best = sorted(search.trials, key=lambda t: (-(t.val_accuracy or 0), t.val_loss or 0))[:3]
     reruns: dict[str, list[float]] = {}
     for run in search.runs:
-        if run.run.stage == "finalist":
+        if run.stage == "finalist":
             assert run.val_accuracy is not None
             reruns.setdefault(digest(run.candidate), []).append(run.val_accuracy)
     assert set(reruns) == {digest(trial.candidate) for trial in best}
@@ -432,8 +432,8 @@ def test_the_winner_has_the_best_mean_among_the_best_trials(search: Searched) ->
 
 
 def test_final_models_are_judged_by_their_weights_on_the_test_images(search: Searched, dataset: Dataset) -> None:
-    final = [run for run in search.runs if run.run.stage == "final"]
-    assert [run.run.trial for run in final] == [None, None, *[search.winner.record.number] * 2]
+    final = [run for run in search.runs if run.stage == "final"]
+    assert [run.trial for run in final] == [None, None, *[search.winner.record.number] * 2]
     data, test = load_training(dataset, hold_out=False), load_test(dataset)
     assert (len(data.train), len(data.validation)) == (360, 0)
     for run in final:
@@ -442,7 +442,7 @@ def test_final_models_are_judged_by_their_weights_on_the_test_images(search: Sea
         score = evaluate(network, test, data, torch.device("cpu"))
         assert (run.test, score.n) == (score, 120)
         assert run.val_accuracy is None
-    ours, theirs = ([r.test.accuracy for r in final if r.test and (r.run.trial is None) == rival] for rival in (0, 1))
+    ours, theirs = ([r.test.accuracy for r in final if r.test and (r.trial is None) == rival] for rival in (0, 1))
     assert search.winner.test == spread(ours)
     assert search.winner.baseline == spread(theirs)
 
@@ -484,12 +484,12 @@ def test_tables_list_trials_and_final_runs_apart(search: Searched) -> None:
     assert [row["stage"] for row in runs] == ["finalist"] * 6 + ["final"] * 4
     assert [row["trial"] for row in runs[6:]] == ["", "", *[str(search.winner.record.number)] * 2]
     for row, run in zip(runs, search.runs, strict=True):
-        judged = row["test_accuracy"] if run.run.stage == "final" else row["val_accuracy"]
+        judged = row["test_accuracy"] if run.stage == "final" else row["val_accuracy"]
         assert float(judged) == run.accuracy
 
 
 def without_times(record: TrialRecord | RunRecord) -> dict[str, Any]:
-    curve = [{name: value for name, value in epoch.items() if name != "seconds"} for epoch in record.curve]
+    curve = [replace(epoch, seconds=None) for epoch in record.curve]
     return {"state": record.state, "seed": record.seed, "candidate": record.candidate, "curve": curve}
 
 
@@ -530,18 +530,18 @@ def test_no_winner_is_named_before_its_last_final_model_is_judged(dataset: Datas
 
     with writing(location, settings(space, seed=SEED, sampler="random", pruner="none")) as study:
         remember_task(study, space)
-        sampler = FeasibleSampler(make_sampler("random", SEED), space, SEED, seen=digests(study))
+        sampler = FeasibleSampler(make_sampler("random", SEED), space, SEED, seen=digests(records(study)))
         list(Search(study, location, plan, sampler).events())
-        effort = Effort(finalists=1, seeds=2, baseline=False)
+        final = FinalSettings(finalists=1, seeds=2, baseline=False)
         with pytest.raises(CutOffError):
-            finish(study, location, plan, effort, Console(quiet=True), until_the_first_model)
-        choice = choice_of(study)
-        assert choice is not None
-        assert winner_of(study) is None
-        path = write_report(study, location, dataset, Exam(dataset), running=False)
-        said = f"study: trial {choice.winner} was chosen; its final models are not all judged yet"
+            finish(study, location, plan, final, Console(quiet=True), until_the_first_model)
+        history = read_history(study)
+        assert history.choice is not None
+        assert winner_of(history) is None
+        path = write_report(history, location, dataset, TestSet(dataset), running=False)
+        said = f"study: trial {history.choice.winner} was chosen; its final models are not all judged yet"
         assert said in path.read_text(encoding="utf-8")
-        finish(study, location, plan, effort, Console(quiet=True), to_the_end)
-        winner = winner_of(study)
+        finish(study, location, plan, final, Console(quiet=True), to_the_end)
+        winner = winner_of(read_history(study))
         assert winner is not None
         assert (len(winner.models), winner.diverged, winner.test.n) == (2, 0, 2)

@@ -12,8 +12,9 @@ from optuna.trial import TrialState
 from optuna_dashboard import get_note
 
 from nas.optuna_internals.attributes import keep_detail
-from nas.optuna_internals.trials import in_flight, report_epoch
+from nas.optuna_internals.trials import report_epoch
 from nas.reporting.notes import annotate_runs, annotate_trial, artifact_store, layer_table
+from nas.study.history import read_history
 from nas.study.location import FINAL_RUNS, locate
 from nas.study.records import TrialRecord, records
 from nas.study.runs import Run, begin_run, final_study, run_records
@@ -87,13 +88,13 @@ def test_a_final_runs_note_leads_to_its_trial(desk: Desk) -> None:
     runs = final_study(desk.study)
     assert runs.study_name == "study" + FINAL_RUNS
     run = Run(stage="finalist", trial=record.number, candidate=record.candidate, seed=7)
-    number = begin_run(runs, run)
-    annotate_runs(desk.study)
-    assert get_note(in_flight(runs, number)) == "", "it has not ended"
-    report_epoch(in_flight(runs, number), ROWS)
-    runs.tell(number, 0.92, state=TrialState.COMPLETE)
-    annotate_runs(desk.study)
-    note = get_note(in_flight(runs, number))
+    trial = begin_run(runs, run)
+    annotate_runs(desk.study, read_history(desk.study))
+    assert get_note(trial) == "", "it has not ended"
+    report_epoch(trial, ROWS)
+    runs.tell(trial, 0.92, state=TrialState.COMPLETE)
+    annotate_runs(desk.study, read_history(desk.study))
+    note = get_note(trial)
     assert note.startswith(f"`{record.notation}`\n\nTrial 0, seed 7: **92.00 %** of the validation images")
     assert f"[Trial 0 in the search](/dashboard/studies/{desk.study._study_id}/trials?numbers=0)" in note
     assert [run.seed for run in run_records(desk.study)] == [7]

@@ -21,25 +21,26 @@ from rich.console import Console
 from docs.browser import a_browser, chromium
 from nas.analysis.ablation import ablation, ablation_runs
 from nas.analysis.effects import answers
+from nas.analysis.finalists import Winner, winner_of
 from nas.api import finish
 from nas.data.datasets import Dataset
 from nas.data.images import load_training
 from nas.errors import UserError
-from nas.reporting.figures import pareto_front
-from nas.reporting.findings import Findings, findings_of
+from nas.reporting.figures.costs import pareto_front
 from nas.reporting.notes import annotate_trial
 from nas.reporting.page import page as whole_page
 from nas.reporting.page import write_report
 from nas.reporting.tables import write_tables
+from nas.study.history import History, read_history
 from nas.study.location import StudyLocation, locate
 from nas.study.opening import writing
-from nas.study.records import TrialRecord, digests
+from nas.study.records import TrialRecord, digests, records
 from nas.study.settings import remember_task, settings
 from nas.tuner.progress import Progress
 from nas.tuner.pruning import make_pruner
 from nas.tuner.reruns import train_runs
 from nas.tuner.sampler import FeasibleSampler, make_sampler
-from nas.tuner.selection import Effort, Exam
+from nas.tuner.selection import FinalSettings, TestSet
 from nas.tuner.trials import Plan, Search
 from nas.workers.local import LocalFleet
 
@@ -54,7 +55,9 @@ class Reported:
 
     location: StudyLocation
     study: optuna.Study
-    found: Findings
+    history: History
+    winner: Winner
+    n_val: int  # validation images
     early: str
 
 
@@ -80,25 +83,26 @@ def reported(tmp_path_factory: pytest.TempPathFactory, dataset: Dataset) -> Iter
     with writing(location, settings(space, seed=0, sampler="random", pruner="rungs")) as study:
         remember_task(study, space)
         study.pruner = make_pruner("rungs", 3)
-        sampler = FeasibleSampler(make_sampler("random", 0), space, 0, seen=digests(study))
+        sampler = FeasibleSampler(make_sampler("random", 0), space, 0, seen=digests(records(study)))
 
         def annotate(trial: optuna.Trial, record: TrialRecord) -> dict[Path, str]:
             return annotate_trial(study, location, dataset, trial, record)
 
         list(Search(study, location, plan, sampler, annotate=annotate).events())
-        page = write_report(study, location, dataset, Exam(dataset), running=True)
+        page = write_report(read_history(study), location, dataset, TestSet(dataset), running=True)
         early = page.read_text(encoding="utf-8")
-        effort = Effort(finalists=2, seeds=2, baseline=True)
-        finish(study, location, plan, effort, Console(quiet=True), through)
-        leader = findings_of(study, location, load_training(dataset)).leader
+        final = FinalSettings(finalists=2, seeds=2, baseline=True)
+        finish(study, location, plan, final, Console(quiet=True), through)
+        history = read_history(study)
+        leader, winner = history.leader, winner_of(history)
         assert leader is not None
+        assert winner is not None
         wanted = ablation_runs(leader, ["head", "augmentation"], space.constraints, 2, 0)
-        train_runs(study, location, wanted, plan, through, "ablation")
-        write_tables(study, location, len(load_training(dataset).validation))
-        write_report(study, location, dataset, Exam(dataset), running=False)
-        yield Reported(
-            location=location, study=study, found=findings_of(study, location, load_training(dataset)), early=early
-        )
+        history = train_runs(study, location, history, wanted, plan, through, "ablation")
+        n_val = len(load_training(dataset).validation)
+        write_tables(history, location, n_val)
+        write_report(history, location, dataset, TestSet(dataset), running=False)
+        yield Reported(location=location, study=study, history=history, winner=winner, n_val=n_val, early=early)
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +140,7 @@ def test_every_plot_has_points(seen: Watched, reported: Reported) -> None:
         "Object.fromEntries([...document.querySelectorAll('.js-plotly-plot')].map(plot => "
         "[plot.id, plot.data.reduce((sum, trace) => sum + (trace.x?.length ?? 0), 0)]))"
     )
-    asked = [a for a in answers(reported.found.trials, None, None) if a.seen is not None]
+    asked = [a for a in answers(reported.history.trials, None, None) if a.seen is not None]
     assert len(asked) >= 4
     plain = {"learning-curve", "confusion", "curves", "best-so-far", "rejections", "times", "importances", "ablation"}
     costs = {f"against-{name}" for name in ("params", "macs", "peak_activation_bytes")}
@@ -144,7 +148,7 @@ def test_every_plot_has_points(seen: Watched, reported: Reported) -> None:
     assert {name for name in names if not name.startswith("answer-")} == plain | costs
     assert len([name for name in names if name.startswith("answer-")]) == len(asked)
     assert min(counts.values()) > 0, counts
-    assert counts["plot-curves"] == sum(trial.epochs for trial in reported.found.trials)
+    assert counts["plot-curves"] == sum(trial.epochs for trial in reported.history.trials)
     assert counts["plot-times"] == TRIALS
     assert seen.page.locator("#plot-against-params .point").count() >= TRIALS
 
@@ -160,7 +164,7 @@ def test_hovering_names_the_network(seen: Watched, reported: Reported) -> None:
     said = label.text_content() or ""
     number = re.match(r"trial (\d+)", said)
     assert number is not None, said
-    assert reported.found.trials[int(number[1])].notation in said
+    assert reported.history.trials[int(number[1])].notation in said
 
 
 def test_copy_gives_the_exported_source(seen: Watched, reported: Reported) -> None:
@@ -172,9 +176,7 @@ def test_copy_gives_the_exported_source(seen: Watched, reported: Reported) -> No
 
 
 def test_the_numbers_are_those_of_the_study(seen: Watched, reported: Reported) -> None:
-    found = reported.found
-    winner = found.winner
-    assert winner is not None
+    history, winner, n_val = reported.history, reported.winner, reported.n_val
     rerun, baseline, score = winner.rerun, winner.baseline, winner.record.val_accuracy
     assert rerun is not None
     assert baseline is not None
@@ -199,12 +201,12 @@ def test_the_numbers_are_those_of_the_study(seen: Watched, reported: Reported) -
     assert how["limits"] == "max params 500"
     assert "ablation.csv" in seen.page.locator("footer").inner_text()
     assert "ablation.csv" not in reported.early
-    changed = ablation(winner.record, found.runs, found.constraints, found.n_val)
+    changed = ablation(winner.record, history.runs, history.constraints, n_val)
     assert changed is not None
     assert [row[0] for row in table(seen, "ablation")[1:]] == [effect.variant.change for effect in changed.effects]
     assert [row[2] for row in table(seen, "ablation")[1:]] == [str(effect.accuracy) for effect in changed.effects]
     told = table(seen, "answers")[1:]
-    known = answers(found.trials, changed, winner.record.candidate)
+    known = answers(history.trials, changed, winner.record.candidate)
     assert [row[0].split("\n")[0] for row in told] == [answer.question.text for answer in known]
     assert [row[1].split("\n")[0] for row in told] == [answer.words for answer in known]
 
@@ -288,7 +290,7 @@ def test_before_the_end_the_page_leads_with_one_score_and_the_noise_floor(
 def test_the_page_of_a_study_without_trials_says_so(browser: Browser, dataset: Dataset, tmp_path: Path) -> None:
     space, location = small_space(dataset), locate("empty", tmp_path, None)
     with writing(location, settings(space, seed=0, sampler="tpe", pruner="none")) as study:
-        path = write_report(study, location, dataset, Exam(dataset), running=True)
+        path = write_report(read_history(study), location, dataset, TestSet(dataset), running=True)
     with watched(browser, path.as_uri()) as seen:
         assert seen.page.locator("h1").inner_text() == "empty: no trial has been trained to the end yet"
         assert seen.complaints == []
@@ -309,7 +311,7 @@ def test_a_pareto_front_holds_what_nothing_matches() -> None:
 
 def test_reading_the_study_leaves_it_as_it_was(reported: Reported, dataset: Dataset) -> None:
     before = rows_of_database(reported.location)
-    whole_page(reported.found, reported.location, dataset, Exam(dataset), running=False)
+    whole_page(reported.history, reported.location, dataset, TestSet(dataset), running=False)
     assert rows_of_database(reported.location) == before
 
 
@@ -345,7 +347,7 @@ def rows_of_database(location: StudyLocation) -> dict[str, list[tuple[object, ..
 
 
 def test_the_dashboard_tells_of_a_trial(browser: Browser, reported: Reported, dashboard: str) -> None:
-    stopped = next(trial for trial in reported.found.trials if trial.reason)
+    stopped = next(trial for trial in reported.history.trials if trial.reason)
     with watched(browser, f"{dashboard}/trials?numbers={stopped.number}") as seen:
         seen.page.get_by_text("Artifacts").first.wait_for()
         text = seen.page.locator("body").inner_text()
@@ -361,8 +363,7 @@ def test_the_dashboard_tells_of_a_trial(browser: Browser, reported: Reported, da
 
 
 def test_the_dashboard_tells_of_the_study(browser: Browser, reported: Reported, dashboard: str) -> None:
-    winner = reported.found.winner
-    assert winner is not None
+    winner = reported.winner
     with watched(browser, f"{dashboard}/note") as seen:
         seen.page.get_by_text("is the winner").wait_for()
         text = seen.page.locator("body").inner_text()

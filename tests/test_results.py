@@ -28,10 +28,11 @@ from nas.network.limits import Constraints
 from nas.network.module import build
 from nas.optuna_internals.attributes import keep_detail
 from nas.optuna_internals.trials import report_epoch
-from nas.reporting.sentences import verdict
+from nas.reporting.conclusions import verdict
 from nas.space.candidate import Candidate
 from nas.space.recipe import Recipe
 from nas.space.search_space import SearchSpace, Trial
+from nas.study.history import read_history
 from nas.study.location import TRIALS, StudyLocation, locate
 from nas.study.opening import writing
 from nas.study.records import digests, ranked, records, scores_on_test
@@ -40,7 +41,7 @@ from nas.training.score import Score
 from nas.training.training import weights_of
 from nas.tuner.progress import Progress
 from nas.tuner.sampler import FeasibleSampler, ask, make_sampler
-from nas.tuner.selection import Effort, Exam, choose
+from nas.tuner.selection import FinalSettings, TestSet, choose
 from nas.tuner.trials import Plan
 from nas.workers.local import LocalFleet
 
@@ -99,7 +100,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[optuna.Stud
 
 PLAN = Plan(trials=4, fleet=LocalFleet(("cpu",)), dataset=MNIST, constraints=SPACE.constraints, seed=0)
 SCORE = Score(loss=0.02, accuracy=0.995, n=10_000)
-AS_IT_IS = Effort(finalists=0, seeds=3, baseline=False)
+AS_IT_IS = FinalSettings(finalists=0, seeds=3, baseline=False)
 
 
 def show(events: Iterator[Progress], title: str) -> None:
@@ -143,7 +144,8 @@ def finished(told: tuple[optuna.Study, StudyLocation]) -> Finished:
 
 
 def test_winner_is_the_best_final_epoch_then_the_lower_loss(finished: Finished) -> None:
-    winner = choose(finished.study, finished.location, PLAN, AS_IT_IS, Exam(MNIST), show)
+    known = read_history(finished.study)
+    _, winner = choose(finished.study, finished.location, known, PLAN, AS_IT_IS, TestSet(MNIST), show)
     assert winner is not None
     assert winner.record.number == 2
     assert [trial.number for trial in ranked(records(finished.study))] == [2, 1, 0]
@@ -270,7 +272,7 @@ def test_verdict_says_how_sure_one_run_is(
 
 def test_a_longer_search_reads_the_test_images_for_its_new_winner_and_says_so(finished: Finished) -> None:
     study, location = finished.study, finished.location
-    trial = ask(study, FeasibleSampler(make_sampler("random", 0), SPACE, 0, seen=digests(study)), 0)
+    trial = ask(study, FeasibleSampler(make_sampler("random", 0), SPACE, 0, seen=digests(records(study))), 0)
     report(trial, [0.9] * 3, 0.5)
     location.weights_path(trial.number).write_bytes(weights_of(build(records(study)[-1].candidate.architecture)))
     study.tell(trial, 0.9)

@@ -13,7 +13,7 @@ from optuna.trial import TrialState
 from nas.analysis.statistics import spread
 from nas.network.limits import Constraints
 from nas.optuna_internals.attributes import keep_detail
-from nas.optuna_internals.trials import in_flight
+from nas.optuna_internals.trials import trial_numbered
 from nas.space.candidate import Candidate
 from nas.space.recipe import Recipe
 from nas.study.records import records
@@ -58,6 +58,7 @@ def loop(
     return Runs(
         desk.study,
         desk.location,
+        of(desk),
         wanted,
         Plan(
             trials=0,
@@ -140,7 +141,7 @@ def test_runs_that_are_known_are_not_trained_again(desk: Desk) -> None:
     (event,) = run(desk, [a_run(7, 400)], workshop)
     assert (event.news, workshop.made) == ("nothing is left to train", [])
     run(desk, [a_run(7, 400), a_run(7, 401), a_run(7, 400, "noise")], workshop)
-    assert [(record.run.stage, record.seed) for record in of(desk)] == [
+    assert [(record.stage, record.seed) for record in of(desk)] == [
         ("finalist", 400),
         ("finalist", 401),
         ("noise", 400),
@@ -204,7 +205,7 @@ def test_a_run_that_was_judged_before_the_kill_is_not_judged_again(desk: Desk) -
     wanted = [a_run(7, 400, "final")]
     with pytest.raises(KeyboardInterrupt):
         run(desk, wanted, Workshop(answer), judge=killed)
-    keep_detail(in_flight(final_study(desk.study), 0), "test", asdict(Score(loss=0.5, accuracy=0.5, n=120)))
+    keep_detail(trial_numbered(final_study(desk.study), 0), "test", asdict(Score(loss=0.5, accuracy=0.5, n=120)))
     run(desk, wanted, Workshop(answer), judge=no_judge)
     assert [(record.state, record.accuracy) for record in of(desk)] == [(TrialState.COMPLETE, 0.5)]
 

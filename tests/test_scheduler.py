@@ -85,7 +85,7 @@ def scheduler(
     epoch_timeout: float | None = None,
 ) -> Search:
     """As a new run of the program makes it."""
-    sampler = FeasibleSampler(make_sampler("random", SEED), space, SEED, seen=digests(desk.study))
+    sampler = FeasibleSampler(make_sampler("random", SEED), space, SEED, seen=digests(records(desk.study)))
     desk.study.pruner = pruner or NopPruner()
     plan = Plan(
         trials=trials,
@@ -198,7 +198,7 @@ def job_of(record: TrialRecord) -> TrainingJob:
 def test_ledger_is_the_sum_of_what_the_trials_tell(desk: Desk) -> None:
     (*_, last), _ = run(desk, Workshop(), trials=12)
     stored = [details(trial)["ledger"] for trial in desk.study.get_trials()]
-    again = total_ledger(desk.study)
+    again = total_ledger(records(desk.study))
     assert last.ledger.proposals == sum(ledger["proposals"] for ledger in stored)
     assert last.ledger.rejected == sum(ledger["rejected"] for ledger in stored) == last.ledger.proposals - 12
     assert last.ledger.reasons["max_params"] > 0
@@ -409,7 +409,7 @@ def test_curve_is_of_half_batches_from_the_first_epoch_on(desk: Desk) -> None:
         return replace(made_up(job, epoch), train_loss=float(job.micro_batches))
 
     _, (trial,) = run(desk, Workshop(later_out_of_memory), trials=1, workers=1)
-    assert [row["train_loss"] for row in trial.curve] == [2.0] * EPOCHS
+    assert [epoch.train_loss for epoch in trial.curve] == [2.0] * EPOCHS
 
 
 def test_study_says_half_batches_when_it_has_an_epoch_of_them(tmp_path: Path) -> None:
@@ -448,7 +448,7 @@ def test_trial_that_is_out_of_memory_after_a_rung_goes_on(tmp_path: Path, pruner
         (trial,), (stored,) = records(desk.study), desk.study.trials
     assert "begins again" in news[1]
     assert (trial.state, trial.micro_batches) == (TrialState.COMPLETE, 2)
-    assert [row["val_accuracy"] for row in trial.curve] == list(stored.intermediate_values.values())
+    assert [epoch.val_accuracy for epoch in trial.curve] == list(stored.intermediate_values.values())
     assert min(stored.intermediate_values.values()) > 0.6
 
 
@@ -476,7 +476,7 @@ def test_what_is_kept_of_a_training_that_fails_again_is_of_its_last_try(desk: De
     assert any(event.failed for event in events)
     trial, stored = records(desk.study)[0], desk.study.trials[0]
     assert (trial.state, trial.epochs) == (TrialState.FAIL, 2)
-    assert [row["val_loss"] for row in trial.curve] == [tries[0]] * 2
+    assert [epoch.val_loss for epoch in trial.curve] == [tries[0]] * 2
     assert stored.user_attrs["val_loss"] == tries[0]
     assert stored.user_attrs["seconds"] == 1.0
     assert desk.location.weights_path(0).read_bytes() == f"{trial.seed} 1".encode()

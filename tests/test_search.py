@@ -453,10 +453,10 @@ def test_search_table_equals_the_study(searches: Searches) -> None:
 def test_search_exports_the_first_final_model_of_the_winner(searches: Searches) -> None:
     results = searches.straight_folder / "results" / "digits"
     study = finished_study(searches.straight_folder)
-    first = next(record for record in run_records(study) if record.run.stage == "final")
-    assert first.run.trial in {trial.number for trial in ranked(records(study))[:2]}
+    first = next(record for record in run_records(study) if record.stage == "final")
+    assert first.trial in {trial.number for trial in ranked(records(study))[:2]}
     summary = (results / "best" / "summary.txt").read_text(encoding="utf-8")
-    assert f"Winner: trial {first.run.trial}, {first.notation}\n" in summary
+    assert f"Winner: trial {first.trial}, {first.notation}\n" in summary
     weights = results / "weights" / f"final-{first.number:05d}.safetensors"
     assert (results / "best" / "weights.safetensors").read_bytes() == weights.read_bytes()
 

@@ -24,6 +24,7 @@ from nas.space.candidate import Candidate, digest
 from nas.space.loading import load_space
 from nas.space.rejections import Ledger, NearestMiss, derive_seed
 from nas.space.search_space import Feasible, SearchSpace, Trial
+from nas.study.curves import Epoch
 from nas.study.location import StudyLocation, locate
 from nas.study.opening import writing
 from nas.study.records import TrialRecord, digests, ranked, read_trial, records, total_ledger
@@ -79,7 +80,10 @@ def test_described_trial_is_read_back(study: optuna.Study) -> None:
     candidate = SPACE.decode(PARAMS)
     ledger = Ledger(proposals=5, rejected=4, reasons={"max_params": 4})
     trial = described(study, PARAMS, ledger)
-    curve = [{"epoch": 1, "val_accuracy": 0.5, "val_loss": 1.2}, {"epoch": 2, "val_accuracy": 0.75, "val_loss": 0.9}]
+    curve: list[dict[str, Any]] = [
+        {"epoch": 1, "train_loss": 1.5, "val_loss": 1.2, "val_accuracy": 0.5, "seconds": 1.0},
+        {"epoch": 2, "val_accuracy": 0.75, "val_loss": 0.9},
+    ]
     report_epoch(trial, curve[:1])
     report_epoch(trial, curve)
     trial.set_user_attr("seconds", 2.5)
@@ -95,7 +99,7 @@ def test_described_trial_is_read_back(study: optuna.Study) -> None:
         receptive_field=4 + 2 * 4,  # a pooling of 4, then two kernel steps of 4 pixels each
         seed=derive_seed(3, "training", 0),
         ledger=ledger,
-        curve=curve,
+        curve=tuple(Epoch(**epoch) for epoch in curve),
         seconds=2.5,
         environment={"precision": "bfloat16"},
         reason="",
@@ -104,7 +108,7 @@ def test_described_trial_is_read_back(study: optuna.Study) -> None:
     assert (record.epochs, record.val_accuracy, record.val_loss, record.precision) == (2, 0.75, 0.9, "bfloat16")
     assert study.trials[0].intermediate_values == {1: 0.5, 2: 0.75}
     assert record.notation == notation(candidate.architecture) == "p4 c4d5 | gap 1×1"
-    assert digests(study) == {digest(candidate)}
+    assert digests(records(study)) == {digest(candidate)}
     shown = study.trials[0].user_attrs
     assert (shown["params"], shown["macs"], shown["notation"]) == (94, 1804, "p4 c4d5 | gap 1×1")
     assert shown["peak_activation_bytes"] == cost(candidate.architecture).peak_activation_bytes
@@ -134,7 +138,7 @@ def test_trial_of_another_program_is_no_record(study: optuna.Study) -> None:
     trial.set_user_attr("notation", "c4")
     assert read_trial(study.trials[0]) is None
     assert records(study) == []
-    assert digests(study) == set()
+    assert digests(records(study)) == set()
 
 
 @pytest.mark.parametrize(
@@ -164,8 +168,8 @@ def test_ranked_by_accuracy_then_loss_then_parameters(study: optuna.Study) -> No
     base = records(study)[0]
 
     def ended(number: int, accuracy: float, loss: float, params: int) -> TrialRecord:
-        curve = [{"epoch": 1, "val_accuracy": accuracy, "val_loss": loss}]
-        return replace(base, number=number, params=params, curve=curve)
+        curve = Epoch(epoch=1, val_accuracy=accuracy, val_loss=loss)
+        return replace(base, number=number, params=params, curve=(curve,))
 
     best, lower_loss = ended(1, 0.99, 3.0, 900), ended(2, 0.98, 0.1, 900)
     fewer, more = ended(3, 0.98, 0.2, 100), ended(4, 0.98, 0.2, 200)
@@ -177,7 +181,9 @@ def test_total_ledger_adds_every_trial_up(study: optuna.Study) -> None:
     described(study, PARAMS, Ledger(proposals=3, rejected=2, reasons={"max_params": 2, "forbid linear": 1}))
     described(study, {**PARAMS, "kernels1": 8}, Ledger(proposals=2, rejected=1, reasons={"max_params": 1}))
     study.ask()
-    assert total_ledger(study) == Ledger(proposals=5, rejected=3, reasons={"max_params": 3, "forbid linear": 1})
+    assert total_ledger(records(study)) == Ledger(
+        proposals=5, rejected=3, reasons={"max_params": 3, "forbid linear": 1}
+    )
 
 
 def test_settings_are_stable_json_that_constraints_are_read_from(location: StudyLocation) -> None:
@@ -219,4 +225,4 @@ def test_total_ledger_keeps_the_nearest_miss(study: optuna.Study) -> None:
 
     for kernels, excess in ((4, 0.3), (8, 0.1), (12, 0.2)):
         described(study, {**PARAMS, "kernels1": kernels}, missed(excess))
-    assert total_ledger(study).nearest == missed(0.1).nearest
+    assert total_ledger(records(study)).nearest == missed(0.1).nearest

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-import optuna
 from optuna.trial import TrialState
 
 from nas.analysis.finalists import fresh_seeds
@@ -15,9 +14,9 @@ from nas.analysis.statistics import Difference, Spread, binomial_sd, differences
 from nas.network.limits import Constraints
 from nas.space.candidate import Candidate
 from nas.space.variants import Variant, forbidden_by, variants
-from nas.study.records import TrialRecord, records
-from nas.study.runs import Run, RunRecord, run_records
-from nas.study.settings import constraints_of
+from nas.study.history import History
+from nas.study.records import TrialRecord
+from nas.study.runs import Run, RunRecord
 
 METHOD = (
     "Points of accuracy: changed minus unchanged ± standard error; loss: by how many per cent the validation loss is "
@@ -63,7 +62,7 @@ class Effect:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ablation:
-    """Of one trial's network: the effects, worst first, and the variants that a limit rules out, with the reason."""
+    """What changing one trial's network does, worst first, and the variants that a limit rules out, with the reason."""
 
     trial: int
     accuracy: Spread  # of the network unchanged
@@ -91,7 +90,7 @@ def ablation(trial: TrialRecord, runs: Iterable[RunRecord], limits: Constraints,
     every = variants(trial.candidate)
     asked, trained = {trial.candidate, *(variant.candidate for variant in every)}, dict[Candidate, list[RunRecord]]()
     for run in runs:
-        if run.run.stage == "ablation" and run.candidate in asked:  # it may be a variant of another trial's, too
+        if run.stage == "ablation" and run.candidate in asked:  # it may be a variant of another trial's, too
             trained.setdefault(run.candidate, []).append(run)
     accuracies = _spreads(trained, lambda run: run.val_accuracy)
     if trial.candidate not in accuracies:
@@ -124,7 +123,7 @@ def ablation(trial: TrialRecord, runs: Iterable[RunRecord], limits: Constraints,
 
 
 def _failed(runs: Sequence[RunRecord]) -> int:
-    """The seeds on which no run came to its end, or is still on its way."""
+    """On how many seeds every run failed."""
     seeds = {run.seed for run in runs if run.state is TrialState.FAIL}
     return len(seeds - {run.seed for run in runs if run.state is not TrialState.FAIL})
 
@@ -133,14 +132,14 @@ def _epoch_by_epoch(unchanged: Sequence[RunRecord], changed: Sequence[RunRecord]
     """The mean logarithm of the ratio of the validation losses, on the seeds on which both came to their end."""
     base, other = ({run.seed: run.curve for run in runs if run.accuracy is not None} for runs in (unchanged, changed))
     pairs = [zip(base[seed], other[seed], strict=False) for seed in base.keys() & other.keys()]
-    ratios = [[math.log(b["val_loss"] or math.nan) - math.log(a["val_loss"] or math.nan) for a, b in p] for p in pairs]
+    ratios = [[math.log(b.val_loss or math.nan) - math.log(a.val_loss or math.nan) for a, b in p] for p in pairs]
     return tuple(fmean(epoch) for epoch in zip(*ratios, strict=False))
 
 
 def _spreads(
     trained: Mapping[Candidate, Sequence[RunRecord]], value: Callable[[RunRecord], float | None]
 ) -> dict[Candidate, Spread]:
-    """Of the runs of each candidate that were trained to the end."""
+    """Mean and deviation of a value over the runs of each candidate that were trained to the end."""
     known = {
         candidate: [number for run in runs if run.accuracy is not None and (number := value(run)) is not None]
         for candidate, runs in trained.items()
@@ -178,9 +177,9 @@ def ablation_csv(found: Iterable[Ablation]) -> str:
     return text.getvalue()
 
 
-def ablations(study: optuna.Study, n_val: int) -> list[Ablation]:
+def ablations(history: History, n_val: int) -> list[Ablation]:
     """Every ablation that the study holds, by trial; judged on `n_val` validation images."""
-    runs, limits = run_records(study), constraints_of(study)
-    numbers = {run.run.trial for run in runs if run.run.stage == "ablation"}
-    found = [ablation(trial, runs, limits, n_val) for trial in records(study) if trial.number in numbers]
+    runs = history.runs_of("ablation")
+    numbers = {run.trial for run in runs}
+    found = [ablation(trial, runs, history.constraints, n_val) for trial in history.trials if trial.number in numbers]
     return [one for one in found if one is not None]

@@ -46,7 +46,7 @@ class Seen:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """To a question: `seen` in the trials, None where they do not differ; and what the ablation tried."""
+    """What the trials say to a question, in `seen`, None where they do not differ; and what the ablation tried."""
 
     question: Question
     trials: int  # that can be compared
@@ -157,12 +157,12 @@ def compared(trials: Sequence[TrialRecord]) -> tuple[int, list[tuple[TrialRecord
     ended = [trial for trial in trials if trial.curve and trial.state.is_finished() and not trial.diverged]
     epoch = min((trial.epochs for trial in ended), default=0)
     reached = [trial for trial in trials if trial.epochs >= epoch > 0 and not trial.diverged]
-    losses = [(trial, trial.curve[epoch - 1]["val_loss"]) for trial in reached]
+    losses = [(trial, trial.curve[epoch - 1].val_loss) for trial in reached]
     return epoch, [(trial, math.log(loss)) for trial, loss in losses if loss]
 
 
 def _measured(question: Question, rows: Sequence[tuple[TrialRecord, float]]) -> Seen | None:
-    """None when the trials are too few, or do not differ enough in what is asked beyond their size."""
+    """What the trials show; None when they are too few, or do not differ enough in what is asked beyond their size."""
     if len(rows) < MIN_TRIALS:
         return None
     x = np.array([question.number(trial.candidate) for trial, _ in rows])

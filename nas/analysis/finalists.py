@@ -8,15 +8,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 
-import optuna
-
 from nas.analysis.statistics import Spread, binomial_sd, least_difference, pooled_sd, spread
 from nas.errors import UserError
 from nas.space.candidate import Candidate
 from nas.space.rejections import derive_seed
-from nas.study.records import TrialRecord, ranked, records, scores_on_test
-from nas.study.runs import Run, RunRecord, Stage, accuracies, run_records
-from nas.study.settings import choice_of, settings_of, task_of
+from nas.study.history import History
+from nas.study.records import TrialRecord, ranked
+from nas.study.runs import Run, RunRecord, Stage, accuracies
+from nas.study.settings import Task
 from nas.training.score import Score
 
 
@@ -49,12 +48,12 @@ class Noise:
 
 
 def measured_noise(runs: Sequence[RunRecord], images: int) -> Noise | None:
-    """Of all runs on fresh seeds, each network's about its own mean; None without at least two of one network.
+    """The deviation of the runs on fresh seeds about the mean of their network; None without two runs of one network.
 
     Each was judged on so many validation `images`. Runs of an ablation are left out: some of its variants train less
     steadily than what a search would choose.
     """
-    measured = [run for run in runs if run.run.stage in ("noise", "finalist")]
+    measured = [run for run in runs if run.stage in ("noise", "finalist")]
     known = [accuracies(measured, candidate) for candidate in dict.fromkeys(run.candidate for run in measured)]
     groups = [spread(scores) for scores in known if scores]
     sd = pooled_sd(groups)
@@ -81,7 +80,7 @@ class Winner:
     models: tuple[RunRecord, ...] = ()  # trained on all the training images, in the order of their seeds
     diverged: int = 0  # trainings that were to be models, too
     test: Spread
-    judged: Score  # what the test images said of the weights that are handed out
+    judged: Score  # of the exported weights, on the test images
     baseline: Spread | None = None  # of the network to beat on the test images, on the same seeds
 
     @property
@@ -91,7 +90,7 @@ class Winner:
 
     @property
     def environment(self) -> Mapping[str, str]:
-        """In which the weights that are handed out were trained."""
+        """The environment in which the exported weights were trained."""
         return (self.models[0] if self.models else self.record).environment
 
 
@@ -112,12 +111,12 @@ def runs_of(trials: Sequence[TrialRecord], stage: Stage, seeds: int, study_seed:
 
 
 def fresh_seeds(stage: Stage, count: int, study_seed: int) -> list[int]:
-    """The first so many seeds of a stage: not those of any trial, and more of them begin with the same."""
+    """The first so many seeds of a stage, none of which any trial has; more seeds begin with the same ones."""
     return [derive_seed(study_seed, stage, index) for index in range(count)]
 
 
 def final_runs(winner: TrialRecord, rival: Candidate | None, seeds: int, study_seed: int) -> list[Run]:
-    """Of the winner, and on the same seeds of the network to beat; that one first, as it takes longest."""
+    """The winner's runs, and on the same seeds those of the network to beat, which come first: they take longest."""
     own = runs_of([winner], "final", seeds, study_seed)
     if rival is None or rival == winner.candidate:
         return own
@@ -139,56 +138,63 @@ def best_of(contenders: Sequence[Finalist], one_score: float) -> Finalist:
 
 
 def compared(trials: Sequence[TrialRecord], reruns: Sequence[RunRecord]) -> list[Finalist]:
-    """The trials with their accuracies in these runs, best mean first; one all of whose runs failed is left out."""
+    """The trials with their accuracies in these runs, best mean first; a trial whose runs all failed is left out."""
     scored = [(trial, accuracies(reruns, trial.candidate)) for trial in trials]
     found = [Finalist(record=trial, rerun=spread(known)) for trial, known in scored if known]
     return sorted(found, key=lambda finalist: -finalist.rerun.mean)
 
 
-def rival_of(study: optuna.Study, winner: TrialRecord) -> Candidate | None:
+def rival_of(task: Task, winner: TrialRecord) -> Candidate | None:
     """The network to beat, to be trained by the winner's recipe."""
-    baseline = task_of(study).baseline
-    return None if baseline is None else replace(winner.candidate, architecture=baseline)
+    return None if task.baseline is None else replace(winner.candidate, architecture=task.baseline)
 
 
-def winner_of(study: optuna.Study) -> Winner | None:
-    """The network chosen last; None before its last final model was judged on the test images."""
-    choice = choice_of(study)
+def winner_of(history: History) -> Winner | None:
+    """The network chosen last; None before its last final model was judged on the test images.
+
+    Raises:
+        UserError: a trial that was chosen among is not there, or has no score.
+    """
+    choice = history.choice
     if choice is None:
         return None
-    trials = {trial.number: trial for trial in records(study) if trial.val_accuracy is not None}
-    runs = run_records(study)
+    trials = {trial.number: trial for trial in history.trials if trial.val_accuracy is not None}
     if missing := {choice.winner, *choice.finalists} - trials.keys():
         raise UserError(
-            f"study {study.study_name!r} has chosen among trials that are not there, or without a score: "
+            f"study {history.name!r} has chosen among trials that are not there, or without a score: "
             f"{sorted(missing)}; put a copy of its storage in its place, or begin anew with another --study-name"
         )
-    record, seed = trials[choice.winner], settings_of(study)["seed"]
+    record = trials[choice.winner]
     if not choice.finalists:
-        score = scores_on_test(study).get(record.number)
+        score = history.test_scores.get(record.number)
         return None if score is None else Winner(record=record, test=spread([score.accuracy]), judged=score)
-    if choice.seeds > len(runs):  # they have not all begun
+    if choice.seeds > len(history.runs):  # they have not all begun
         return None
-    reruns = _among(runs, "finalist", fresh_seeds("finalist", choice.seeds, seed))
-    finals = _among(runs, "final", fresh_seeds("final", choice.seeds, seed))
+    contenders = compared([trials[number] for number in choice.finalists], _among(history, "finalist", choice.seeds))
+    return _judged(history, record, contenders, choice.seeds)
+
+
+def _judged(history: History, record: TrialRecord, contenders: Sequence[Finalist], seeds: int) -> Winner | None:
+    """The trial that was chosen among these contenders; None before all of its final models have ended."""
+    finals = _among(history, "final", seeds)
     own = [run for run in finals if run.candidate == record.candidate and run.state.is_finished()]
     models = [run for run in own if run.accuracy is not None]
-    rival = rival_of(study, record)
+    rival = rival_of(history.task, record)
     rivals = accuracies(finals, rival) if rival else []
-    if len({run.seed for run in own}) < choice.seeds or not models or models[0].test is None:
+    if len({run.seed for run in own}) < seeds or not models or models[0].test is None:
         return None
     return Winner(
         record=record,
-        finalists=tuple(compared([trials[number] for number in choice.finalists], reruns)),
+        finalists=tuple(contenders),
         models=tuple(models),
-        diverged=choice.seeds - len(models),
+        diverged=seeds - len(models),
         test=spread(accuracies(models, record.candidate)),
         judged=models[0].test,
         baseline=spread(rivals) if rivals else None,
     )
 
 
-def _among(runs: Sequence[RunRecord], stage: Stage, seeds: Sequence[int]) -> list[RunRecord]:
-    """The runs of a stage on these seeds, in their order."""
-    found = [run for run in runs if run.run.stage == stage and run.seed in seeds]
-    return sorted(found, key=lambda run: seeds.index(run.seed))
+def _among(history: History, stage: Stage, count: int) -> list[RunRecord]:
+    """The runs of a stage on its first so many fresh seeds, in the order of the seeds."""
+    seeds = fresh_seeds(stage, count, history.seed)
+    return sorted((run for run in history.runs_of(stage) if run.seed in seeds), key=lambda run: seeds.index(run.seed))

@@ -29,11 +29,11 @@ class Question:
     adjusted: bool = True  # for the parameters
 
     def shown(self, number: float) -> float:
-        """In what the axis names."""
+        """The number in what the axis names."""
         return 2**number if self.doubling else self.scale * number
 
     def said(self, number: float) -> str:
-        """The same as text."""
+        """The number as text."""
         if self.values:
             return self.values[round(number)]
         shown = self.shown(number)
@@ -45,7 +45,7 @@ def _cells(candidate: Candidate) -> list[Conv]:
 
 
 def _kernels(candidate: Candidate, place: int) -> float:
-    """Their logarithm; 0 without any cell."""
+    """The logarithm of the kernels of a cell; 0 without any cell."""
     cells = _cells(candidate)
     return math.log2(cells[place].out_channels) if cells else 0.0
 
@@ -55,7 +55,7 @@ def _count(kind: type[MaxPool] | type[Transition]) -> Callable[[Candidate], floa
 
 
 def _cells_after_last(kind: type[MaxPool] | type[Transition]) -> Callable[[Candidate], float]:
-    """All cells when there is none of the kind."""
+    """How many cells come after the last layer of a kind: all when there is none."""
 
     def number(candidate: Candidate) -> float:
         layers = candidate.architecture.layers
@@ -66,7 +66,7 @@ def _cells_after_last(kind: type[MaxPool] | type[Transition]) -> Callable[[Candi
 
 
 def _cells_before_first_pool(candidate: Candidate) -> float:
-    """All cells when there is no pool."""
+    """How many cells come before the first pool: all when there is none."""
     layers = candidate.architecture.layers
     first = next((i for i, layer in enumerate(layers) if isinstance(layer, MaxPool)), len(layers))
     return sum(isinstance(layer, Conv) for layer in layers[:first])

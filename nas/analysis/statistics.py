@@ -27,7 +27,7 @@ class Spread:
 
     @property
     def standard_error(self) -> float | None:
-        """Of the mean."""
+        """The standard error of the mean."""
         return None if self.sd is None else self.sd / math.sqrt(self.n)
 
     def __str__(self) -> str:
@@ -35,7 +35,7 @@ class Spread:
 
 
 def spread(accuracies: Sequence[float]) -> Spread:
-    """Of at least one accuracy."""
+    """Mean and deviation of at least one accuracy."""
     sd = stdev(accuracies) if len(accuracies) > 1 else None
     return Spread(mean=fmean(accuracies), sd=sd, n=len(accuracies))
 
@@ -48,7 +48,10 @@ def pooled_sd(spreads: Iterable[Spread]) -> float | None:
 
 
 def binomial_sd(accuracy: float, images: int) -> float:
-    """Of one accuracy, from the choice of the images alone; by Laplace's rule of succession, so that it is never 0."""
+    """The deviation of one accuracy that the choice of the images alone causes.
+
+    It is never 0, by Laplace's rule of succession.
+    """
     share = (accuracy * images + 1) / (images + 2)
     return math.sqrt(share * (1 - share) / images)
 
@@ -72,7 +75,7 @@ def least_difference(sd: float, n: float = math.inf) -> float:
 
 
 def chance_of_reaching(target: float, accuracies: Spread) -> float | None:
-    """That the next seed's accuracy is at least `target` (Student's t predictive distribution).
+    """The chance that the next seed's accuracy is at least `target` (Student's t predictive distribution).
 
     None for one accuracy, and for equal ones, whose true deviation is not known to be 0.
     """
@@ -84,7 +87,7 @@ def chance_of_reaching(target: float, accuracies: Spread) -> float | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
-    """Of two means, with its standard error; `p` is the chance of as large a one without any effect."""
+    """The difference of two means, with its standard error; `p` is the chance of as large a one without any effect."""
 
     mean: float
     standard_error: float
@@ -98,7 +101,7 @@ def per_cent(log_ratio: Difference) -> tuple[float, float]:
 
 
 def differences(groups: Mapping[Key, Spread], base: Key, floor: float = 0.0) -> dict[Key, Difference]:
-    """Of every other group's mean from that of `base`, with Student's t.
+    """How far every other group's mean lies from that of `base`, with Student's t.
 
     Their common deviation is pooled over the steady groups; one that spreads more than UNSTEADY times as much as the
     median group has its own. `floor` stands in the place of a common or median deviation of 0. Empty without the base,

@@ -3,8 +3,6 @@
 import tempfile
 from pathlib import Path
 
-import optuna
-
 from nas.analysis.finalists import Winner
 from nas.codegen.card import ModelCard, trial_card, winner_card
 from nas.codegen.proof import MODEL, WEIGHTS, prove
@@ -12,9 +10,9 @@ from nas.codegen.source import model_source
 from nas.data.datasets import Dataset
 from nas.network.architecture import Architecture
 from nas.network.limits import Constraints
+from nas.study.history import History
 from nas.study.location import StudyLocation, read_weights
-from nas.study.records import TrialRecord, scores_on_test
-from nas.study.settings import constraints_of
+from nas.study.records import TrialRecord
 from nas.system.files import PARTIAL, write_whole
 
 
@@ -38,21 +36,19 @@ def export(folder: Path, architecture: Architecture, weights: bytes, card: Model
             write_whole(folder / file, (draft / file).read_bytes())
 
 
-def export_trial(
-    study: optuna.Study, location: StudyLocation, trial: TrialRecord, dataset: Dataset, folder: Path
-) -> None:
+def export_trial(history: History, location: StudyLocation, trial: TrialRecord, dataset: Dataset, folder: Path) -> None:
     """Write a trial's network; the file states its test score where the test images were read for it.
 
     Raises:
         UserError: the trial has no weights.
         ExportError: as `prove` does.
     """
-    card = trial_card(location, trial, dataset, scores_on_test(study).get(trial.number))
+    card = trial_card(location, trial, dataset, history.test_scores.get(trial.number))
     weights = read_weights(location.weights_path(trial.number), trial.title)
-    export(folder, trial.candidate.architecture, weights, card, constraints_of(study))
+    export(folder, trial.candidate.architecture, weights, card, history.constraints)
 
 
-def export_winner(study: optuna.Study, location: StudyLocation, winner: Winner, dataset: Dataset, folder: Path) -> None:
+def export_winner(history: History, location: StudyLocation, winner: Winner, dataset: Dataset, folder: Path) -> None:
     """Write the winner's first final model, or its trial's network where there are no final models.
 
     Raises:
@@ -60,9 +56,9 @@ def export_winner(study: optuna.Study, location: StudyLocation, winner: Winner, 
     """
     trial = winner.record
     if not winner.models:
-        export_trial(study, location, trial, dataset, folder)
+        export_trial(history, location, trial, dataset, folder)
         return
     first = winner.models[0]
     weights = read_weights(location.run_weights_path(first.number), first.title)
     card = winner_card(location, winner, dataset)
-    export(folder, trial.candidate.architecture, weights, card, constraints_of(study))
+    export(folder, trial.candidate.architecture, weights, card, history.constraints)

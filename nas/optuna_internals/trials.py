@@ -34,6 +34,6 @@ def stored(trial: optuna.Trial) -> FrozenTrial:
     return trial.storage.get_trial(trial._trial_id)
 
 
-def in_flight(study: optuna.Study, number: int) -> optuna.Trial:
-    """A trial that is RUNNING, to be reported to."""
-    return optuna.Trial(study, study.get_trials(deepcopy=False)[number]._trial_id)
+def trial_numbered(study: optuna.Study, number: int) -> optuna.Trial:
+    """The trial of this number, to be written to; no other one is read."""
+    return optuna.Trial(study, study._storage.get_trial_id_from_study_id_trial_number(study._study_id, number))

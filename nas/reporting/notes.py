@@ -8,7 +8,7 @@ import io
 import json
 import shlex
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import BinaryIO
@@ -18,19 +18,22 @@ import optuna
 from optuna.artifacts import ArtifactMeta, FileSystemArtifactStore, get_all_artifact_meta
 from optuna.artifacts._upload import ARTIFACTS_ATTR_PREFIX
 
+from nas.analysis.finalists import Winner, measured_noise
 from nas.codegen.card import trial_card
 from nas.codegen.proof import MODEL
 from nas.codegen.source import model_source
 from nas.data.datasets import Dataset
 from nas.network.architecture import Architecture, names
 from nas.network.cost import cost
-from nas.reporting.figures import accuracy_against
-from nas.reporting.findings import Findings
-from nas.reporting.sentences import verdict
+from nas.optuna_internals.trials import trial_numbered
+from nas.reporting.conclusions import verdict
+from nas.reporting.figures.costs import accuracy_against
 from nas.space.candidate import to_json
+from nas.study.curves import Epoch
+from nas.study.history import History
 from nas.study.location import ARTIFACTS, StudyLocation, location_options
 from nas.study.records import Record, TrialRecord
-from nas.study.runs import RunRecord, final_study, run_records
+from nas.study.runs import RunRecord, final_study
 from nas.system.files import write_whole
 
 with warnings.catch_warnings():  # the dashboard's own use of experimental parts of Optuna
@@ -62,7 +65,7 @@ def artifact_store(location: StudyLocation) -> WholeArtifactStore:
 
 
 def _address(study: optuna.Study, trial: int) -> str:
-    """Of a trial in the dashboard."""
+    """The address of a trial in the dashboard."""
     return f"/dashboard/studies/{study._study_id}/trials?numbers={trial}"
 
 
@@ -77,7 +80,7 @@ def layer_table(architecture: Architecture) -> str:
 
 
 def _ended(record: Record) -> str:
-    """How far it came, and why it went no further."""
+    """How far a training came, and why it went no further."""
     epochs = record.candidate.recipe.epochs
     if record.val_accuracy is None:
         return record.reason or f"trained for {record.epochs} of {epochs} epochs"
@@ -102,17 +105,17 @@ def trial_note(study: optuna.Study, location: StudyLocation, record: TrialRecord
 COMMANDS = ("export", "retrain", "noise", "ablate")
 
 
-def _curve_csv(curve: Iterable[Mapping[str, object]]) -> str:
+def _curve_csv(curve: Iterable[Epoch]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     fields = ("epoch", "train_loss", "val_loss", "val_accuracy", "seconds")
     writer.writerow(fields)
-    writer.writerows([row.get(name) for name in fields] for row in curve)
+    writer.writerows([getattr(epoch, name) for name in fields] for epoch in curve)
     return text.getvalue()
 
 
 def _save_first_note(trial: optuna.Trial, text: str) -> None:
-    """What `save_note` does for a trial that has none; that reads the notes of all trials first, for each of them."""
+    """Do what `save_note` does, for a trial without a note; `save_note` would read the notes of all trials first."""
     for name, value in {note_ver_key(trial._trial_id): 1, **split_body(text, trial._trial_id)}.items():
         trial.storage.set_study_system_attr(trial.study._study_id, name, value)
 
@@ -120,9 +123,9 @@ def _save_first_note(trial: optuna.Trial, text: str) -> None:
 def annotate_trial(
     study: optuna.Study, location: StudyLocation, dataset: Dataset, trial: optuna.Trial, record: TrialRecord
 ) -> dict[Path, str]:
-    """Give a trial its note and its artifacts, the files of which are to be written before the study is told its end.
+    """Give a trial its note, and declare its artifacts; their texts are to be written before the study is told its end.
 
-    Artifacts that it has from a run that was killed then are not written again.
+    Artifacts that the trial has from a run that was killed at this point are not written again.
     """
     _save_first_note(trial, trial_note(study, location, record))
     pretty = json.dumps(json.loads(to_json(record.candidate)), indent=2)
@@ -148,51 +151,61 @@ def run_note(study: optuna.Study, record: RunRecord) -> str:
     said = f"`{record.notation}`\n\n{record.title[0].upper()}{record.title[1:]}: {_ended(record)}."
     if record.test is not None:
         said += f" **{100 * record.test.accuracy:.2f} %** of {record.test.n:,} test images."
-    if record.run.trial is not None:
-        said += f"\n\n[Trial {record.run.trial} in the search]({_address(study, record.run.trial)})"
+    if record.trial is not None:
+        said += f"\n\n[Trial {record.trial} in the search]({_address(study, record.trial)})"
     return f"{said}\n\n{layer_table(record.candidate.architecture)}"
 
 
-def annotate_runs(study: optuna.Study) -> None:
-    """Give every final run that has ended its note."""
-    ended = [run for run in run_records(study) if run.state.is_finished()]
+def annotate_runs(study: optuna.Study, history: History) -> None:
+    """Give every run that has ended its note."""
+    ended = [run for run in history.runs if run.state.is_finished()]
     if ended:
         runs = final_study(study)
-        trials = runs.get_trials(deepcopy=False)
         for run in ended:
-            trial = optuna.Trial(runs, trials[run.number]._trial_id)
-            if get_note(trial) != (note := run_note(study, run)):
-                save_note(trial, note)
+            _save_note(trial_numbered(runs, run.number), run_note(study, run))
 
 
-def annotate_study(found: Findings, location: StudyLocation, text: str) -> None:
+def _save_note(noted: optuna.Trial | optuna.Study, note: str) -> None:
+    """Give a trial or a study this note, unless it has it already."""
+    if get_note(noted) != note:
+        save_note(noted, note)
+
+
+def annotate_study(
+    study: optuna.Study, location: StudyLocation, history: History, winner: Winner, text: str, n_val: int
+) -> None:
     """Give a study its summary as the note, and the plot of accuracy against parameters; and the finalists their part.
 
     The dashboard calls the trial of the best score the best one; its note says what became of it.
     """
-    study, winner = found.study, found.winner
-    assert winner is not None
-    trials = study.get_trials(deepcopy=False)
-    chosen = {run.run.trial for run in found.runs if run.run.stage == "final"}
+    fates = _fates(history, winner)
+    for record in history.trials:
+        if record.number in fates:
+            note = f"{fates[record.number]}\n\n{trial_note(study, location, record)}"
+            _save_note(trial_numbered(study, record.number), note)
+    _save_note(study, _study_note(study, history, winner, text, n_val))
+    figure = accuracy_against(history, winner, n_val, "params")
+    save_plotly_graph_object(study, figure, graph_object_id="accuracy-against-parameters")
+
+
+def _fates(history: History, winner: Winner) -> dict[int | None, str]:
+    """What became of the trials that were chosen, now or before."""
+    chosen = {run.trial for run in history.runs_of("final")}
     fates = dict.fromkeys(chosen, "Chosen before, and not any more.")
     for finalist in winner.finalists:
         fates[finalist.record.number] = f"A finalist: {finalist.rerun} of the validation images on fresh seeds."
     fates[winner.record.number] = f"**The winner**: {winner.test} of the test images, n = {winner.test.n}."
-    for record in found.trials:
-        if record.number in fates:
-            trial = optuna.Trial(study, trials[record.number]._trial_id)
-            note = f"{fates[record.number]}\n\n{trial_note(study, location, record)}"
-            if get_note(trial) != note:
-                save_note(trial, note)
+    return fates
+
+
+def _study_note(study: optuna.Study, history: History, winner: Winner, text: str, n_val: int) -> str:
+    """The winner, the way to the final runs, and the summary."""
     number = winner.record.number
     lines = [
         f"**[Trial {number}]({_address(study, number)}) is the winner**: {winner.test} of the test images, "
-        f"n = {winner.test.n}. {verdict(winner, found.noise, found.task.target)}",
-        "\n".join(f"    {line}" for line in text.splitlines()),
+        f"n = {winner.test.n}. {verdict(winner, measured_noise(history.runs, n_val), history.task.target)}"
     ]
-    if found.runs:
-        runs = final_study(study)
-        lines.insert(1, f"[The final runs](/dashboard/studies/{runs._study_id})")
-    if get_note(study) != (note := "\n\n".join(lines)):
-        save_note(study, note)
-    save_plotly_graph_object(study, accuracy_against(found, "params"), graph_object_id="accuracy-against-parameters")
+    if history.runs:
+        lines.append(f"[The final runs](/dashboard/studies/{final_study(study)._study_id})")
+    lines.append("\n".join(f"    {line}" for line in text.splitlines()))
+    return "\n\n".join(lines)

@@ -6,11 +6,10 @@ import json
 import re
 import shlex
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import optuna
 import plotly.io
 from markupsafe import Markup, escape
 from optuna.distributions import BaseDistribution, json_to_distribution
@@ -19,20 +18,17 @@ from plotly.graph_objects import Figure
 from plotly.offline import get_plotlyjs
 
 import nas
-from nas.analysis.ablation import METHOD, Ablation, ablation, said_loss, said_points
+from nas.analysis.ablation import METHOD, ablation, said_loss, said_points
 from nas.analysis.effects import MIN_TRIALS, Answer, answers, compared
+from nas.analysis.finalists import Winner, measured_noise, winner_of
 from nas.codegen.card import trial_card, winner_card
 from nas.codegen.source import model_source
 from nas.data.datasets import Dataset
-from nas.data.images import load_training
+from nas.data.images import TrainingData, load_training
 from nas.optuna_internals.attributes import reading
-from nas.reporting import figures
-from nas.reporting.drawing import COLUMN, columns
-from nas.reporting.findings import Findings, findings_of
-from nas.reporting.sentences import (
+from nas.reporting.conclusions import (
     costs,
     curse,
-    duration,
     earlier_readings,
     how_judged,
     margin,
@@ -42,14 +38,15 @@ from nas.reporting.sentences import (
     verdict,
     what_was_done,
 )
-from nas.study.commands import commands
+from nas.reporting.drawing import COLUMN, columns
+from nas.reporting.figures import costs as cost_figures
+from nas.reporting.figures import counts, curves, effects
+from nas.reporting.reproduction import how_to_repeat
+from nas.study.history import History
 from nas.study.location import TABLES, StudyLocation, location_options
-from nas.study.records import total_ledger
-from nas.study.settings import settings_of
 from nas.system.files import write_whole
 from nas.system.templates import templates
-from nas.training.environment import versions
-from nas.tuner.selection import Exam
+from nas.tuner.selection import TestSet
 
 REPORT = "report.html"
 MOST_PICTURES = 100  # wrongly answered images that are shown
@@ -97,15 +94,14 @@ def _picture(pixels: Any) -> str:
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
 
 
-def _judged(found: Findings, exam: Exam, dataset: Dataset) -> dict[str, Any]:
+def _judged(winner: Winner | None, test: TestSet, classes: tuple[str, ...]) -> dict[str, Any]:
     """The confusion of the winner's weights, and what they get wrong, once the test images were read for them."""
-    if found.winner is None:
+    if winner is None:
         return {"confusion": None, "pictures": [], "mistakes": 0}
-    score, classes = found.winner.judged, load_training(dataset).classes
-    images = exam.images
+    score, images = winner.judged, test.images
     sizes = Counter(images.labels.tolist())
     with reading("what the test images said"):  # a class that there is not
-        figure = figures.confusion(score, [sizes[i] for i in range(len(classes))], classes)
+        figure = counts.confusion(score, [sizes[i] for i in range(len(classes))], classes)
     pictures = [
         Picture(source=_picture(images.images[m.image]), label=classes[m.label], predicted=classes[m.predicted])
         for m in score.mistakes[:MOST_PICTURES]
@@ -127,76 +123,41 @@ def _answer_row(place: int, answer: Answer) -> dict[str, Any]:
         "n": seen.trials if seen else 0,
         "visible": bool(seen and seen.visible),
         "experiment": answer.experiment,
-        "plot": _plot(figures.answer_plot(answer), f"answer-{place}"),
+        "plot": _plot(effects.answer_plot(answer), f"answer-{place}"),
     }
 
 
-def _how_run(found: Findings) -> list[tuple[str, str]]:
-    """What one needs to run it again, name by name."""
-    stored = settings_of(found.study)
-    leader = found.leader
-    recipe = asdict(leader.candidate.recipe) if leader else stored["recipe"]
-    environments = {versions(t.environment) for t in found.trials if t.environment}
-    processors = sorted({t.environment.get("device", "cpu") for t in found.trials if t.environment})
-    machines = sorted({t.environment.get("processor", "not told") for t in found.trials if t.environment})
-    limits = [
-        f"{name.replace('_', ' ')} {value:,}" for name, value in stored["constraints"].items() if isinstance(value, int)
-    ]
-    forbidden = [f"no {kind} layer" for kind in stored["constraints"]["forbid"]]
-    lines = dict.fromkeys(command.line for command in commands(found.study))  # one that went on is the same
-    rows = [("command", line) for line in lines]
-    rows += [
-        ("data set", f"{found.dataset}: {found.n_train:,} training and {found.n_val:,} validation images"),
-        ("limits", ", ".join([*limits, *forbidden]) or "none"),
-        ("target", "none" if found.task.target is None else f"{found.task.target:.2%}"),
-        ("search", f"sampler {stored['sampler']}, pruner {stored['pruner']}, seed {stored['seed']}"),
-        (
-            "recipe",
-            ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in recipe.items() if name != "augmentation"),
-        ),
-        ("augmentation", ", ".join(f"{name} ± {value}" for name, value in recipe["augmentation"].items())),
-        ("trained on", f"{', '.join(machines)} ({', '.join(processors)})" if machines else "–"),
-        ("versions", "; ".join(sorted(environments)) or "–"),
-    ]
-    if found.winner is not None:
-        winner = found.winner
-        rows.append(("seed of the winner's trial", str(winner.record.seed)))
-        if winner.models:
-            rows.append(("seeds of its final models", ", ".join(str(model.seed) for model in winner.models)))
-    seconds = sum(record.seconds or 0 for record in [*found.trials, *found.runs])
-    rows.append(("training on one worker", f"{duration(seconds)} in all"))
-    return rows
-
-
-def _leader(found: Findings, location: StudyLocation, dataset: Dataset) -> dict[str, Any]:
-    leader = found.leader
+def _leader(
+    history: History, winner: Winner | None, location: StudyLocation, dataset: Dataset, n_val: int
+) -> dict[str, Any]:
+    leader = history.leader
     if leader is None:
         return {"leader": None, "noise_floor": ""}
-    winner, architecture = found.winner, leader.candidate.architecture
+    architecture = leader.candidate.architecture
     picture = TEMPLATES.get_template("network.svg").render(columns=columns(architecture), column_width=COLUMN)
     card = winner_card(location, winner, dataset) if winner else trial_card(location, leader, dataset, None)
     return {
         "leader": leader,
-        "costs": costs(found, leader),
+        "costs": costs(history, leader),
         "drawing": Markup(picture),
         "source": model_source(architecture, card),
-        "learning_curve": _plot(figures.learning_curve(leader, found.runs, found.n_val), "learning-curve"),
-        "noise_floor": noise_floor(found, leader),
+        "learning_curve": _plot(curves.learning_curve(leader, history.runs, n_val), "learning-curve"),
+        "noise_floor": noise_floor(history, leader, n_val),
     }
 
 
-def _verdict(found: Findings) -> dict[str, Any]:
-    winner = found.winner
+def _verdict(history: History, winner: Winner | None, data: TrainingData) -> dict[str, Any]:
     if winner is None:
         return {"story": [], "sentences": [], "more": [], "judged": "", "reached": None}
-    sentences = [verdict(winner, found.noise, found.task.target), *margin(found, winner)]
-    more = [curse(found, winner), *earlier_readings(found, winner)]
+    target, n_train, n_val = history.task.target, len(data.train), len(data.validation)
+    sentences = [verdict(winner, measured_noise(history.runs, n_val), target), *margin(history, winner)]
+    more = [curse(history, winner, n_val), *earlier_readings(history, winner)]
     return {
-        "story": story(found, winner),
+        "story": story(history, winner),
         "sentences": sentences,
         "more": more,
-        "judged": how_judged(found, winner),
-        "reached": reached(winner, found.task.target),
+        "judged": how_judged(winner, n_train, n_val),
+        "reached": reached(winner, target),
     }
 
 
@@ -205,52 +166,65 @@ def _command(location: StudyLocation) -> str:
     return shlex.join(["--study-name", location.name, *location_options(location)])
 
 
-def _distributions(found: Findings) -> dict[str, BaseDistribution]:
-    stored = settings_of(found.study)["parameters"]
+def _distributions(history: History) -> dict[str, BaseDistribution]:
+    stored = history.settings["parameters"]
     return {name: json_to_distribution(json.dumps(value)) for name, value in stored.items()}
 
 
-def _ablation(found: Findings) -> Ablation | None:
-    """Of the leader."""
-    return ablation(found.leader, found.runs, found.constraints, found.n_val) if found.leader else None
+def _effects(history: History, n_val: int) -> dict[str, Any]:
+    """What each design choice of the leader is worth."""
+    leader, trials = history.leader, history.trials
+    changed = ablation(leader, history.runs, history.constraints, n_val) if leader else None
+    known = answers(trials, changed, leader.candidate if leader else None)
+    epoch, rows = compared(trials)
+    return {
+        "answers": [_answer_row(i, answer) for i, answer in enumerate(known)],
+        "compared": {"epoch": epoch, "trials": len(rows), "least": MIN_TRIALS},
+        "importances": _plot(effects.importances(trials, _distributions(history)), "importances"),
+        "ablation": changed,
+        "ablation_plot": changed and _plot(effects.ablation_plot(changed), "ablation"),
+        "ablation_method": METHOD,
+    }
 
 
-def page(found: Findings, location: StudyLocation, dataset: Dataset, exam: Exam, *, running: bool) -> str:
+def _plots(history: History, winner: Winner | None, n_val: int) -> dict[str, Any]:
+    """The plots of the search."""
+    against = [(what, cost_figures.accuracy_against(history, winner, n_val, what)) for what in cost_figures.COSTS]
+    return {
+        "against": [_plot(figure, f"against-{what}") for what, figure in against],
+        "curves": _plot(curves.learning_curves(history, n_val), "curves"),
+        "best_so_far": _plot(curves.best_so_far(history, n_val), "best-so-far"),
+        "rejections": _plot(counts.rejections(history.ledger), "rejections"),
+        "times": _plot(counts.times(history), "times"),
+    }
+
+
+def page(history: History, location: StudyLocation, dataset: Dataset, test: TestSet, *, running: bool) -> str:
     """The whole page."""
-    changed, ledger = _ablation(found), total_ledger(found.study)
-    base = found.leader.candidate if found.leader else None
-    epoch, rows = compared(found.trials)
+    winner, data = winner_of(history), load_training(dataset)
+    n_val = len(data.validation)
     context = {
         "version": nas.__version__,
-        "found": found,
+        "history": history,
+        "winner": winner,
         "running": running,
-        "done": what_was_done(found),
-        **_verdict(found),
-        **_leader(found, location, dataset),
-        **_judged(found, exam, dataset),
-        "against": [_plot(figures.accuracy_against(found, what), f"against-{what}") for what in figures.COSTS],
-        "curves": _plot(figures.learning_curves(found), "curves"),
-        "best_so_far": _plot(figures.best_so_far(found), "best-so-far"),
-        "ledger": ledger,
-        "rejections": _plot(figures.rejections(ledger), "rejections"),
-        "times": _plot(figures.times(found), "times"),
-        "answers": [_answer_row(i, answer) for i, answer in enumerate(answers(found.trials, changed, base))],
-        "compared": {"epoch": epoch, "trials": len(rows), "least": MIN_TRIALS},
+        "done": what_was_done(history),
+        **_verdict(history, winner, data),
+        **_leader(history, winner, location, dataset, n_val),
+        **_judged(winner, test, data.classes),
+        **_plots(history, winner, n_val),
+        **_effects(history, n_val),
+        "ledger": history.ledger,
         "command": _command(location),
-        "importances": _plot(figures.importances(found.trials, _distributions(found)), "importances"),
-        "ablation": changed,
-        "ablation_plot": changed and _plot(figures.ablation_plot(changed), "ablation"),
-        "ablation_method": METHOD,
-        "how_run": _how_run(found),
+        "how_run": how_to_repeat(history, winner, data),
         "tables": [name for name in TABLES if (location.folder / name).exists()],
         "plotlyjs": Markup(get_plotlyjs()),
     }
     return TEMPLATES.get_template("report.html").render(context)
 
 
-def write_report(study: optuna.Study, location: StudyLocation, dataset: Dataset, exam: Exam, *, running: bool) -> Path:
+def write_report(history: History, location: StudyLocation, dataset: Dataset, test: TestSet, *, running: bool) -> Path:
     """Write the page beside the other results of a study; the file."""
-    found = findings_of(study, location, load_training(dataset))
     path = location.folder / REPORT
-    write_whole(path, page(found, location, dataset, exam, running=running))
+    write_whole(path, page(history, location, dataset, test, running=running))
     return path

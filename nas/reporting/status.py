@@ -3,17 +3,16 @@
 from collections import Counter
 from dataclasses import dataclass
 
-import optuna
 from optuna.trial import TrialState
 
 from nas.analysis.statistics import Spread, spread
 from nas.reporting.sentences import duration
-from nas.study.commands import Command, commands
+from nas.study.commands import Command
+from nas.study.history import History
 from nas.study.location import StudyLocation
 from nas.study.locks import is_being_worked_on
-from nas.study.records import ranked, records
-from nas.study.runs import RunRecord, accuracies, name_of, run_records
-from nas.study.settings import choice_of, settings_of
+from nas.study.records import TrialRecord
+from nas.study.runs import RunRecord, accuracies
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +58,7 @@ class Status:
 
 def _stage(runs: list[RunRecord]) -> StageStatus:
     states = Counter(run.state for run in runs)
-    known = {name_of(run.run): accuracies(runs, run.candidate) for run in runs}
+    known = {run.network: accuracies(runs, run.candidate) for run in runs}
     return StageStatus(
         complete=states[TrialState.COMPLETE],
         failed=states[TrialState.FAIL],
@@ -68,35 +67,29 @@ def _stage(runs: list[RunRecord]) -> StageStatus:
     )
 
 
-def status(study: optuna.Study, location: StudyLocation) -> Status:
-    """What the study tells; nothing is written."""
-    trials, runs, known = records(study), run_records(study), commands(study)
-    states = Counter(trial.state for trial in trials)
-    best = next(iter(ranked(trials)), None)
-    choice = choice_of(study)
-    goals = [command.plan["trials"] for command in known if "trials" in command.plan]
+def status(history: History, location: StudyLocation) -> Status:
+    """Where the study stands; nothing is written."""
     return Status(
-        study=location.name,
-        dataset=settings_of(study)["dataset"],
+        study=history.name,
+        dataset=history.dataset,
         storage=location.public_storage,
         running=is_being_worked_on(location),
-        command=known[-1] if known else None,
-        trained=sum(trial.trained for trial in trials),
-        trials=goals[-1] if goals else None,
-        stopped_early=states[TrialState.PRUNED],
-        failed=states[TrialState.FAIL],
-        in_flight=states[TrialState.RUNNING],
-        epochs=sum(record.epochs for record in [*trials, *runs]),
-        seconds=round(sum(record.seconds or 0 for record in [*trials, *runs]), 2),
-        best=None
-        if best is None
-        else Best(trial=best.number, val_accuracy=best.val_accuracy, params=best.params, notation=best.notation),
-        winner=choice.winner if choice else None,
-        stages={
-            stage: _stage([run for run in runs if run.run.stage == stage])
-            for stage in dict.fromkeys(run.run.stage for run in runs)
-        },
+        command=history.commands[-1] if history.commands else None,
+        trained=len(history.trained),
+        trials=history.goal,
+        stopped_early=len(history.stopped_early),
+        failed=len(history.failed),
+        in_flight=len(history.in_flight),
+        epochs=history.epochs,
+        seconds=round(history.seconds, 2),
+        best=None if history.best is None else _best(history.best),
+        winner=None if history.choice is None else history.choice.winner,
+        stages={stage: _stage(history.runs_of(stage)) for stage in dict.fromkeys(run.stage for run in history.runs)},
     )
+
+
+def _best(trial: TrialRecord) -> Best:
+    return Best(trial=trial.number, val_accuracy=trial.val_accuracy, params=trial.params, notation=trial.notation)
 
 
 def _flying(count: int, running: bool) -> str:
@@ -104,7 +97,7 @@ def _flying(count: int, running: bool) -> str:
 
 
 def text_of(status: Status) -> str:
-    """For a person to read."""
+    """The status as a person reads it."""
     lines = [f"study {status.study} on {status.dataset}, in {status.storage}"]
     if status.command is not None:
         lines.append(f"{'running' if status.running else 'not running; the last command was'}: {status.command}")

@@ -8,14 +8,13 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from nas.analysis.finalists import Winner
+from nas.analysis.finalists import Winner, measured_noise
+from nas.data.images import TrainingData
 from nas.network.module import build
-from nas.reporting.findings import Findings
-from nas.reporting.sentences import (
+from nas.reporting.conclusions import (
     costs,
     curse,
     earlier_readings,
-    how_it_was_run,
     how_judged,
     margin,
     noise_floor,
@@ -23,27 +22,29 @@ from nas.reporting.sentences import (
     verdict,
     what_was_done,
 )
+from nas.reporting.reproduction import how_it_was_run
+from nas.study.history import History
 
 WIDTH = 100
 
 
-def _costs(found: Findings, winner: Winner) -> Table:
+def _costs(history: History, winner: Winner) -> Table:
     """The winner's costs beside those of the network to beat and the limits."""
     table = Table(box=box.SIMPLE_HEAD)
-    for column in ("", "winner", *(["network to beat"] if found.task.baseline else []), "limit"):
+    for column in ("", "winner", *(["network to beat"] if history.task.baseline else []), "limit"):
         table.add_column(column, justify="right" if column else "left")
-    for row in costs(found, winner.record):
+    for row in costs(history, winner.record):
         table.add_row(*(cell for cell in (row.name, row.ours, row.baseline, row.limit) if cell is not None))
     return table
 
 
-def _story(found: Findings, winner: Winner) -> Table:
+def _story(history: History, winner: Winner) -> Table:
     """From the score in the search to the accuracy on the test images, network by network."""
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("")
     for column in ("parameters", "search score", "fresh seeds", "n", "test", "n"):
         table.add_column(column, justify="right")
-    for row in story(found, winner):
+    for row in story(history, winner):
         cells = [f"{row.params:,}", "–" if row.score is None else f"{row.score:.2%}"]
         for accuracies in (row.rerun, row.test):
             cells += ["–", "–"] if accuracies is None else [str(accuracies), str(accuracies.n)]
@@ -51,30 +52,30 @@ def _story(found: Findings, winner: Winner) -> Table:
     return table
 
 
-def summary(found: Findings, winner: Winner) -> str:
+def summary(history: History, winner: Winner, data: TrainingData) -> str:
     """What was found, in plain text, with torchinfo's table of the winner."""
-    best = winner.record
+    best, n_train, n_val = winner.record, len(data.train), len(data.validation)
     architecture = best.candidate.architecture
     shape = (1, *architecture.input_shape)
     columns = ("output_size", "num_params", "mult_adds")  # of a width that a terminal of 100 columns shows whole
     layers = torchinfo.summary(build(architecture), shape, col_names=columns, col_width=17, verbose=0)
     return "\n".join(
         [
-            _filled(what_was_done(found)),
+            _filled(what_was_done(history)),
             "",
             f"Winner: trial {best.number}, {best.notation}",
-            _plain_text(_story(found, winner)),
-            _filled(how_judged(found, winner)),
+            _plain_text(_story(history, winner)),
+            _filled(how_judged(winner, n_train, n_val)),
             "",
-            _filled(curse(found, winner)),
-            _filled(verdict(winner, found.noise, found.task.target)),
-            *map(_filled, margin(found, winner)),
-            _filled(noise_floor(found, best)),
-            *map(_filled, earlier_readings(found, winner)),
-            _plain_text(_costs(found, winner)),
+            _filled(curse(history, winner, n_val)),
+            _filled(verdict(winner, measured_noise(history.runs, n_val), history.task.target)),
+            *map(_filled, margin(history, winner)),
+            _filled(noise_floor(history, best, n_val)),
+            *map(_filled, earlier_readings(history, winner)),
+            _plain_text(_costs(history, winner)),
             str(layers).replace(" (Units.MEGABYTES)", " in millions"),
             "",
-            how_it_was_run(found, winner),
+            how_it_was_run(history, winner),
             "",
         ]
     )

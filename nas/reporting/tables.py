@@ -1,20 +1,20 @@
-"""The end of a search: the winner's files, and tables of all trials and runs."""
+"""Tables of all trials, runs and ablations of a study, as CSV files."""
 
 import csv
 import io
+from collections.abc import Sequence
 from pathlib import Path
 
-import optuna
-
 from nas.analysis.ablation import ablation_csv, ablations
+from nas.study.history import History
 from nas.study.location import ABLATION, RUNS, TRIALS, StudyLocation
-from nas.study.records import TrialRecord, records
-from nas.study.runs import RunRecord, run_records
+from nas.study.records import TrialRecord
+from nas.study.runs import RunRecord
 from nas.system.files import write_whole
 
 
-def trials_csv(trials: list[TrialRecord]) -> str:
-    """One row a trial: what it was, how it ended, and its parameters as they were suggested."""
+def trials_csv(trials: Sequence[TrialRecord]) -> str:
+    """One row a trial, as CSV: what it was, how it ended, and its parameters as they were suggested."""
     names = sorted({name for trial in trials for name in trial.suggestions})
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -27,28 +27,29 @@ def trials_csv(trials: list[TrialRecord]) -> str:
     return text.getvalue()
 
 
-def runs_csv(runs: list[RunRecord]) -> str:
-    """One row a run outside the search."""
+def runs_csv(runs: Sequence[RunRecord]) -> str:
+    """One row a run outside the search, as CSV."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     names = ["number", "stage", "trial", "state", "epochs", "val_accuracy", "val_loss", "test_accuracy", "test_loss"]
     writer.writerow([*names, "params", "macs", "seed", "precision", "seconds", "reason", "notation", "change"])
     for r in runs:
         test = (r.test.accuracy, r.test.loss) if r.test else (None, None)
-        values = [r.number, r.run.stage, r.run.trial, r.state.name, r.epochs, r.val_accuracy, r.val_loss, *test]
-        writer.writerow([*values, r.params, r.macs, r.seed, r.precision, r.seconds, r.reason, r.notation, r.run.change])
+        values = [r.number, r.stage, r.trial, r.state.name, r.epochs, r.val_accuracy, r.val_loss, *test]
+        writer.writerow([*values, r.params, r.macs, r.seed, r.precision, r.seconds, r.reason, r.notation, r.change])
     return text.getvalue()
 
 
-def write_tables(study: optuna.Study, location: StudyLocation, n_val: int) -> list[Path]:
-    """Every trial and, where there are any, every final run and what ablations have found; the files."""
-    write_whole(location.folder / TRIALS, trials_csv(records(study)))
-    runs = run_records(study)
-    if not runs:
-        return [location.folder / TRIALS]
-    write_whole(location.folder / RUNS, runs_csv(runs))
-    found = ablations(study, n_val)
-    if not found:
-        return [location.folder / TRIALS, location.folder / RUNS]
-    write_whole(location.folder / ABLATION, ablation_csv(found))
-    return [location.folder / TRIALS, location.folder / RUNS, location.folder / ABLATION]
+def write_tables(history: History, location: StudyLocation, n_val: int) -> list[Path]:
+    """Write every trial and, where there are any, every run and what ablations have found; the files.
+
+    The runs of ablations were judged on `n_val` validation images.
+    """
+    tables = {TRIALS: trials_csv(history.trials)}
+    if history.runs:
+        tables[RUNS] = runs_csv(history.runs)
+    if found := ablations(history, n_val):
+        tables[ABLATION] = ablation_csv(found)
+    for name, text in tables.items():
+        write_whole(location.folder / name, text)
+    return [location.folder / name for name in tables]

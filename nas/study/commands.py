@@ -35,7 +35,7 @@ class Command:
 
 
 def this_command(line: str, devices: Sequence[str], plan: Mapping[str, Any]) -> Command:
-    """The process that calls it."""
+    """The command that this process is."""
     return Command(
         line=escaped(line),
         process=os.getpid(),
@@ -53,7 +53,7 @@ def remember(study: optuna.Study, command: Command) -> None:
 
 
 def commands(study: optuna.Study) -> list[Command]:
-    """All that have worked on a study, the latest last."""
+    """The commands that have worked on a study, the latest last."""
     with reading("the list of commands"):
         return [_read(stored) for stored in study.user_attrs.get(KEY, [])]
 

@@ -39,7 +39,7 @@ class StudyLocation:
         return self.folder / "weights" / f"{trial:05d}.safetensors"
 
     def run_weights_path(self, run: int) -> Path:
-        """The same of a final run."""
+        """The averaged weights of a run after its last epoch."""
         return self.folder / "weights" / f"final-{run:05d}.safetensors"
 
 
@@ -114,7 +114,7 @@ def parse_url(storage: str) -> "URL":
 
 
 def has_password(storage: str) -> bool:
-    """Whether a storage URL holds one, or a query, which may hold one."""
+    """Whether a storage URL holds a password, or a query, which may hold one."""
     url = parse_url(storage)
     return url.password is not None or bool(url.query)
 

@@ -17,7 +17,7 @@ class HeldError(Exception):
 
 
 def acquire(lock: Path) -> AcquireReturnProxy[FileLock]:
-    """Held until the `with` of it ends; the operating system lets go of it when a run dies.
+    """Take a lock, which is held until its `with` ends; when a run dies, the operating system lets go of it.
 
     Raises:
         HeldError: another run holds it.
@@ -31,7 +31,7 @@ def acquire(lock: Path) -> AcquireReturnProxy[FileLock]:
 def is_being_worked_on(location: StudyLocation) -> bool:
     """Whether a run is alive that writes the study.
 
-    It tries the locks for a moment, for which a run that is just starting waits.
+    The locks are held for a moment to find out; a run that is just starting waits that long.
     """
     try:
         with locked_in_server(location, 0):
@@ -51,7 +51,7 @@ def is_being_worked_on(location: StudyLocation) -> bool:
 
 @contextmanager
 def locked_in_server(location: StudyLocation, timeout: float = PROBE_SECONDS) -> Iterator[None]:
-    """A lock of this study that PostgreSQL holds as long as the connection, for runs on other machines share no folder.
+    """Take a lock of this study in PostgreSQL, as runs on other machines share no folder; it ends with the connection.
 
     Raises:
         HeldError: another run holds it, for so many seconds: the server takes a moment to notice that one was killed.
@@ -79,7 +79,7 @@ def locked_in_server(location: StudyLocation, timeout: float = PROBE_SECONDS) ->
 
 
 def lock_files(location: StudyLocation) -> list[Path]:
-    """Files that a run which writes the study holds: of its folder, and of a SQLite database that lies elsewhere.
+    """The files that a run locks while it writes the study: in its folder, and beside a SQLite database elsewhere.
 
     Runs with other output folders may share that database, which may be another study's own one.
     """

@@ -1,10 +1,10 @@
-"""What an Optuna study holds of a search: its settings, its sampler and pruner, and the record of every trial.
+"""The record of every trial of a search, as its study tells it.
 
-A trial's user attributes are what a person should see in the dashboard; `TrialRecord` reads them and
-its details back.
+A trial's user attributes are what a person should see in the dashboard; its details are what only this program reads.
+A `TrialRecord` holds both.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -14,18 +14,21 @@ from optuna.trial import FrozenTrial, TrialState
 from nas.network.architecture import notation
 from nas.network.cost import cost
 from nas.optuna_internals.attributes import details, expected, keep_study_detail, reading, study_detail
-from nas.space.candidate import Candidate, from_json
+from nas.space.candidate import Candidate, digest, from_json
 from nas.space.rejections import Ledger, NearestMiss
+from nas.study.curves import Epoch, read_curve, read_seconds
 from nas.training.score import Score, read_score
 
 DIVERGED = "diverged"
-LONGEST = 1e9  # seconds that a training may take: 30 years
 TEST_SCORES = "test_scores"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """A training as its Optuna trial tells it; accuracy and loss are of its last epoch, on the validation images."""
+    """A training as its Optuna trial tells it.
+
+    Accuracy and loss are those of its last epoch, on the validation images.
+    """
 
     number: int
     state: TrialState
@@ -33,7 +36,7 @@ class Record:
     params: int
     macs: int
     seed: int
-    curve: Sequence[Mapping[str, Any]]  # the numbers of each epoch's EpochReport
+    curve: tuple[Epoch, ...]
     seconds: float | None
     environment: Mapping[str, str]  # see nas.training.environment; empty before its end
     reason: str
@@ -46,37 +49,37 @@ class Record:
 
     @property
     def epochs(self) -> int:
-        """How many were trained."""
+        """How many epochs were trained."""
         return len(self.curve)
 
     @property
     def val_accuracy(self) -> float | None:
-        """None before the first epoch, and when no images were held out."""
-        return self.curve[-1]["val_accuracy"] if self.curve else None
+        """The accuracy; None before the first epoch, and when no images were held out."""
+        return self.curve[-1].val_accuracy if self.curve else None
 
     @property
     def val_loss(self) -> float | None:
-        """None as the accuracy is."""
-        return self.curve[-1]["val_loss"] if self.curve else None
+        """The loss; None where the accuracy is."""
+        return self.curve[-1].val_loss if self.curve else None
 
     @property
     def diverged(self) -> bool:
-        """Whether a loss that was not finite any more has ended it."""
+        """Whether the training ended because its loss was not finite any more."""
         return self.state is TrialState.FAIL and self.reason.startswith(DIVERGED)
 
     @property
     def precision(self) -> str | None:
-        """Of the activations in training, such as bfloat16; None before the end."""
+        """The precision of the activations in training, such as bfloat16; None before the end."""
         return self.environment.get("precision")
 
     @property
     def title(self) -> str:
-        """What it is called in a sentence."""
+        """What the training is called in a sentence."""
         return f"trial {self.number}"
 
     @property
     def label(self) -> str:
-        """What it is called in a table."""
+        """What the training is called in a table."""
         return str(self.number)
 
 
@@ -90,7 +93,7 @@ class TrialRecord(Record):
 
     @property
     def trained(self) -> bool:
-        """Whether it counts as one of the networks trained; a diverged training does, a crashed one does not."""
+        """Whether the trial counts as a network trained; a diverged training does, a crashed one does not."""
         return self.state in (TrialState.COMPLETE, TrialState.PRUNED) or self.diverged
 
 
@@ -101,7 +104,7 @@ def read_trial(trial: FrozenTrial) -> TrialRecord | None:
         return None
     with reading(f"trial {trial.number}"):
         known = common(trial)
-        if any(epoch["val_loss"] is None or epoch["val_accuracy"] is None for epoch in known["curve"]):
+        if any(epoch.val_loss is None or epoch.val_accuracy is None for epoch in known["curve"]):
             raise ValueError("an epoch without loss or accuracy")
         return TrialRecord(
             **known,
@@ -125,8 +128,8 @@ def common(trial: FrozenTrial) -> dict[str, Any]:
         "params": price.params,
         "macs": price.macs,
         "seed": expected(attributes["seed"], int),
-        "curve": _read_curve(kept.get("curve", []), candidate.recipe.epochs),
-        "seconds": _read_seconds(attributes.get("seconds")),
+        "curve": read_curve(kept.get("curve", []), candidate.recipe.epochs),
+        "seconds": read_seconds(attributes.get("seconds")),
         "environment": {expected(k, str): expected(v, str) for k, v in kept.get("environment", {}).items()},
         "micro_batches": _read_micro_batches(attributes.get("micro_batches", 1)),
         "reason": expected(attributes.get("reason", ""), str),
@@ -139,28 +142,6 @@ def _read_micro_batches(stored: Any) -> int:
     return expected(stored, int)
 
 
-def _read_seconds(stored: Any) -> float | None:
-    seconds = expected(stored, float, int, type(None))
-    if seconds is not None and not 0 <= seconds < LONGEST:
-        raise ValueError(f"{seconds} seconds")
-    return seconds
-
-
-def _read_curve(stored: Any, epochs: int) -> list[Mapping[str, Any]]:
-    curve = expected(stored, list)
-    if [epoch["epoch"] for epoch in curve] != list(range(1, len(curve) + 1)) or len(curve) > epochs:
-        raise ValueError(f"epochs {[epoch['epoch'] for epoch in curve]} of {epochs}")
-    for epoch in curve:
-        for loss in (epoch.get("train_loss"), epoch["val_loss"]):
-            if expected(loss, float, int, type(None)) is not None and loss < 0:  # NaN is a loss, too
-                raise ValueError(f"loss {loss}")
-        accuracy = expected(epoch["val_accuracy"], float, int, type(None))
-        if accuracy is not None and not 0 <= accuracy <= 1:
-            raise ValueError(f"accuracy {accuracy}")
-        _read_seconds(epoch.get("seconds"))
-    return curve
-
-
 def trials_of(study: optuna.Study) -> list[FrozenTrial]:
     """Every trial as it is stored."""
     with reading(f"study {study.study_name!r}"):
@@ -171,16 +152,14 @@ def trials_of(study: optuna.Study) -> list[FrozenTrial]:
 
 
 def records(study: optuna.Study) -> list[TrialRecord]:
-    """Every described trial, in order of number."""
+    """Every trial that this program made, in order of number."""
     read = (read_trial(trial) for trial in trials_of(study))
     return [record for record in read if record is not None]
 
 
-def digests(study: optuna.Study) -> set[str]:
-    """The digests of every candidate that the study has tried."""
-    with reading("the digests of the trials"):
-        found = [trial.user_attrs["digest"] for trial in trials_of(study) if "digest" in trial.user_attrs]
-        return {expected(digest, str) for digest in found}
+def digests(trials: Iterable[TrialRecord]) -> set[str]:
+    """The digests of the candidates that were tried."""
+    return {digest(trial.candidate) for trial in trials}
 
 
 def ranked(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
@@ -189,9 +168,19 @@ def ranked(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
     return sorted(complete, key=lambda t: (-(t.val_accuracy or 0), t.val_loss or 0, t.params))
 
 
-def total_ledger(study: optuna.Study) -> Ledger:
-    """What became of all the proposals of a study."""
-    return sum((record.ledger for record in records(study)), Ledger())
+def total_ledger(trials: Iterable[TrialRecord]) -> Ledger:
+    """What became of all the proposals that led to these trials."""
+    return sum((trial.ledger for trial in trials), Ledger())
+
+
+def total_epochs(trainings: Iterable[Record]) -> int:
+    """The epochs of these trainings together."""
+    return sum(training.epochs for training in trainings)
+
+
+def total_seconds(trainings: Iterable[Record]) -> float:
+    """The seconds that these trainings took on one worker, as far as they are known."""
+    return sum(training.seconds or 0 for training in trainings)
 
 
 def _read_ledger(stored: dict[str, Any]) -> Ledger:
@@ -211,7 +200,7 @@ def _read_ledger(stored: dict[str, Any]) -> Ledger:
 
 
 def scores_on_test(study: optuna.Study) -> dict[int, Score]:
-    """What the test images said of the weights of trials, by trial, in the order in which they were read."""
+    """The scores on the test images of the weights of trials, by trial, in the order in which they were read."""
     with reading("what the test images said"):
         return {expected(trial, int): read_score(score) for trial, score in study_detail(study, TEST_SCORES, [])}
 

@@ -41,8 +41,19 @@ class Run:
         """What makes two runs the same run."""
         return self.stage, digest(self.candidate), self.seed
 
+    @property
+    def network(self) -> str:
+        """Whose network it trains, in a sentence."""
+        name = "the network to beat" if self.trial is None else f"trial {self.trial}"
+        return f"{name}, {self.change}" if self.change else name
+
+    @property
+    def label(self) -> str:
+        """Whose network it trains, in a table."""
+        return self.change or ("–" if self.trial is None else str(self.trial))
+
     def job(self, limits: Constraints, dataset: Dataset) -> TrainingJob:
-        """Its training; the network to beat is trained as it is, within no limits."""
+        """The training of the run; the network to beat is trained as it is, within no limits."""
         return TrainingJob(
             candidate=self.candidate,
             constraints=Constraints() if self.trial is None else limits,
@@ -60,6 +71,31 @@ class RunRecord(Record):
     test: Score | None  # None as well when the run is judged on the validation images
 
     @property
+    def stage(self) -> Stage:
+        """What the run is for."""
+        return self.run.stage
+
+    @property
+    def trial(self) -> int | None:
+        """Whose candidate it trains; None: the network to beat."""
+        return self.run.trial
+
+    @property
+    def change(self) -> str:
+        """What makes the candidate of an ablation differ from that trial's."""
+        return self.run.change
+
+    @property
+    def key(self) -> tuple[Stage, str, int]:
+        """What makes two runs the same run."""
+        return self.run.key
+
+    @property
+    def network(self) -> str:
+        """Whose network it trains, in a sentence."""
+        return self.run.network
+
+    @property
     def accuracy(self) -> float | None:
         """What the run is judged by; None before its end."""
         if self.state is not TrialState.COMPLETE:
@@ -68,27 +104,16 @@ class RunRecord(Record):
 
     @property
     def settled(self) -> bool:
-        """Whether it need not be trained again: it came to its end, or its loss is what ended it."""
+        """Whether the run need not be trained again: it came to its end, or its loss ended it."""
         return self.state is TrialState.COMPLETE or self.diverged
 
     @property
     def title(self) -> str:
-        return f"{name_of(self.run)}, seed {self.seed}"
+        return f"{self.network}, seed {self.seed}"
 
     @property
     def label(self) -> str:
-        return label_of(self.run)
-
-
-def name_of(run: Run) -> str:
-    """Whose network a run trains, in a sentence."""
-    name = "the network to beat" if run.trial is None else f"trial {run.trial}"
-    return f"{name}, {run.change}" if run.change else name
-
-
-def label_of(run: Run) -> str:
-    """The same in a table."""
-    return run.change or ("–" if run.trial is None else str(run.trial))
+        return self.run.label
 
 
 def final_study_name(name: str) -> str:
@@ -116,7 +141,7 @@ def run_records(study: optuna.Study) -> list[RunRecord]:
 
 
 def read_run(trial: FrozenTrial) -> RunRecord:
-    """What the study of the final runs says of one of them."""
+    """What the study of the runs says of one of them."""
     attributes, kept = trial.user_attrs, details(trial)
     with reading(f"final run {trial.number}"):
         known = common(trial)
@@ -135,8 +160,8 @@ def _read_stage(stored: str) -> Stage:
     return stage
 
 
-def begin_run(runs: optuna.Study, run: Run) -> int:
-    """The number of a new trial for a run; its attributes are written with it."""
+def begin_run(runs: optuna.Study, run: Run) -> optuna.Trial:
+    """A new trial for a run; its attributes are written with it."""
     price = cost(run.candidate.architecture)
     attributes = {
         "stage": run.stage,
@@ -150,10 +175,9 @@ def begin_run(runs: optuna.Study, run: Run) -> int:
         attributes["change"] = run.change
     kept = as_system_attributes({"architecture": to_json(run.candidate)})
     template = create_trial(state=TrialState.RUNNING, user_attrs=attributes, system_attrs=kept)
-    trial_id = runs._storage.create_new_trial(runs._study_id, template)
-    return runs._storage.get_trial_number_from_id(trial_id)
+    return optuna.Trial(runs, runs._storage.create_new_trial(runs._study_id, template))
 
 
 def accuracies(records: Iterable[RunRecord], candidate: Candidate) -> list[float]:
-    """Of the runs of a candidate that were trained to the end."""
+    """The accuracies of the runs of a candidate that were trained to the end."""
     return [r.accuracy for r in records if r.candidate == candidate and r.accuracy is not None]

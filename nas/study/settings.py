@@ -1,4 +1,4 @@
-"""What a study was made with: its settings, its task, and the trial chosen last."""
+"""What a study was made with, what it is after, and which trial was chosen last."""
 
 import hashlib
 import json
@@ -96,7 +96,7 @@ class Task:
 
 
 def remember_task(study: optuna.Study, space: SearchSpace) -> None:
-    """Keep the space's target and network to beat, for those who read the study without the space."""
+    """Store the space's target and network to beat, for those who read the study without the space."""
     rival = space.baseline and to_json(Candidate(architecture=space.baseline, recipe=space.recipe))
     study.set_user_attr("task", {"target": space.target, "baseline": rival})
 
@@ -112,7 +112,10 @@ def task_of(study: optuna.Study) -> Task:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
-    """Which trial was chosen among which finalists, by how many fresh seeds; without any by its score in the search."""
+    """Which trial was chosen, among which finalists, on how many fresh seeds.
+
+    Without finalists the score in the search decided.
+    """
 
     winner: int
     finalists: tuple[int, ...] = ()
@@ -130,7 +133,7 @@ def choice_of(study: optuna.Study) -> Choice | None:
 
 
 def remember_choice(study: optuna.Study, choice: Choice) -> None:
-    """Keep a choice."""
+    """Store a choice."""
     study.set_user_attr("choice", asdict(choice))
 
 

@@ -18,11 +18,12 @@ from nas.network.architecture import notation
 from nas.network.cost import cost
 from nas.optuna_internals.attributes import keep_detail
 from nas.optuna_internals.batched_storage import commit
-from nas.optuna_internals.trials import in_flight
+from nas.optuna_internals.trials import stored, trial_numbered
 from nas.space.candidate import Candidate
+from nas.study.history import History
 from nas.study.location import StudyLocation
-from nas.study.records import Record, records
-from nas.study.runs import Run, RunRecord, accuracies, begin_run, final_study, label_of, read_run, run_records
+from nas.study.records import Record
+from nas.study.runs import Run, RunRecord, accuracies, begin_run, final_study, read_run
 from nas.system.files import write_whole
 from nas.training.score import Score
 from nas.tuner.progress import Progress, RunProgress, Show, Standing
@@ -36,14 +37,16 @@ Judge: TypeAlias = Callable[[bytes, Candidate], Score]
 class Runs(Scheduler[RunRecord]):
     """Trains what is still missing of the wanted runs; `events` is the loop.
 
-    `judge` reads the test images for the weights of a final run; other stages need none. `paces` are the seconds an
-    epoch of known candidates, for the time left.
+    `known` are the runs that the study holds; `ended` are those that this command has brought to their end. `judge`
+    reads the test images for the weights of a final run; other stages need none. `paces` are the seconds an epoch of
+    known candidates, for the time left.
     """
 
     def __init__(
         self,
         study: optuna.Study,
         location: StudyLocation,
+        known: Iterable[RunRecord],
         wanted: Sequence[Run],
         plan: Plan,
         *,
@@ -56,15 +59,16 @@ class Runs(Scheduler[RunRecord]):
         self._plan = plan
         self._judge = judge
         self._paces = dict(paces)
-        self._records = {record.run.key: record for record in run_records(study)}
+        self._records = {record.key: record for record in known}
         self._settled = {key for key, record in self._records.items() if record.settled}
+        self.ended: list[RunRecord] = []
 
     def events(self) -> Iterator[Progress]:
         for key in self._wanted:
             record = self._records.get(key)
             if record is not None and record.state is TrialState.RUNNING and self._is_kept(record):
-                trial = in_flight(self._study, record.number)
-                yield self._progress(self._conclude(trial, record, TrialState.COMPLETE))
+                trial = trial_numbered(self._study, record.number)
+                yield self._progress(self._conclude(trial, replace(record, state=TrialState.COMPLETE)))
         yield from super().events()
 
     def _is_kept(self, record: RunRecord) -> bool:
@@ -78,23 +82,20 @@ class Runs(Scheduler[RunRecord]):
         return len(self._wanted.keys() - self._settled)
 
     def _next_flight(self) -> Flight[RunRecord] | None:
-        flying = {flight.record.run.key for flight in self._flights}
+        flying = {flight.record.key for flight in self._flights}
         for key, run in self._wanted.items():
             if key in self._settled or key in flying:
                 continue
             known = self._records.get(key)
             if known is None or known.state.is_finished():  # one that crashed in an earlier command runs anew
-                return self._flight(run, begin_run(self._study, run))
-            return self._flight(run, known.number)
+                trial = begin_run(self._study, run)
+                return self._flight(run, trial, read_run(stored(trial)))
+            return self._flight(run, trial_numbered(self._study, known.number), known)
         return None
 
-    def _flight(self, run: Run, number: int) -> Flight[RunRecord]:
-        record = self._read(number)
-        job = replace(run.job(self._plan.constraints, self._plan.dataset), micro_batches=record.micro_batches)
-        return Flight(in_flight(self._study, number), record, job, reported=record.epochs)
-
-    def _read(self, number: int) -> RunRecord:
-        return read_run(self._study.get_trials(deepcopy=False)[number])
+    def _flight(self, run: Run, trial: optuna.Trial, record: RunRecord) -> Flight[RunRecord]:
+        job = run.job(self._plan.constraints, self._plan.dataset)
+        return Flight(trial, record, replace(job, micro_batches=record.micro_batches), reported=record.epochs)
 
     def _weights(self, number: int) -> Path:
         return self._location.run_weights_path(number)
@@ -106,19 +107,18 @@ class Runs(Scheduler[RunRecord]):
         yield from ()
 
     def _tell(self, flight: Flight[RunRecord], state: TrialState, reason: str) -> str:
-        keep(flight, self._weights(flight.record.number), reason, write_whole)
-        return self._conclude(flight.trial, self._read(flight.record.number), state)
+        record = keep(flight, self._weights(flight.record.number), state, reason, write_whole)
+        return self._conclude(flight.trial, record)
 
-    def _conclude(self, trial: optuna.Trial, record: RunRecord, state: TrialState) -> str:
+    def _conclude(self, trial: optuna.Trial, record: RunRecord) -> str:
         """Judge a run whose weights are kept, and tell the study how it ended; the news of it."""
-        value = None
-        if state is TrialState.COMPLETE:
-            value = record.val_accuracy
-            if record.run.stage == "final":
-                value = self._judged(trial, record).accuracy
-        self._study.tell(trial, value, state=state)
-        self._records[record.run.key] = self._read(record.number)
-        self._settled.add(record.run.key)
+        if record.state is TrialState.COMPLETE and record.stage == "final":
+            record = replace(record, test=self._judged(trial, record))
+        value = record.accuracy
+        self._study.tell(trial, value, state=record.state)
+        self._records[record.key] = record
+        self._settled.add(record.key)
+        self.ended.append(record)
         return f"{record.title}: {record.reason if value is None else f'{value:.2%}'}"
 
     def _judged(self, trial: optuna.Trial, record: RunRecord) -> Score:
@@ -147,8 +147,8 @@ class Runs(Scheduler[RunRecord]):
 
     def _seconds_left(self) -> float | None:
         """At the known pace of each network, or that of a known one at equal seconds per MAC; None without any."""
-        begun = {flight.record.run.key: flight for flight in self._flights}
-        finished = {record.run.key for record in self._finished()}
+        begun = {flight.record.key: flight for flight in self._flights}
+        finished = {record.key for record in self._finished()}
         left: list[float] = []
         for key, run in self._wanted.items():
             if key in finished:
@@ -183,7 +183,7 @@ def standings(wanted: Iterable[Run], finished: Sequence[RunRecord]) -> tuple[Sta
     networks = {run.candidate: run for run in wanted}
     return tuple(
         Standing(
-            label=label_of(run),
+            label=run.label,
             notation=notation(candidate.architecture),
             params=cost(candidate.architecture).params,
             accuracy=spread(known) if (known := accuracies(finished, candidate)) else None,
@@ -195,15 +195,15 @@ def standings(wanted: Iterable[Run], finished: Sequence[RunRecord]) -> tuple[Sta
 def train_runs(
     study: optuna.Study,
     location: StudyLocation,
+    history: History,
     wanted: Sequence[Run],
     plan: Plan,
     show: Show,
     title: str,
     *,
     judge: Judge | None = None,
-) -> list[RunRecord]:
-    """The wanted runs, trained where they were not yet, while `show` tells of it; those that failed are among them."""
-    known = paces([*records(study), *run_records(study)])
-    show(Runs(study, location, wanted, plan, judge=judge, paces=known).events(), title)
-    found = {record.run.key: record for record in run_records(study)}
-    return [found[run.key] for run in wanted]
+) -> History:
+    """Train the wanted runs that are missing, while `show` tells of it; the history with them, failed ones included."""
+    runs = Runs(study, location, history.runs, wanted, plan, judge=judge, paces=paces(history.trainings))
+    show(runs.events(), title)
+    return history.with_runs(runs.ended)

@@ -20,6 +20,7 @@ from nas.errors import UserError, printable
 from nas.optuna_internals.attributes import keep_detail
 from nas.optuna_internals.batched_storage import together
 from nas.optuna_internals.trials import report_epoch
+from nas.study.curves import Epoch
 from nas.study.records import DIVERGED, Record
 from nas.system.files import Writer
 from nas.training.training import DivergedError, EpochReport, OutOfMemoryError, TrainingJob
@@ -343,12 +344,17 @@ def _report(flight: Flight[Any]) -> None:
     """Tell the study of a training, as far as it has come in this try."""
     if flight.job.micro_batches > 1:
         flight.trial.set_user_attr("micro_batches", flight.job.micro_batches)
-    report_epoch(flight.trial, [_numbers(report) for report in flight.reports])
+    report_epoch(flight.trial, [asdict(epoch_of(report)) for report in flight.reports])
     flight.reported = len(flight.reports)
 
 
-def keep(flight: Flight[Any], weights: Path, reason: str, write: Callable[[Path, bytes], object]) -> None:
-    """Write the weights of a training that has ended, and complete its attributes, which are committed with its end."""
+def keep(
+    flight: Flight[AnyRecord], weights: Path, state: TrialState, reason: str, write: Callable[[Path, bytes], object]
+) -> AnyRecord:
+    """Write the weights of a training that has ended, and complete its attributes, which are committed with its end.
+
+    The record is what the study says from then on.
+    """
     trial, reports = flight.trial, flight.reports
     if reason or "reason" in trial.user_attrs:  # one left from before the program was killed
         trial.set_user_attr("reason", reason)
@@ -358,10 +364,29 @@ def keep(flight: Flight[Any], weights: Path, reason: str, write: Callable[[Path,
         if reports[-1].val_loss is not None:
             trial.set_user_attr("val_loss", reports[-1].val_loss)
         write(weights, reports[-1].weights)
+    return _ended(flight, state, reason)
 
 
-def _numbers(report: EpochReport) -> dict[str, Any]:
-    return {name: value for name, value in asdict(report).items() if name not in ("environment", "weights")}
+def _ended(flight: Flight[AnyRecord], state: TrialState, reason: str) -> AnyRecord:
+    """The record of a training that has ended; one that no worker took up again stands as it was read."""
+    record, reports = replace(flight.record, state=state, reason=reason), flight.reports
+    if flight.reported == len(reports):
+        parts = flight.trial.user_attrs.get("micro_batches", 1)
+        record = replace(record, curve=tuple(map(epoch_of, reports)), micro_batches=parts)
+    if reports:
+        record = replace(record, environment=dict(reports[-1].environment), seconds=round(flight.seconds, 2))
+    return record
+
+
+def epoch_of(report: EpochReport) -> Epoch:
+    """The numbers of a report, which the study keeps."""
+    return Epoch(
+        epoch=report.epoch,
+        train_loss=report.train_loss,
+        val_loss=report.val_loss,
+        val_accuracy=report.val_accuracy,
+        seconds=report.seconds,
+    )
 
 
 def _times(count: int) -> str:

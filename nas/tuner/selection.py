@@ -1,20 +1,34 @@
 """What follows a search: finalists on fresh seeds, the choice, final models, and the one reading of the test set."""
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import TypeAlias
 
 import optuna
 import torch
 
-from nas.analysis.finalists import Winner, best_of, compared, final_runs, finalists, rival_of, runs_of, winner_of
+from nas.analysis.finalists import (
+    Finalist,
+    Winner,
+    best_of,
+    compared,
+    final_runs,
+    finalists,
+    rival_of,
+    runs_of,
+    winner_of,
+)
 from nas.analysis.statistics import binomial_sd, least_difference
 from nas.data.datasets import Dataset
 from nas.data.images import load_test, load_training
 from nas.data.split import Images
 from nas.network.module import with_weights
 from nas.space.candidate import Candidate
+from nas.study.history import History
 from nas.study.location import StudyLocation, read_weights
-from nas.study.records import add_test_score, ranked, records, scores_on_test
+from nas.study.records import TrialRecord, add_test_score
+from nas.study.runs import Run, RunRecord
 from nas.study.settings import Choice, remember_choice
 from nas.training.score import Score
 from nas.training.training import evaluate
@@ -24,7 +38,7 @@ from nas.tuner.trials import Plan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Effort:
+class FinalSettings:
     """What follows the search: how many finalists, on how many seeds, and whether the network to beat is trained, too.
 
     With no finalists the best trial is judged as it is.
@@ -35,8 +49,10 @@ class Effort:
     baseline: bool
 
 
-class Exam:
+class TestSet:
     """The test images, opened when the first weights are judged."""
+
+    __test__ = False  # pytest takes the name for that of a test
 
     def __init__(self, dataset: Dataset) -> None:
         self._dataset = dataset
@@ -53,40 +69,88 @@ class Exam:
         return evaluate(network, self.images, data, torch.device("cpu"))
 
 
+Train: TypeAlias = Callable[[History, Sequence[Run], str], History]  # under a title; the history with these runs
+
+
 def choose(
-    study: optuna.Study, location: StudyLocation, plan: Plan, effort: Effort, test: Exam, show: Show
-) -> Winner | None:
+    study: optuna.Study,
+    location: StudyLocation,
+    history: History,
+    plan: Plan,
+    final: FinalSettings,
+    test: TestSet,
+    show: Show,
+) -> tuple[History, Winner | None]:
     """The best network, and what it is worth on the test images, which are opened once and after the choice.
 
-    What the study knows already is neither trained nor read again. None when no trial was trained to the end, or when
-    every run on fresh seeds failed.
+    What the study knows already is neither trained nor read again. The history is that after all this. There is no
+    winner when no trial was trained to the end, or when every run on fresh seeds failed.
     """
-    trials = records(study)
-    best = next(iter(ranked(trials)), None)
+
+    def train(history: History, wanted: Sequence[Run], title: str) -> History:
+        return train_runs(study, location, history, wanted, plan, show, title, judge=test.judge)
+
+    best = history.best
     if best is None or best.val_accuracy is None:
-        return None
-    if not effort.finalists:
-        remember_choice(study, Choice(winner=best.number))
-        if best.number not in scores_on_test(study):
-            weights = read_weights(location.weights_path(best.number), best.title)
-            add_test_score(study, best.number, test.judge(weights, best.candidate, hold_out=True))
-        return winner_of(study)
+        return history, None
+    if not final.finalists:
+        history = _judged_as_it_is(study, location, history, best, test)
+        return history, winner_of(history)
     one_score = binomial_sd(best.val_accuracy, len(load_training(plan.dataset).validation))
-    tied = least_difference(one_score)
-    chosen = finalists(trials, effort.finalists, tied)
-    title = (
-        f"finalists: {len(chosen)} of up to {effort.finalists}, within {100 * tied:.2f} points of the best score; "
-        f"each is trained to the end on fresh seeds: {effort.seeds}"
-    )
-    reruns = train_runs(study, location, runs_of(chosen, "finalist", effort.seeds, plan.seed), plan, show, title)
-    contenders = compared(chosen, reruns)
+    history, contenders = _contest(train, history, final, one_score)
     if not contenders:
-        return None
+        return history, None
     winner = best_of(contenders, one_score).record
-    numbers = tuple(trial.number for trial in chosen)
-    remember_choice(study, Choice(winner=winner.number, finalists=numbers, seeds=effort.seeds))
-    rival = rival_of(study, winner) if effort.baseline else None
-    wanted = final_runs(winner, rival, effort.seeds, plan.seed)
+    numbers = tuple(trial.number for trial in _finalists(history, final, one_score))
+    history = _remembered(study, history, Choice(winner=winner.number, finalists=numbers, seeds=final.seeds))
+    history = _with_final_models(train, history, final, winner)
+    return history, winner_of(history)
+
+
+def _finalists(history: History, final: FinalSettings, one_score: float) -> list[TrialRecord]:
+    """The trials that cannot be told apart from the best one; `one_score` is the deviation of a single score."""
+    return finalists(history.trials, final.finalists, least_difference(one_score))
+
+
+def _contest(train: Train, history: History, final: FinalSettings, one_score: float) -> tuple[History, list[Finalist]]:
+    """Train the finalists on fresh seeds, and compare them, best mean first; those whose runs all failed are out."""
+    chosen = _finalists(history, final, one_score)
+    title = (
+        f"finalists: {len(chosen)} of up to {final.finalists}, within {100 * least_difference(one_score):.2f} points "
+        f"of the best score; each is trained to the end on fresh seeds: {final.seeds}"
+    )
+    wanted = runs_of(chosen, "finalist", final.seeds, history.seed)
+    history = train(history, wanted, title)
+    return history, compared(chosen, _latest(history, wanted))
+
+
+def _with_final_models(train: Train, history: History, final: FinalSettings, winner: TrialRecord) -> History:
+    """Train the winner on all training images, and judge its models; the network to beat beside it, where asked for."""
+    rival = rival_of(history.task, winner) if final.baseline else None
     title = f"trial {winner.number} is the winner: now trained on all training images, then judged on the test images"
-    train_runs(study, location, wanted, plan, show, title, judge=test.judge)
-    return winner_of(study)
+    return train(history, final_runs(winner, rival, final.seeds, history.seed), title)
+
+
+def _latest(history: History, wanted: Sequence[Run]) -> list[RunRecord]:
+    """The latest record of each of these runs."""
+    known = {run.key: run for run in history.runs}
+    return [known[run.key] for run in wanted]
+
+
+def _remembered(study: optuna.Study, history: History, choice: Choice) -> History:
+    """Keep a choice; the history with it."""
+    remember_choice(study, choice)
+    return replace(history, choice=choice)
+
+
+def _judged_as_it_is(
+    study: optuna.Study, location: StudyLocation, history: History, best: TrialRecord, test: TestSet
+) -> History:
+    """Choose the best trial without finalists, and judge its weights once in the study's life."""
+    history = _remembered(study, history, Choice(winner=best.number))
+    if best.number in history.test_scores:
+        return history
+    weights = read_weights(location.weights_path(best.number), best.title)
+    score = test.judge(weights, best.candidate, hold_out=True)
+    add_test_score(study, best.number, score)
+    return replace(history, test_scores={**history.test_scores, best.number: score})

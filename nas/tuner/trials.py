@@ -1,7 +1,7 @@
 """The trials of a search: new ones are asked for within the limits, interrupted ones come first, hopeless ones end."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 
@@ -11,7 +11,7 @@ from optuna.trial import TrialState
 from nas.data.datasets import Dataset
 from nas.network.limits import Constraints
 from nas.optuna_internals.batched_storage import together
-from nas.optuna_internals.trials import in_flight, stored, tell
+from nas.optuna_internals.trials import stored, tell, trial_numbered
 from nas.space.rejections import Ledger
 from nas.study.location import StudyLocation
 from nas.study.records import TrialRecord, ranked, read_trial, records, total_ledger
@@ -68,8 +68,7 @@ class Search(Scheduler[TrialRecord]):
     """One run of a search; `events` is the loop.
 
     `annotate` is called for every trial that has ended, before the study is told, and gives the files to be written
-    with its weights. `exhausted` tells of the proposals
-    among which no new feasible candidate was found, if the search ended for that.
+    with its weights. If the search ended because no new candidate was feasible, `exhausted` tells of the proposals.
     """
 
     def __init__(
@@ -92,7 +91,7 @@ class Search(Scheduler[TrialRecord]):
             if record.state.is_finished():
                 self._ended.add(record)
         self._interrupted = [record for record in known if not record.state.is_finished()]
-        self._ledger = total_ledger(study)
+        self._ledger = total_ledger(known)
         self.exhausted: Ledger | None = None
 
     def _left(self) -> int:
@@ -135,7 +134,7 @@ class Search(Scheduler[TrialRecord]):
         )
 
     def _resumed(self, record: TrialRecord) -> Flight[TrialRecord]:
-        return Flight(in_flight(self._study, record.number), record, self._job_of(record), reported=record.epochs)
+        return Flight(trial_numbered(self._study, record.number), record, self._job_of(record), reported=record.epochs)
 
     def _hopeless(self, flight: Flight[TrialRecord]) -> bool:
         return flight.trial.should_prune()
@@ -149,14 +148,11 @@ class Search(Scheduler[TrialRecord]):
             yield self._progress(news)
 
     def _tell(self, flight: Flight[TrialRecord], state: TrialState, reason: str) -> str:
-        keep(flight, self._location.weights_path(flight.record.number), reason, self._writer.write)
-        ended = read_trial(stored(flight.trial))
-        assert ended is not None
-        for path, text in self._annotate(flight.trial, ended).items():
+        weights = self._location.weights_path(flight.record.number)
+        record = keep(flight, weights, state, reason, self._writer.write)
+        for path, text in self._annotate(flight.trial, record).items():
             self._writer.write(path, text)
-        value = None if state is TrialState.FAIL else flight.reports[-1].val_accuracy
-        tell(flight.trial, state, value)
-        record = replace(ended, state=state)
+        tell(flight.trial, state, None if state is TrialState.FAIL else record.val_accuracy)
         self._ended.add(record)
         accuracy = f"{record.val_accuracy:.2%}, " if record.val_accuracy is not None else ""
         return f"{record.title}: {accuracy}{reason or 'trained to the end'} ({record.params:,} params)"

@@ -1,0 +1,214 @@
+"""What a study has come to, in rows and sentences: the summary prints them, the report shows them."""
+
+import math
+from dataclasses import dataclass
+
+from nas.analysis.finalists import Noise, Winner, measured_noise
+from nas.analysis.statistics import (
+    Spread,
+    binomial_sd,
+    chance_of_reaching,
+    error_of_mean,
+    least_difference,
+    pooled_sd,
+    t_quantile,
+)
+from nas.network.cost import cost
+from nas.reporting.sentences import duration
+from nas.study.history import History
+from nas.study.records import TrialRecord, total_epochs, total_seconds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CostRow:
+    """A cost of the network, of the network to beat, and the limit on it, as they are printed."""
+
+    name: str
+    ours: str
+    baseline: str | None  # None: there is no network to beat
+    limit: str
+
+
+def costs(history: History, leader: TrialRecord) -> list[CostRow]:
+    """A network's costs beside those of the network to beat and the limits."""
+    limits, baseline = history.constraints, cost(history.task.baseline) if history.task.baseline else None
+    ours = cost(leader.candidate.architecture)
+
+    def row(label: str, name: str, limit: str) -> CostRow:
+        value, other = getattr(ours, name), getattr(baseline, name) if baseline else None
+        return CostRow(name=label, ours=f"{value:,}", baseline=other if other is None else f"{other:,}", limit=limit)
+
+    def at_most(limit: int | None) -> str:
+        return "–" if limit is None else f"{limit:,}"
+
+    field = f"at least {limits.min_receptive_field}" if limits.min_receptive_field else "–"
+    return [
+        row("parameters", "params", at_most(limits.max_params)),
+        row("MACs", "macs", at_most(limits.max_macs)),
+        row("peak activation bytes", "peak_activation_bytes", at_most(limits.max_activation_bytes)),
+        row("receptive field", "receptive_field", field),
+        row("fully connected layers", "linear_layers", "0" if "linear" in limits.forbid else "–"),
+    ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoryRow:
+    """What a network was worth, from its score in the search to its accuracy on the test images."""
+
+    name: str
+    params: int
+    score: float | None
+    rerun: Spread | None
+    test: Spread | None
+
+
+def story(history: History, winner: Winner) -> list[StoryRow]:
+    """The winner, the other finalists, the network to beat."""
+    best = winner.record
+    rows = [
+        StoryRow(
+            name=f"trial {best.number}, the winner",
+            params=best.params,
+            score=best.val_accuracy,
+            rerun=winner.rerun,
+            test=winner.test,
+        )
+    ]
+    for other in winner.finalists:
+        trial = other.record
+        if trial.number != best.number:
+            name = f"trial {trial.number}"
+            rows.append(
+                StoryRow(name=name, params=trial.params, score=trial.val_accuracy, rerun=other.rerun, test=None)
+            )
+    if history.task.baseline is not None and winner.baseline is not None:
+        params = cost(history.task.baseline).params
+        rows.append(StoryRow(name="network to beat", params=params, score=None, rerun=None, test=winner.baseline))
+    return rows
+
+
+def curse(history: History, winner: Winner, n_val: int) -> str:
+    """What fresh seeds made of the score by which the network was among the best of many."""
+    score, rerun, trained = winner.record.val_accuracy, winner.rerun, len(history.trained)
+    assert score is not None
+    if rerun is None:
+        return f"The search score is the best of {trained}, so it flatters; --finalists trains it on fresh seeds."
+    drop = score - rerun.mean
+    groups = [finalist.rerun for finalist in winner.finalists]
+    sd, two = pooled_sd(groups) or 0.0, math.sqrt(1 + 1 / rerun.n)
+    from_seeds = t_quantile(sum(group.n - 1 for group in groups)) * sd * two if sd else 0.0
+    from_images = t_quantile(math.inf) * binomial_sd(score, n_val) * two
+    if drop <= max(from_seeds, from_images):
+        seen = "one seed differs from another" if drop <= from_seeds else f"{n_val:,} images can tell"
+        return f"On fresh seeds the winner keeps its score in the search, as far as {seen} ({100 * -drop:+.2f} points)."
+    return (
+        f"On fresh seeds the winner has {100 * drop:.2f} points less than its score in the search: the winner's curse, "
+        f"since a score that is among the best of {trained} is partly luck."
+    )
+
+
+def reached(winner: Winner, target: float | None) -> bool | None:
+    """Whether the winner reaches the target; None without one."""
+    return None if target is None else winner.test.mean >= target
+
+
+def verdict(winner: Winner, noise: Noise | None, target: float | None) -> str:
+    """Whether the target is reached, by how many standard errors, and whether a fresh seed would reach it.
+
+    The standard error is that of the mean over seeds; of one run, the measured noise, at least the binomial deviation.
+    """
+    if target is None:
+        return "No target was set."
+    test, images = winner.test, binomial_sd(winner.test.mean, winner.judged.n)
+    error = error_of_mean(test, winner.judged.n) or max(images, noise.sd if noise else 0.0)
+    distance = abs(test.mean - target)
+    how = ["one run, n = 1" if test.n == 1 else f"mean of n = {test.n} {'equal ' if test.sd == 0 else ''}seeds"]
+    how.append(f"{distance / error:.1f} standard errors")
+    if test.sd == 0:
+        how[-1] += " of the choice of images"
+    elif test.n > 1 and distance < 2 * images:
+        how.append(f"which other test images may undo: their choice alone moves it by ± {100 * images:.2f}")
+    said = f"Target {100 * target:.2f} %: {'reached' if reached(winner, target) else 'missed'}"
+    said += f" by {100 * distance:.2f} points ({', '.join(how)})."
+    chance = chance_of_reaching(target, test)
+    if chance is None or winner.diverged:
+        return said
+    return f"{said} A fresh seed reaches it with a chance of {_percent(chance)}."
+
+
+def _percent(chance: float) -> str:
+    """A chance without decimals, and never certain."""
+    return (
+        "more than 99 %" if chance > 0.99 else "less than 1 %" if chance < 0.01 else f"{chance:.0%}".replace("%", " %")
+    )
+
+
+def margin(history: History, winner: Winner) -> list[str]:
+    """The winner against the network to beat, where that was trained."""
+    if winner.baseline is None or history.task.baseline is None:
+        return []
+    points = 100 * (winner.test.mean - winner.baseline.mean)
+    errors = [error_of_mean(accuracies, winner.judged.n) for accuracies in (winner.test, winner.baseline)]
+    known = [error for error in errors if error is not None]
+    source = ", from the choice of images where seeds are equal" if 0 in (winner.test.sd, winner.baseline.sd) else ""
+    error = f" (standard error of the difference {100 * math.hypot(*known):.2f}{source})" if len(known) == 2 else ""
+    saved = cost(history.task.baseline).params - winner.record.params
+    return [
+        f"Against the network to beat, trained by the same recipe on the same seeds: {points:+.2f} points{error}, "
+        f"{abs(saved):,} parameters {'fewer' if saved >= 0 else 'more'}."
+    ]
+
+
+def how_judged(winner: Winner, n_train: int, n_val: int) -> str:
+    """On which images and with which seeds the numbers were found."""
+    best = winner.record
+    text = f"Search score{' and fresh seeds' if winner.finalists else ''}: trained on {n_train:,} images, "
+    text += f"judged on {n_val:,} validation images. "
+    if winner.models:
+        seeds = ", ".join(str(model.seed) for model in winner.models)
+        text += f"Test: trained on all {n_train + n_val:,} (seeds {seeds}), "
+    else:
+        text += f"Test: the same weights (seed {best.seed}), "
+    text += f"judged on {winner.judged.n:,} test images, opened after the choice and read once for each model. "
+    if winner.diverged:
+        text += f"{winner.diverged} more trainings on all images failed and are left out. "
+    return f"{text}Final epoch, {best.epochs} of {best.candidate.recipe.epochs}; mean ± sd."
+
+
+def what_was_done(history: History) -> str:
+    """How many networks, epochs and seconds, and what was rejected."""
+    trained, stopped, ledger = history.trained, history.stopped_early, history.ledger
+    text = (
+        f"Study {history.name!r} on {history.dataset!r}: {len(trained)} networks trained, {len(stopped)} of them "
+        f"stopped early; {total_epochs(trained)} epochs, {duration(total_seconds(trained))} of training on one worker. "
+        f"{ledger.rejected:,} of {ledger.proposals:,} proposals rejected before training "
+        f"({ledger.acceptance:.1%} accepted)."
+    )
+    runs = [run for run in history.runs_of("finalist", "final") if run.accuracy is not None]
+    if not runs:
+        return text
+    return f"{text} Then {len(runs)} full trainings on fresh seeds, {duration(total_seconds(runs))} on one worker."
+
+
+def noise_floor(history: History, leader: TrialRecord, n_val: int) -> str:
+    """What two scores must differ by to mean something."""
+    noise, accuracy = measured_noise(history.runs, n_val), leader.val_accuracy
+    assert accuracy is not None
+    if noise is not None:
+        least, source = noise.least_difference, f"measured from seed to seed, n = {noise.n}"
+        if noise.of_images:
+            source = f"from the choice of {noise.images:,} images; the seeds measured, n = {noise.n}, differ less"
+    else:
+        least = least_difference(binomial_sd(accuracy, n_val))
+        source = "from the choice of images alone; python -m nas.noise measures what seeds do"
+    return f"Two single validation scores must differ by {100 * least:.2f} points to mean something (95 %, {source})."
+
+
+def earlier_readings(history: History, winner: Winner) -> list[str]:
+    """That the test images were read for other networks before, when a longer search has found a better one."""
+    others = {run.network for run in history.runs if run.test and run.trial != winner.record.number}
+    trials = {f"trial {number}" for number in history.test_scores}
+    if not winner.models:
+        trials -= {f"trial {winner.record.number}"}
+    read = sorted((others - {"the network to beat"}) | trials)
+    return [f"The test images were read before, for {', '.join(read)}."] if read else []

@@ -1,0 +1,1 @@
+"""The interactive plots of the report, as Plotly figures."""
