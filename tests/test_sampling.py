@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from nas.network.architecture import Architecture, notation
 from nas.network.layers import Conv, Head, MaxPool
-from nas.network.limits import Constraints, Limit, Violation
+from nas.network.limits import MACS, PARAMS, Constraints, Violation
 from nas.space.candidate import Candidate, digest
 from nas.space.loading import load_space
 from nas.space.recipe import Recipe
@@ -21,7 +21,7 @@ from nas.space.rejections import DUPLICATE, MAX_PROPOSALS, Ledger, NearestMiss, 
 from nas.space.search_space import Feasible, Rejected, SearchSpace, Trial
 from nas.study.records import records
 from nas.tuner.pruning import make_pruner
-from nas.tuner.sampler import SAMPLERS, FeasibleSampler, NothingFeasibleError, SamplerName, ask, make_sampler
+from nas.tuner.sampler import SAMPLERS, FeasibleSampler, NothingNewError, SamplerName, ask, make_sampler
 
 DIGITS = load_space(str(Path(__file__).parent / "data" / "digits.py"))
 MNIST = load_space("mnist")
@@ -168,7 +168,7 @@ def test_feasible_sampler_asks_the_sampler_no_more_often_than_it_can_bear(
     tight = replace(THREE, constraints=Constraints(max_params=10))
     study = study_in(None)
     sampler_of_counted = FeasibleSampler(lambda seed: Counted(seed=seed), tight, 0, set())
-    with pytest.raises(NothingFeasibleError):
+    with pytest.raises(NothingNewError):
         sampler_of_counted.propose(study)
     assert asked == most
     assert study.trials == []
@@ -178,7 +178,7 @@ def test_feasible_sampler_gives_up_when_nothing_new_is_left() -> None:
     study = study_in(None)
     sampler = sampler_for(study, THREE, "random")
     search(study, sampler, 3)
-    with pytest.raises(NothingFeasibleError, match=r"^no new feasible candidate among 20,000 proposals$") as error:
+    with pytest.raises(NothingNewError, match=r"^no new feasible candidate among 20,000 proposals$") as error:
         sampler.propose(study)
     assert error.value.ledger == Ledger(
         proposals=MAX_PROPOSALS, rejected=MAX_PROPOSALS, reasons={"duplicate": MAX_PROPOSALS}
@@ -188,7 +188,7 @@ def test_feasible_sampler_gives_up_when_nothing_new_is_left() -> None:
 def test_feasible_sampler_gives_up_when_nothing_is_feasible() -> None:
     tight = replace(THREE, constraints=Constraints(max_params=10))
     study = study_in(None)
-    with pytest.raises(NothingFeasibleError) as error:
+    with pytest.raises(NothingNewError) as error:
         sampler_for(study, tight, "tpe").propose(study)
     ledger = error.value.ledger
     assert ledger.reasons == {"max_params": MAX_PROPOSALS}
@@ -272,11 +272,10 @@ def test_probe_names_the_nearest_miss() -> None:
 
 
 def rejected(*excesses: float) -> Rejected:
-    names: tuple[Limit, ...] = ("max_params", "max_macs")
     return Rejected(
         violations=tuple(
-            Violation(limit=name, value=round(100 * (1 + excess)), bound=100)
-            for name, excess in zip(names, excesses, strict=False)
+            Violation(limit=limit, value=round(100 * (1 + excess)), bound=100)
+            for limit, excess in zip((PARAMS, MACS), excesses, strict=False)
         )
     )
 
@@ -298,7 +297,7 @@ def test_ledger_adds_up_by_hand() -> None:
     assert ledger.acceptance == pytest.approx(1 / 7)
     assert ledger.nearest is not None
     assert ledger.nearest.excess == pytest.approx(0.3)
-    broken = "130 params, 30.0 % over the limit of 100; 110 macs, 10.0 % over the limit of 100"
+    broken = "130 params, 30.0 % over the limit of 100; 110 MACs, 10.0 % over the limit of 100"
     assert str(ledger.nearest) == f"c3 | gap 1×1: {broken}"
 
 

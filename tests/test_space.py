@@ -20,11 +20,11 @@ from nas.errors import UserError
 from nas.network.architecture import Architecture
 from nas.network.cost import cost
 from nas.network.layers import Conv, Head
-from nas.network.limits import Constraints, Violation
+from nas.network.limits import MACS, PARAMS, Constraints, Violation
 from nas.space.candidate import Candidate
 from nas.space.loading import load_space, space_name
 from nas.space.recipe import Recipe
-from nas.space.search_space import Feasible, Rejected, SearchSpace, Trial, restrict
+from nas.space.search_space import Feasible, Rejected, SearchSpace, Trial
 
 DATA = Path(__file__).parent / "data"
 DRAWS = 5_000
@@ -133,8 +133,8 @@ def test_check_tells_feasible_from_rejected() -> None:
     heavy = candidate_of(Conv(out_channels=200), Conv(out_channels=10))
     assert space.check(heavy) == Rejected(
         violations=(
-            Violation(limit="max_params", value=20_330, bound=20_000),
-            Violation(limit="max_macs", value=(1_800 + 18_000) * 784 + 100, bound=2_000_000),
+            Violation(limit=PARAMS, value=20_330, bound=20_000),
+            Violation(limit=MACS, value=(1_800 + 18_000) * 784 + 100, bound=2_000_000),
         )
     )
     assert space.check(candidate_of(Conv(out_channels=8, kernel_size=29, padding=0))) == Rejected(violations=())
@@ -168,6 +168,8 @@ def test_load_space_of_an_unknown_name_lists_the_known_ones(text: str) -> None:
     known = sorted(file.stem for file in Path(search_spaces.__path__[0]).glob("[!_]*.py"))
     assert "mnist" in known
     message = f"unknown search space {text!r}; known are {', '.join(known)}, or give the path of a .py file"
+    if text == "mnits":
+        message += "; did you mean mnist?"
     with pytest.raises(UserError, match=f"^{re.escape(message)}$"):
         load_space(text)
 
@@ -238,20 +240,24 @@ def test_search_space_refuses_settings_that_contradict(changes: dict[str, Any], 
             {"max_macs": 2_000_001},
             "--max-macs 2000001 is more than the search space allows (2000000); loosen its constraints instead",
         ),
+        (
+            {"min_receptive_field": 19},
+            "--min-receptive-field 19 is less than the search space asks for (20); loosen its constraints instead",
+        ),
         ({"epochs": 0}, "--epochs 0 must be at least 1"),
         ({"max_params": -5}, "--max-params -5 must be at least 1"),
         ({"max_macs": 0}, "--max-macs 0 must be at least 1"),
     ],
 )
 def test_restrict_refuses_more_than_the_space_allows(settings: dict[str, int], message: str) -> None:
-    nothing: dict[str, int | None] = {"epochs": None, "max_params": None, "max_macs": None}
+    space = load_space("mnist").restrict(min_receptive_field=20)
     with pytest.raises(UserError, match=f"^{re.escape(message)}$"):
-        restrict(load_space("mnist"), **(nothing | settings))
+        space.restrict(**settings)
 
 
 def test_restrict_changes_the_recipe_of_every_candidate_and_nothing_else_of_it() -> None:
     space, rng = load_space("mnist"), random.Random(0)
-    short = restrict(space, epochs=3, max_params=None, max_macs=None)
+    short = space.restrict(epochs=3)
     assert short.recipe == replace(space.recipe, epochs=3)
     assert (short.constraints, short.distributions) == (space.constraints, space.distributions)
     for _ in range(20):
@@ -262,16 +268,17 @@ def test_restrict_changes_the_recipe_of_every_candidate_and_nothing_else_of_it()
 
 def test_restrict_tightens_the_limits() -> None:
     space = load_space("mnist")
-    tight = restrict(space, epochs=19, max_params=10_000, max_macs=1_000_000)
+    tight = space.restrict(epochs=19, max_params=10_000, max_macs=1_000_000)
     assert tight.constraints == replace(space.constraints, max_params=10_000, max_macs=1_000_000)
     assert tight.recipe == space.recipe
-    assert restrict(space, epochs=None, max_params=20_000, max_macs=None).constraints == space.constraints
+    assert space.restrict(max_params=20_000).constraints == space.constraints
 
 
 def test_restrict_sets_limits_that_the_space_left_open() -> None:
     space = load_space(str(DATA / "valid.py"))
-    limited = restrict(space, epochs=50, max_params=100, max_macs=200)
-    assert limited.constraints == Constraints(max_params=100, max_macs=200)
+    bounds = {"max_params": 100, "max_macs": 200, "max_activation_bytes": 300, "min_receptive_field": 4}
+    limited = space.restrict(epochs=50, **bounds)
+    assert {name: getattr(limited.constraints, name) for name in bounds} == bounds
     assert limited.recipe.epochs == 50
 
 

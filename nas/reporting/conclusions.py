@@ -14,6 +14,7 @@ from nas.analysis.statistics import (
     t_quantile,
 )
 from nas.network.cost import cost
+from nas.network.limits import EPOCHS, LIMITS
 from nas.reporting.sentences import duration
 from nas.study.history import History
 from nas.study.records import TrialRecord, total_epochs, total_seconds
@@ -31,23 +32,17 @@ class CostRow:
 
 def costs(history: History, leader: TrialRecord) -> list[CostRow]:
     """A network's costs beside those of the network to beat and the limits."""
-    limits, baseline = history.constraints, cost(history.task.baseline) if history.task.baseline else None
-    ours = cost(leader.candidate.architecture)
-
-    def row(label: str, name: str, limit: str) -> CostRow:
-        value, other = getattr(ours, name), getattr(baseline, name) if baseline else None
-        return CostRow(name=label, ours=f"{value:,}", baseline=other if other is None else f"{other:,}", limit=limit)
-
-    def at_most(limit: int | None) -> str:
-        return "–" if limit is None else f"{limit:,}"
-
-    field = f"at least {limits.min_receptive_field}" if limits.min_receptive_field else "–"
+    ours, rival = cost(leader.candidate.architecture), history.task.baseline
+    beaten = None if rival is None else cost(rival)
     return [
-        row("parameters", "params", at_most(limits.max_params)),
-        row("MACs", "macs", at_most(limits.max_macs)),
-        row("peak activation bytes", "peak_activation_bytes", at_most(limits.max_activation_bytes)),
-        row("receptive field", "receptive_field", field),
-        row("fully connected layers", "linear_layers", "0" if "linear" in limits.forbid else "–"),
+        CostRow(
+            name=limit.noun,
+            ours=f"{limit.measure(ours, leader.epochs):,}",
+            baseline=None if beaten is None else f"{limit.measure(beaten, leader.epochs):,}",
+            limit=limit.shown(history.constraints.bound(limit)),
+        )
+        for limit in LIMITS
+        if limit is not EPOCHS
     ]
 
 

@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
 
 from nas.analysis.finalists import Winner
 from nas.data.images import TrainingData
@@ -41,7 +40,7 @@ def how_to_repeat(history: History, winner: Winner | None, data: TrainingData) -
     return [
         *(("command", line) for line in lines),
         ("data set", f"{history.dataset}: {len(data.train):,} training and {len(data.validation):,} validation images"),
-        ("limits", _limits(stored["constraints"]) or "none"),
+        ("limits", ", ".join(limit.said(bound) for limit, bound in history.constraints.bounds) or "none"),
         ("target", "none" if history.task.target is None else f"{history.task.target:.2%}"),
         ("search", f"sampler {stored['sampler']}, pruner {stored['pruner']}, seed {stored['seed']}"),
         ("recipe", ", ".join(f"{_words(name)} {value}" for name, value in recipe.items() if name != "augmentation")),
@@ -54,11 +53,6 @@ def how_to_repeat(history: History, winner: Winner | None, data: TrainingData) -
 
 def _words(name: str) -> str:
     return name.replace("_", " ")
-
-
-def _limits(stored: Mapping[str, Any]) -> str:
-    limits = [f"{_words(name)} {value:,}" for name, value in stored.items() if isinstance(value, int)]
-    return ", ".join([*limits, *(f"no {kind} layer" for kind in stored["forbid"])])
 
 
 def _machines(environments: Sequence[Mapping[str, str]]) -> Iterator[Row]:

@@ -4,14 +4,15 @@ import hashlib
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
+from nas.errors import UserError
 from nas.network.architecture import Architecture, notation
-from nas.network.limits import Limit
 from nas.space.search_space import Feasible, Rejected, SearchSpace
 
 MAX_PROPOSALS = 20_000
-Reason: TypeAlias = Limit | Literal["map too small", "duplicate"]
+Reason: TypeAlias = str  # the name of a limit, or one of the next two
+TOO_SMALL, REPEATED = "map too small", "duplicate"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,13 +49,13 @@ class Ledger:
         """With one more rejected proposal."""
         broken = rejected.violations
         if not broken:
-            return self + Ledger(proposals=1, rejected=1, reasons={"map too small": 1})
+            return self + Ledger(proposals=1, rejected=1, reasons={TOO_SMALL: 1})
         miss = NearestMiss(
             excess=max(violation.excess for violation in broken),
             notation=notation(architecture),
             violations=tuple(map(str, broken)),
         )
-        reasons: dict[Reason, int] = {violation.limit: 1 for violation in broken}
+        reasons: dict[Reason, int] = {violation.limit.name: 1 for violation in broken}
         return self + Ledger(proposals=1, rejected=1, reasons=reasons, nearest=miss)
 
     def __add__(self, other: "Ledger") -> "Ledger":
@@ -70,7 +71,11 @@ class Ledger:
         )
 
 
-DUPLICATE = Ledger(proposals=1, rejected=1, reasons={"duplicate": 1})
+DUPLICATE = Ledger(proposals=1, rejected=1, reasons={REPEATED: 1})
+
+
+class NothingFeasibleError(UserError):
+    """No candidate of a space keeps within the limits; the message says which limit rejects most, and the way out."""
 
 
 def derive_seed(*parts: int | str) -> int:

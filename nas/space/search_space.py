@@ -16,7 +16,17 @@ from nas.errors import UserError
 from nas.network.architecture import Architecture
 from nas.network.cost import Cost, MapTooSmallError, cost
 from nas.network.layers import Shape
-from nas.network.limits import Constraints, Violation, violations
+from nas.network.limits import (
+    ACTIVATION_BYTES,
+    EPOCHS,
+    MACS,
+    PARAMS,
+    RECEPTIVE_FIELD,
+    Constraints,
+    Limit,
+    Violation,
+    violations,
+)
 from nas.space.candidate import Candidate
 from nas.space.recipe import Recipe
 
@@ -138,6 +148,7 @@ class SearchSpace:
     recipe: Recipe
     target: float | None = None
     baseline: Architecture | None = None
+    name: str | None = None  # what a study of it is called, unless told otherwise
     distributions: dict[str, BaseDistribution] = field(init=False)
     input_shape: Shape = field(init=False)
     num_classes: int = field(init=False)
@@ -187,6 +198,32 @@ class SearchSpace:
         broken = violations(self.constraints, price, candidate.recipe.epochs)
         return Rejected(violations=broken) if broken else Feasible(candidate=candidate, cost=price)
 
+    def restrict(
+        self,
+        *,
+        epochs: int | None = None,
+        max_params: int | None = None,
+        max_macs: int | None = None,
+        max_activation_bytes: int | None = None,
+        min_receptive_field: int | None = None,
+    ) -> "SearchSpace":
+        """The space with tighter limits, or with shorter trainings; None leaves a setting alone.
+
+        Raises:
+            UserError: a value below 1, or one that the space does not allow.
+        """
+        bounds = {PARAMS: max_params, MACS: max_macs, ACTIVATION_BYTES: max_activation_bytes}
+        asked = {**bounds, RECEPTIVE_FIELD: min_receptive_field}
+        tighter = {limit: bound for limit, bound in asked.items() if bound is not None}
+        for limit, bound in tighter.items():
+            _require_tighter(limit.option, limit, bound, self.constraints)
+        changed: dict[str, Any] = {limit.name: bound for limit, bound in tighter.items()}
+        space = replace(self, constraints=replace(self.constraints, **changed))
+        if epochs is None or epochs == self.recipe.epochs:
+            return space
+        _require_tighter("--epochs", EPOCHS, epochs, self.constraints)
+        return replace(space, sample=_Shortened(self.sample, epochs), recipe=replace(self.recipe, epochs=epochs))
+
 
 def _require_candidate(candidate: object, space: SearchSpace) -> None:
     if not isinstance(candidate, Candidate):
@@ -225,30 +262,25 @@ def _record(space: SearchSpace) -> tuple[dict[str, BaseDistribution], Architectu
     return first, architecture
 
 
-def restrict(space: SearchSpace, *, epochs: int | None, max_params: int | None, max_macs: int | None) -> SearchSpace:
-    """The space with tighter settings; None leaves a setting alone.
+def _require_tighter(option: str, limit: Limit, bound: int, allowed: Constraints) -> None:
+    """Raise UserError unless a bound is at least 1, and no looser than the space's own."""
+    if bound < 1:
+        raise UserError(f"{option} {bound} must be at least 1")
+    own = allowed.bound(limit)
+    if own is not None and limit.breaks(bound, own):
+        side = "less than the search space asks for"
+        if limit.sense == "at most":
+            side = "more than the search space allows"
+        raise UserError(f"{option} {bound} is {side} ({own}); loosen its constraints instead")
 
-    Raises:
-        UserError: a value below 1, or above what the space allows.
-    """
-    limits = space.constraints
-    for option, value, limit in (
-        ("--epochs", epochs, limits.max_epochs),
-        ("--max-params", max_params, limits.max_params),
-        ("--max-macs", max_macs, limits.max_macs),
-    ):
-        if value is not None and value < 1:
-            raise UserError(f"{option} {value} must be at least 1")
-        if value is not None and limit is not None and value > limit:
-            raise UserError(
-                f"{option} {value} is more than the search space allows ({limit}); loosen its constraints instead"
-            )
-    constraints = replace(limits, max_params=max_params or limits.max_params, max_macs=max_macs or limits.max_macs)
-    if epochs is None or epochs == space.recipe.epochs:
-        return replace(space, constraints=constraints)
 
-    def sample(trial: Trial) -> Candidate:
-        candidate = space.sample(trial)
-        return replace(candidate, recipe=replace(candidate.recipe, epochs=epochs))
+@dataclass(frozen=True, slots=True)
+class _Shortened:
+    """A space's `sample`, whose candidates are trained for other epochs."""
 
-    return replace(space, sample=sample, constraints=constraints, recipe=replace(space.recipe, epochs=epochs))
+    sample: Callable[[Trial], Candidate]
+    epochs: int
+
+    def __call__(self, trial: Trial) -> Candidate:
+        candidate = self.sample(trial)
+        return replace(candidate, recipe=replace(candidate.recipe, epochs=self.epochs))

@@ -8,7 +8,7 @@ from plotly.graph_objects import Figure
 from nas.analysis.finalists import Winner
 from nas.network.architecture import Architecture
 from nas.network.cost import cost
-from nas.network.limits import Constraints
+from nas.network.limits import ACTIVATION_BYTES, MACS, PARAMS
 from nas.reporting.figures.style import (
     BLUE,
     ERROR_TICKS,
@@ -27,7 +27,8 @@ from nas.reporting.figures.style import (
 from nas.study.history import History
 from nas.study.records import Record, TrialRecord
 
-COSTS = {"params": "parameters", "macs": "MACs", "peak_activation_bytes": "peak activation bytes"}
+LIMITED = {"params": PARAMS, "macs": MACS, "peak_activation_bytes": ACTIVATION_BYTES}  # fields of a Cost
+COSTS = {what: limit.noun for what, limit in LIMITED.items()}
 
 
 def accuracy_against(history: History, winner: Winner | None, n_val: int, what: str) -> Figure:
@@ -42,14 +43,10 @@ def accuracy_against(history: History, winner: Winner | None, n_val: int, what: 
         _add_baseline(figure, winner, history.task.baseline, what)
     on_accuracies(figure)
     add_target(figure, history.task.target)
-    limit = _limit(history.constraints, what)
-    if limit is not None:
-        figure.add_vline(x=limit, line={"dash": "dot", "color": RED}, annotation_text="limit")
+    bound = history.constraints.bound(LIMITED[what])
+    if bound is not None:
+        figure.add_vline(x=bound, line={"dash": "dot", "color": RED}, annotation_text="limit")
     return figure
-
-
-def _limit(limits: Constraints, what: str) -> int | None:
-    return {"params": limits.max_params, "macs": limits.max_macs}.get(what, limits.max_activation_bytes)
 
 
 def _price(architecture: Architecture, what: str) -> int:

@@ -8,20 +8,14 @@ import plotly.graph_objects as go
 from optuna.trial import TrialState
 from plotly.graph_objects import Figure
 
+from nas.network.limits import LIMITS
 from nas.reporting.figures.style import BLUE, GREY, hover, how_far, new_figure
 from nas.space.rejections import Ledger
 from nas.study.history import History
 from nas.training.score import Score
 
 MOST_NUMBERED = 20  # classes whose counts are written into the confusion matrix
-REASONS = {
-    "max_params": "too many parameters",
-    "max_macs": "too many MACs",
-    "max_activation_bytes": "activations too large",
-    "max_epochs": "too many epochs",
-    "min_receptive_field": "receptive field too small",
-    "forbid linear": "fully connected layer",
-}
+REASONS = {limit.name: limit.broken for limit in LIMITS}
 
 
 def rejections(ledger: Ledger) -> Figure:
