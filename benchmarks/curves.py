@@ -16,12 +16,12 @@ import torch
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 
-from nas.cli.live_view import follow
 from nas.cli.options import positive
 from nas.cli.terminal import run
 from nas.data.datasets import Dataset
 from nas.errors import UserError
 from nas.optuna_internals.attributes import details
+from nas.reporting.live_view import follow
 from nas.space.loading import load_space
 from nas.study.location import locate
 from nas.study.opening import writing

@@ -17,10 +17,10 @@ from playwright.sync_api import Browser, Error
 from rich.console import Console
 
 from docs.browser import a_browser
-from nas.cli.live_view import view
-from nas.cli.options import Parser, add_data_dir, add_location, existing_location
+from nas.cli.options import Parser, add_data_dir, add_location, add_study, study_location
 from nas.cli.terminal import run
 from nas.dashboard import choose_port
+from nas.reporting.live_view import view
 from nas.reporting.page import REPORT
 from nas.reporting.sentences import headline
 from nas.space.loading import load_space
@@ -121,11 +121,11 @@ def dashboard_view(browser: Browser, location: StudyLocation) -> None:
 def main() -> int:
     """The command; its exit status."""
     options = Parser(prog="python -m docs.pictures", description="Make the README's pictures from a study.")
-    options.add_argument("--study-name", metavar="NAME", default="mnist", help="the study (default: mnist)")
+    add_study(options)
     options.add_argument("--space", metavar="NAME", default="mnist", help="its search space (default: mnist)")
     add_location(options)
     add_data_dir(options)
-    location = existing_location(args := options.parse_args())
+    location = study_location(args := options.parse_args())
     history = read_history(open_study(location))
     with a_browser() as browser:
         live_view(browser, history, headline(load_space(args.space), location), FOLDER / "search.png")

@@ -2,23 +2,22 @@
 
 import argparse
 import io
-import sys
 import textwrap
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from rich import box
-from rich.console import Console
-from rich.table import Table
-
-from nas.analysis.ablation import METHOD, Ablation, ablation, ablation_runs, said_loss, said_points
-from nas.api import train, work_of
-from nas.cli.options import Parser, add_options, positive
-from nas.cli.terminal import DONE, run
-from nas.data.images import load_training
+from nas.cli.options import Parser, add_options, positive, program
+from nas.cli.terminal import run
 from nas.space.variants import CHOICES
-from nas.study.records import TrialRecord
 
-UNMEASURED = 1
+if TYPE_CHECKING:  # torch takes seconds to import, and --help needs none of it
+    from rich.table import Table
+
+    from nas.analysis.ablation import Ablation
+    from nas.api.measuring import Work
+    from nas.study.records import TrialRecord
+    from nas.tuner.progress import Show
+
 WIDTH = 140
 DESCRIPTION = """\
 Change one design choice of a network at a time (a pool or transition removed or moved, dropout, kernel sizes, batch
@@ -34,7 +33,7 @@ exit status: 0 done, 1 the network unchanged did not come to its end, 2 bad inpu
 def parser() -> argparse.ArgumentParser:
     """The command's options."""
     options = Parser(
-        prog="python -m nas.ablate", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog=program("ablate"), description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     options.add_argument("--seeds", metavar="N", type=positive, default=3, help="trainings of each (default: 3)")
     options.add_argument("--choices", metavar="NAME,…", type=choices, default=tuple(CHOICES), help=CHOICES_HELP)
@@ -54,8 +53,13 @@ def choices(text: str) -> tuple[str, ...]:
     return names
 
 
-def table(found: Ablation) -> Table:
+def table(found: "Ablation") -> "Table":
     """One row a variant, worst first."""
+    from rich import box
+    from rich.table import Table
+
+    from nas.analysis.ablation import said_loss, said_points
+
     shown = Table(box=box.SIMPLE_HEAD)
     shown.add_column("change")
     for column in ("params", "accuracy", "n", "points", "loss", "effect"):
@@ -67,8 +71,12 @@ def table(found: Ablation) -> Table:
     return shown
 
 
-def report(trial: TrialRecord, found: Ablation, n_val: int, choices: Sequence[str]) -> str:
+def report(trial: "TrialRecord", found: "Ablation", n_val: int, choices: Sequence[str]) -> str:
     """What was found, in plain text, and what of these choices a limit rules out."""
+    from rich.console import Console
+
+    from nas.analysis.ablation import METHOD
+
     console = Console(file=io.StringIO(), width=WIDTH, color_system=None)
     with console.capture() as capture:
         console.print(table(found))
@@ -84,20 +92,17 @@ def report(trial: TrialRecord, found: Ablation, n_val: int, choices: Sequence[st
 
 def main() -> int:
     """The command; its exit status."""
+    from nas.api.measuring import ablate
+    from nas.cli.further import further
+    from nas.data.images import load_training
+
     args = parser().parse_args()
-    work = work_of(args)
-    trial, limits = work.trial, work.plan.constraints
-    n_val = len(load_training(work.plan.dataset).validation)
-    wanted = ablation_runs(trial, args.choices, limits, args.seeds, work.plan.seed)
-    networks = len({run.candidate for run in wanted})
-    title = f"study {work.location.name} · ablation of trial {trial.number}: {networks} networks on {args.seeds} seeds"
-    history = train("nas.ablate", work, wanted, title, args.verbosity)
-    found = ablation(trial, history.runs, limits, n_val)
-    if found is None:
-        print(f"trial {trial.number}, unchanged, did not come to its end on any seed", file=sys.stderr)
-        return UNMEASURED
-    print(report(trial, found, n_val, args.choices))
-    return DONE
+
+    def measured(work: "Work", command: str, show: "Show") -> str:
+        found = ablate(work, args.choices, args.seeds, command, show)
+        return report(work.trial, found, len(load_training(work.plan.dataset).validation), args.choices)
+
+    return further("nas.ablate", args, measured)
 
 
 if __name__ == "__main__":

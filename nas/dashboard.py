@@ -10,7 +10,7 @@ from contextlib import suppress
 
 from optuna.artifacts import FileSystemArtifactStore
 
-from nas.cli.options import Parser, add_location, existing_location, positive
+from nas.cli.options import Parser, add_location, add_study, positive, program, study_location
 from nas.cli.serving import guarded, serve
 from nas.cli.terminal import DONE, run
 from nas.errors import UserError
@@ -25,11 +25,11 @@ SECONDS_TO_START = 60
 def parser() -> argparse.ArgumentParser:
     """The command's options."""
     options = Parser(
-        prog="python -m nas.dashboard",
+        prog=program("dashboard"),
         description="Open a study in optuna-dashboard, in the browser, on this machine only. A search may be running. "
         "It is read-only: what its page offers to change or delete is refused.",
     )
-    options.add_argument("--study-name", metavar="NAME", default="mnist", help="the study (default: mnist)")
+    add_study(options)
     add_location(options)
     options.add_argument(
         "--port", metavar="N", type=positive, help=f"port to listen on (default: the first free one from {FIRST_PORT})"
@@ -79,7 +79,7 @@ def _open_when_up(address: str, port: int) -> None:
 def main() -> int:
     """The command; its exit status."""
     args = parser().parse_args()
-    location = existing_location(args)
+    location = study_location(args)
     study = open_study(location)
     port = choose_port(args.port)
     with warnings.catch_warnings():  # the dashboard's own use of experimental parts of Optuna

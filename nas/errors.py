@@ -1,6 +1,8 @@
 """The one kind of error that the person at the terminal can mend: printed as a sentence, without a traceback."""
 
+import difflib
 import re
+from collections.abc import Iterable
 
 LONGEST = 2_000  # characters of a sentence that is printed
 
@@ -37,6 +39,12 @@ def _without_password(word: re.Match[str]) -> str:
     shown = re.sub(r"([?&][^=?&]*=)[^&]*", lambda m: f"{m[1]}***" if "pass" in m[1].lower() else m[0], word[0])
     login, at, place = shown.rpartition("@")
     return re.sub(r"(:/+[^:/]*:).+", r"\1***", login) + at + place  # as a path, a URL has one slash
+
+
+def did_you_mean(text: str, known: Iterable[str]) -> str:
+    """The known name that looks most like a wrong one, as the end of a sentence; "" where none does."""
+    close = difflib.get_close_matches(text, list(known), n=1)
+    return f"; did you mean {close[0]}?" if close else ""
 
 
 def require(condition: bool, where: str, name: str, value: object, rule: str) -> None:

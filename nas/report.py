@@ -2,15 +2,8 @@
 
 import argparse
 
-from nas.cli.options import Parser, add_data_dir, add_location, existing_location
+from nas.cli.options import Parser, add_data_dir, add_location, add_study, program, study_location
 from nas.cli.terminal import DONE, run
-from nas.reporting.page import write_report
-from nas.study.history import read_history
-from nas.study.locks import is_being_worked_on
-from nas.study.opening import open_study
-from nas.study.settings import dataset_of
-from nas.system.files import writable
-from nas.tuner.selection import TestSet
 
 DESCRIPTION = """\
 Write results/NAME/report.html: one page that opens offline and shows what a study has found, how sure that is, and
@@ -22,9 +15,9 @@ search runs, and changes nothing in the study.
 def parser() -> argparse.ArgumentParser:
     """The command's options."""
     options = Parser(
-        prog="python -m nas.report", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog=program("report"), description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    options.add_argument("--study-name", metavar="NAME", default="mnist", help="the study (default: mnist)")
+    add_study(options)
     add_location(options)
     add_data_dir(options)
     return options
@@ -32,15 +25,10 @@ def parser() -> argparse.ArgumentParser:
 
 def main() -> int:
     """The command; its exit status."""
+    from nas.api.study import Study
+
     args = parser().parse_args()
-    location = existing_location(args)
-    study = open_study(location)
-    dataset = dataset_of(study, args.data_dir)
-    with writable(str(location.folder), "give another --output-dir"):
-        path = write_report(
-            read_history(study), location, dataset, TestSet(dataset), running=is_being_worked_on(location)
-        )
-    print(f"written: {path}")
+    print(f"written: {Study(study_location(args), args.data_dir).report()}")
     return DONE
 
 

@@ -2,12 +2,8 @@
 
 import argparse
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
-
-from rich.console import Console
 
 from nas.cli.options import (
     Parser,
@@ -15,34 +11,28 @@ from nas.cli.options import (
     add_location,
     add_loudness,
     add_workers,
-    fleet_of,
     fraction,
     limit,
     natural,
     positive,
     positive_seconds,
+    program,
     seed,
+    workers_of,
 )
-from nas.cli.terminal import DONE, NOTHING_FEASIBLE, Interruption, command_line, resumable, run
-from nas.errors import UserError
-from nas.network.cost import cost
-from nas.reporting.sentences import diagnosis, headline
+from nas.cli.terminal import DONE, NOTHING_FEASIBLE, Interruption, command_line, resumable, run, view_for
+from nas.network.limits import ACTIVATION_BYTES, MACS, PARAMS, RECEPTIVE_FIELD
 from nas.space.loading import known_spaces, load_space, space_name
-from nas.space.rejections import MAX_PROPOSALS, Ledger, probe
-from nas.space.search_space import SearchSpace, restrict
-from nas.study.commands import this_command
+from nas.space.rejections import NothingFeasibleError
+from nas.space.search_space import SearchSpace
 from nas.study.location import StudyLocation, locate
-from nas.study.opening import writing
-from nas.study.records import TrialRecord, ranked, records
-from nas.study.settings import remember_task, settings
-from nas.tuner.pruning import DEFAULT_PRUNER, PRUNERS, make_pruner
-from nas.tuner.sampler import SAMPLERS, FeasibleSampler, make_sampler
+from nas.tuner.pruning import DEFAULT_PRUNER, PRUNERS
+from nas.tuner.sampler import SAMPLERS
 
 if TYPE_CHECKING:  # torch takes seconds to import, and --help needs none of it
-    from nas.tuner.progress import Progress
-    from nas.tuner.trials import Plan
+    from nas.api.searching import SearchOptions
 
-
+TIGHTENED = (PARAMS, MACS, ACTIVATION_BYTES, RECEPTIVE_FIELD)
 DESCRIPTION = """\
 Search for the best network of a search space within its limits, and write it as source code.
 
@@ -61,14 +51,12 @@ examples:
 
 exit status: 0 done, 1 nothing feasible or no winner, 2 bad input, 130 interrupted, 141 nobody reads the output
 """
-NOTHING_TRAINED = "No network was trained to the end, so there is no winner; trials.csv says why."
-NO_WINNER = "Every training on a fresh seed failed, so there is no winner; final_runs.csv says why."
 
 
 def parser() -> argparse.ArgumentParser:
     """The command's options."""
     options = Parser(
-        prog="python -m nas.search",
+        prog=program("search"),
         description=DESCRIPTION,
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -84,8 +72,8 @@ def parser() -> argparse.ArgumentParser:
     add_data_dir(what)
     limits = options.add_argument_group("tighter than the space")
     limits.add_argument("--epochs", metavar="N", type=positive, help="epochs of a full training")
-    limits.add_argument("--max-params", metavar="N", type=limit, help="largest number of parameters")
-    limits.add_argument("--max-macs", metavar="N", type=limit, help="largest number of multiply-accumulates")
+    for bound in TIGHTENED:
+        limits.add_argument(bound.option, metavar="N", type=limit, help=bound.described)
     limits.add_argument("--target", metavar="X", type=fraction, help="accuracy asked for, such as 0.994")
     how = options.add_argument_group("how to search")
     how.add_argument(
@@ -114,152 +102,62 @@ def parser() -> argparse.ArgumentParser:
     return options
 
 
-def refuse_starved(args: argparse.Namespace) -> None:
-    """GPSampler (Optuna 5.0) learns from completed trials only, and draws at random until it has ten.
+def options_of(args: argparse.Namespace) -> "SearchOptions":
+    """How to search, as the options say."""
+    from nas.api.searching import SearchOptions
 
-    Measured by replaying `benchmarks/data/curves.json` in searches of 50 trials: with `rungs` 2 to 9 are completed,
-    with `hyperband` or `median` 11 on average.
-
-    Raises:
-        UserError: the pruner leaves too few.
-    """
-    if (args.sampler, args.pruner) == ("gp", "rungs"):
-        raise UserError(
-            "--sampler gp with --pruner rungs (the default) would propose at random, since gp learns only from trials "
-            "trained to the end, and rungs stops nine of ten before; give --pruner none, or --sampler tpe"
-        )
+    names = ("trials", "sampler", "pruner", "seed", "timeout", "finalists", "final_seeds", "baseline", "data_dir")
+    return SearchOptions(**{name: getattr(args, name) for name in names}, workers=workers_of(args))
 
 
-def plan_of(args: argparse.Namespace, space: SearchSpace) -> "Plan":
-    """What to train with what.
-
-    Raises:
-        UserError: an unknown device or data set, or one that does not fit the space's networks.
-    """
-    from nas.data.datasets import Dataset
-    from nas.data.images import load_training
-    from nas.training.training import TrainingJob
-    from nas.tuner.trials import Plan
-
-    dataset = Dataset(name=space.dataset, input_shape=space.input_shape, data_dir=args.data_dir)
-    if (classes := len(load_training(dataset).classes)) != space.num_classes:
-        raise UserError(
-            f"data set {space.dataset!r} has {classes} classes, the networks of the space {space.num_classes}; "
-            f"give their Architecture num_classes={classes}"
-        )
-
-    def largest() -> TrainingJob:
-        feasible, _ = probe(space, args.seed, draws=MAX_PROPOSALS, until_feasible=False)
-        candidate = max(feasible, key=lambda found: found.cost.peak_activation_bytes).candidate
-        return TrainingJob(candidate=candidate, constraints=space.constraints, dataset=dataset, seed=args.seed)
-
-    return Plan(
-        trials=args.trials,
-        fleet=fleet_of(args, largest),
-        dataset=dataset,
-        constraints=space.constraints,
-        seed=args.seed,
-        timeout=args.timeout,
-        epoch_timeout=args.epoch_timeout,
-        later_epochs=later_epochs(args, space),
-    )
+def space_of(args: argparse.Namespace) -> SearchSpace:
+    """The space that is named, with tighter limits where they are given."""
+    bounds = {limit.name: getattr(args, limit.name) for limit in TIGHTENED}
+    space = load_space(args.space).restrict(epochs=args.epochs, **bounds)
+    return space if args.target is None else replace(space, target=args.target)
 
 
-def later_epochs(args: argparse.Namespace, space: SearchSpace) -> float:
-    """What the final runs take, in epochs of a trial; those of the network to beat cost as its MACs."""
-    runs = (args.finalists + 1) * args.final_seeds if args.finalists else 0
-    if args.finalists and args.baseline and space.baseline is not None:
-        macs = cost(space.baseline).macs
-        runs += args.final_seeds * macs / (space.constraints.max_macs or macs)
-    return runs * space.recipe.epochs
+def search(args: argparse.Namespace, space: SearchSpace, location: StudyLocation, interruption: Interruption) -> int:
+    """Run a search, or go on with one, and print what it found."""
+    from nas.api.searching import search
+
+    def say(text: str) -> None:
+        if args.verbosity >= 0:
+            print(text)
+
+    command, show = command_line("nas.search", location), view_for(interruption, args.verbosity)
+    found = search(space, location, options_of(args), command=command, show=show, say=say)
+    if found.winner is not None:
+        print(found.summary)
+    print("written: " + ", ".join(map(str, found.written)))
+    if found.complaint:
+        print(found.complaint, file=sys.stderr)
+    return DONE if found.winner is not None else NOTHING_FEASIBLE
 
 
-def search(
-    args: argparse.Namespace,
-    space: SearchSpace,
-    location: StudyLocation,
-    console: Console,
-    interruption: Interruption,
-) -> int:
-    """Run a search, or go on with one, and write its results; the exit status."""
-    import optuna
-    import torch
+def dry_run(args: argparse.Namespace, space: SearchSpace) -> int:
+    """Print what the space holds, and how long the search would take."""
+    from rich.console import Console
 
-    from nas.api import finish
-    from nas.cli.live_view import follow
-    from nas.data.images import fingerprint
-    from nas.reporting.notes import annotate_trial
-    from nas.study.history import read_history
-    from nas.tuner.selection import FinalSettings
-    from nas.tuner.trials import Search
+    from nas.api.searching import preview
+    from nas.cli.dry_run import show_preview
 
-    torch.set_num_threads(1)  # the workers have the cores; measured beside them: gp proposes five times as fast
-    plan = plan_of(args, space)
-    wanted = settings(space, seed=args.seed, sampler=args.sampler, pruner=args.pruner)
-    wanted["training_images"] = fingerprint(plan.dataset)
-    final = FinalSettings(finalists=args.finalists, seeds=args.final_seeds, baseline=args.baseline)
-    if final.baseline and not final.finalists:
-        raise UserError("--baseline: the network to beat is trained beside finalists; give --finalists 1 or more")
-    if final.baseline and space.baseline is None:
-        raise UserError(f"--baseline: the search space {args.space!r} names no network to beat; set its baseline")
-
-    def show(events: "Iterator[Progress]", title: str) -> None:
-        follow(interruption.heeding(events), title, console, args.verbosity)
-
-    goal = {name: getattr(args, name) for name in ("trials", "finalists", "final_seeds", "baseline")}
-    with writing(
-        location, wanted, this_command(command_line("nas.search", location), plan.fleet.devices, goal)
-    ) as study:
-        remember_task(study, space)
-        known = read_history(study)
-        sampler = FeasibleSampler(make_sampler(args.sampler, args.seed), space, args.seed, seen=known.digests)
-        study.pruner = make_pruner(args.pruner, space.recipe.epochs)
-
-        def annotate(trial: optuna.Trial, record: TrialRecord) -> dict[Path, str]:
-            return annotate_trial(study, location, plan.dataset, trial, record)
-
-        trials = Search(study, location, plan, sampler, annotate=annotate)
-        trained = len(known.trained)
-        if trained and args.verbosity >= 0:
-            stands = f"{trained} of {args.trials} trained, {args.trials - trained} to go"
-            if trained > args.trials:
-                stands = f"{trained} trained, {args.trials} asked for"
-            console.print(f"study {location.name} goes on: {stands}", markup=False)
-        show(trials.events(), headline(space, location))
-        winner = finish(study, location, plan, final, console, show)
-        if trials.exhausted is not None:
-            print(diagnosis(trials.exhausted), file=sys.stderr)
-        if winner is None:
-            print(NO_WINNER if ranked(records(study)) else NOTHING_TRAINED, file=sys.stderr)
-        return DONE if winner is not None else NOTHING_FEASIBLE
-
-
-def dry_run(args: argparse.Namespace, space: SearchSpace, console: Console) -> Ledger:
-    """Say what the space holds, and how long the search would take."""
-    from nas.cli.dry_run import dry_run
-
-    return dry_run(space, plan_of(args, space), args.pruner, console)
+    show_preview(preview(space, options_of(args)), space, args.pruner, Console(highlight=False))
+    return DONE
 
 
 def main() -> int:
     """The command; its exit status."""
     args = parser().parse_args()
-    refuse_starved(args)
-    space = restrict(load_space(args.space), epochs=args.epochs, max_params=args.max_params, max_macs=args.max_macs)
-    if args.target is not None:
-        space = replace(space, target=args.target)
+    space = space_of(args)
     name = space_name(args.space) if args.study_name is None else args.study_name
     location = locate(name, args.output_dir, args.storage)
-    console = Console(highlight=False)
-    feasible, ledger = probe(space, args.seed, draws=MAX_PROPOSALS, until_feasible=True)
-    if not feasible:
-        print(diagnosis(ledger), file=sys.stderr)
+    try:
+        with resumable("nas.search", location) as interruption:
+            return dry_run(args, space) if args.dry_run else search(args, space, location, interruption)
+    except NothingFeasibleError as error:
+        print(error, file=sys.stderr)
         return NOTHING_FEASIBLE
-    with resumable("nas.search", location) as interruption:
-        if not args.dry_run:
-            return search(args, space, location, console, interruption)
-        dry_run(args, space, console)
-    return DONE
 
 
 if __name__ == "__main__":

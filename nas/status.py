@@ -4,17 +4,14 @@ import argparse
 import json
 from dataclasses import asdict
 
-from nas.cli.options import Parser, add_location, existing_location
+from nas.cli.options import Parser, add_location, add_study, program, study_location
 from nas.cli.terminal import DONE, run
-from nas.reporting.status import status, text_of
-from nas.study.history import read_history
-from nas.study.opening import open_study
 
 
 def parser() -> argparse.ArgumentParser:
     """The command's options."""
-    options = Parser(prog="python -m nas.status", description="Say where a study stands, running or not.")
-    options.add_argument("--study-name", metavar="NAME", default="mnist", help="the study (default: mnist)")
+    options = Parser(prog=program("status"), description="Say where a study stands, running or not.")
+    add_study(options)
     options.add_argument("--format", choices=("text", "json"), default="text", help="text (default) or json")
     add_location(options)
     return options
@@ -22,10 +19,11 @@ def parser() -> argparse.ArgumentParser:
 
 def main() -> int:
     """The command; its exit status."""
+    from nas.api.study import Study
+
     args = parser().parse_args()
-    location = existing_location(args)
-    found = status(read_history(open_study(location)), location)
-    print(json.dumps(asdict(found), indent=2) if args.format == "json" else text_of(found))
+    found = Study(study_location(args)).status()
+    print(json.dumps(asdict(found), indent=2) if args.format == "json" else found)
     return DONE
 
 

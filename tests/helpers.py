@@ -159,6 +159,17 @@ def a_desk(folder: Path, name: str = "study") -> Desk:
     return Desk(study=study, location=StudyLocation(name=name, storage="", folder=folder / name))
 
 
+# interruptions
+
+
+def interrupt(number: int, frame: object) -> None:
+    """A handler of signals that waits where a command's own does; see `nas.system.interrupts`."""
+    raise KeyboardInterrupt
+
+
+interrupt.deferrable = True  # type: ignore[attr-defined]
+
+
 # searches in processes of their own
 
 DIGITS = (Path(__file__).parent / "data" / "digits.py").read_text(encoding="utf-8")

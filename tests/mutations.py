@@ -58,18 +58,19 @@ from nas.reporting.notes import run_note, trial_note
 from nas.reporting.page import page
 from nas.reporting.status import status, text_of
 from nas.reporting.summary import summary
-from nas.reporting.tables import runs_csv, trials_csv
+from nas.reporting.tables import as_csv, run_rows, trial_rows
+from nas.search import space_of
 from nas.space.candidate import Candidate, digest, from_json, to_json
 from nas.space.loading import load_space
 from nas.space.recipe import Recipe
-from nas.space.search_space import SearchSpace, restrict
+from nas.space.search_space import SearchSpace
 from nas.study.commands import remember, this_command
-from nas.study.history import History, read_history
+from nas.study.history import History, dataset_of, read_history
 from nas.study.location import StudyLocation, locate
 from nas.study.opening import open_study, writing
 from nas.study.records import digests, ranked, records
 from nas.study.runs import final_study, run_records
-from nas.study.settings import Choice, dataset_of, remember_choice, remember_task, settings
+from nas.study.settings import Choice, remember_choice, remember_task, settings
 from nas.training.environment import differences
 from nas.training.score import Mistake, Score
 from nas.tuner.pruning import DEFAULT_PRUNER, make_pruner
@@ -223,7 +224,7 @@ def mutated_text(text: str, rng: random.Random) -> str:
 
 # what is attacked: each takes one mutated input, and gives a result or raises a UserError
 
-COMMANDS = ("search", "noise", "ablate", "report", "export", "retrain", "status", "dashboard")
+COMMANDS = ("search", "noise", "ablate", "report", "export", "retrain", "status", "dashboard", "studies", "trials")
 
 
 def options(rng: random.Random, folder: Path) -> None:
@@ -247,7 +248,7 @@ def options(rng: random.Random, folder: Path) -> None:
     if hasattr(args, "device"):
         assert devices(args.device, args.jobs)
     if hasattr(args, "max_params"):
-        restrict(load_space("mnist"), epochs=args.epochs, max_params=args.max_params, max_macs=args.max_macs)
+        space_of(args)
 
 
 def study_names(rng: random.Random, folder: Path) -> None:
@@ -505,10 +506,10 @@ def _study(folder: Path) -> StudyLocation:
 
 def _told(study: optuna.Study, location: StudyLocation) -> History:
     """All that the program reads of a study."""
-    dataset = dataset_of(study, None)
     history = read_history(study)
-    assert trials_csv(history.trials)
-    assert runs_csv(history.runs)
+    dataset = dataset_of(history, location, None)
+    assert as_csv(trial_rows(history.trials))
+    assert as_csv(run_rows(history.runs))
     told = [text_of(status(history, location))]
     told += [
         f"{record.title}: {record.notation}; {'; '.join(differences(record.environment, {}))}"  # as nas.retrain does
@@ -588,7 +589,7 @@ def resumed_studies(rng: random.Random, folder: Path) -> None:
     """The same, and what goes on with it: trials, and final runs."""
     study, location = _mutated_study(rng, folder)
     remember(study, this_command("python -m nas.search --trials 5", ["cpu"], {"trials": 5}))
-    dataset = dataset_of(study, None)
+    dataset = dataset_of(read_history(study), location, None)
     space = small_space(dataset)
     study.pruner = make_pruner(DEFAULT_PRUNER, space.recipe.epochs)
     sampler = FeasibleSampler(make_sampler("random", 0), space, 0, seen=digests(records(study)))
@@ -607,7 +608,7 @@ def _plan(dataset: Dataset, space: SearchSpace, trials: int) -> Plan:
 def pages(rng: random.Random, folder: Path) -> None:
     """The same, and the page that is drawn of it."""
     study, location = _mutated_study(rng, folder)
-    dataset = dataset_of(study, None)
+    dataset = dataset_of(read_history(study), location, None)
     drawn = page(_told(study, location), location, dataset, TestSet(dataset), running=False)
     assert "<script>alert" not in drawn
     assert drawn.count("</html>") == 1

@@ -148,7 +148,8 @@ def test_a_search_on_a_cluster_finds_the_same_while_nodes_come_and_go_and_it_is_
 
 def test_without_ray_one_sentence_says_how_to_get_it(tmp_path: Path) -> None:
     code = (
-        "import sys; sys.modules['ray'] = None; sys.argv[1:] = ['--ray', 'auto']; import nas.search as s; s.run(s.main)"
+        "import runpy, sys; sys.modules['ray'] = None; sys.argv[1:] = ['--ray', 'auto']; "
+        "runpy.run_module('nas.search', run_name='__main__')"
     )
     told = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (told.returncode, told.stdout) == (2, "")

@@ -128,7 +128,7 @@ def test_retrain_says_that_its_worker_was_lost(call: Call, monkeypatch: pytest.M
         raise BrokenExecutor("the process was terminated abruptly")
         yield
 
-    monkeypatch.setattr("nas.retrain.retrained", lost)
+    monkeypatch.setattr("nas.api.retraining._trained_again", lost)
     ended = call(retrain, "--study-name", "study", "--trial", "1")
     message = "error: the worker was lost after 0 equal epochs (the process was terminated abruptly); try again\n"
     assert (ended.status, ended.err) == (2, message)

@@ -10,7 +10,7 @@ from optuna.trial import TrialState
 from rich.console import Console
 
 from nas.analysis.statistics import Spread
-from nas.cli.live_view import NORMAL, QUIET, VERBOSE, follow, view
+from nas.reporting.live_view import NORMAL, QUIET, VERBOSE, follow, view
 from nas.reporting.sentences import duration, ledger_line, roughly
 from nas.space.loading import load_space
 from nas.space.rejections import Ledger

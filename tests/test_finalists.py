@@ -1,7 +1,6 @@
 """Finalists on fresh seeds: who is one, who wins, and a whole search with real trainings, on one worker and on two."""
 
 import csv
-import io
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -13,7 +12,6 @@ import safetensors.torch
 import torch
 from helpers import small_architecture, small_space, write_mnist_folder
 from optuna.trial import TrialState
-from rich.console import Console
 
 from nas.analysis.finalists import (
     Finalist,
@@ -29,14 +27,14 @@ from nas.analysis.finalists import (
     winner_of,
 )
 from nas.analysis.statistics import Spread, binomial_sd, least_difference, spread
-from nas.api import finish
+from nas.api.finishing import finish
+from nas.api.measuring import MeasuredNoise
 from nas.data.datasets import Dataset
 from nas.data.images import load_test, load_training
 from nas.network.architecture import Architecture
 from nas.network.layers import Head
 from nas.network.limits import Constraints
 from nas.network.module import build
-from nas.noise import report as noise_report
 from nas.reporting.conclusions import curse, margin, noise_floor, verdict
 from nas.reporting.page import write_report
 from nas.space.candidate import Candidate, digest
@@ -135,7 +133,7 @@ def test_the_noise_floor_is_never_below_what_the_images_judged_allow(accuracies:
     binomial = (0.99 * 0.01 / 10_000) ** 0.5
     assert noise.least_difference == pytest.approx(1.96 * 2**0.5 * binomial, rel=1e-2)
     assert noise.of_images
-    text = noise_report(a_trial(0, 0.99), list(accuracies), noise)
+    text = str(MeasuredNoise(trial=a_trial(0, 0.99), scores=accuracies, noise=noise))
     assert text.splitlines()[-1] == (
         "Two single scores that differ by less than 0.28 points mean nothing "
         "(95 %, from the choice of 10,000 images; the seeds, n = 2, differ less)."
@@ -355,9 +353,8 @@ def searched(folder: Path, dataset: Dataset, workers: int) -> Searched:
             (*_, last) = events
             seen.append(f"{last.done} of {last.total} ({opened_test_images()} test images opened meanwhile)")
 
-        output = io.StringIO()
         opened_test_images()
-        finish(study, location, plan, FINAL, Console(file=output, width=200), show)
+        done = finish(study, location, plan, FINAL, show)
         first = [*seen, f"{opened_test_images()} after"]
         known = read_history(study)
         history, winner = choose(
@@ -375,7 +372,7 @@ def searched(folder: Path, dataset: Dataset, workers: int) -> Searched:
             runs=run_records(study),
             winner=winner,
             seen=first,
-            said=output.getvalue(),
+            said=done.summary,
             again=again,
             files={path.name: path.read_bytes() for path in (location.folder / "weights").iterdir()},
         )
@@ -534,14 +531,14 @@ def test_no_winner_is_named_before_its_last_final_model_is_judged(dataset: Datas
         list(Search(study, location, plan, sampler).events())
         final = FinalSettings(finalists=1, seeds=2, baseline=False)
         with pytest.raises(CutOffError):
-            finish(study, location, plan, final, Console(quiet=True), until_the_first_model)
+            finish(study, location, plan, final, until_the_first_model)
         history = read_history(study)
         assert history.choice is not None
         assert winner_of(history) is None
         path = write_report(history, location, dataset, TestSet(dataset), running=False)
         said = f"study: trial {history.choice.winner} was chosen; its final models are not all judged yet"
         assert said in path.read_text(encoding="utf-8")
-        finish(study, location, plan, final, Console(quiet=True), to_the_end)
+        finish(study, location, plan, final, to_the_end)
         winner = winner_of(read_history(study))
         assert winner is not None
         assert (len(winner.models), winner.diverged, winner.test.n) == (2, 0, 2)

@@ -11,10 +11,9 @@ import pytest
 from helpers import Desk, Workshop, made_up, small_architecture, small_space, write_mnist_folder
 from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState
-from rich.console import Console
 
 from nas.analysis.finalists import runs_of, winner_of
-from nas.api import finish
+from nas.api.finishing import finish
 from nas.data.datasets import Dataset
 from nas.network.module import build
 from nas.space.candidate import digest
@@ -102,9 +101,9 @@ def test_one_end_of_a_search_lists_the_trials_once(
     storage: Any = desk.study._storage
     storage.listed.clear()
     final = FinalSettings(finalists=finalists, seeds=2, baseline=finalists > 0)
-    winner = finish(desk.study, desk.location, plan_of(space, dataset), final, Console(quiet=True), through)
-    assert winner is not None
-    assert len(winner.models) == (2 if finalists else 0)
+    done = finish(desk.study, desk.location, plan_of(space, dataset), final, through)
+    assert done.winner is not None
+    assert len(done.winner.models) == (2 if finalists else 0)
     assert (desk.location.folder / "best" / "model.py").exists()
     assert (desk.location.folder / "report.html").exists()
     assert storage.listed["study"] == 1

@@ -9,27 +9,30 @@ from pathlib import Path
 import pytest
 
 import nas
+import nas.__main__ as nas_program
 
 PACKAGE = Path(nas.__file__).parent
 FILES = {".".join(file.relative_to(PACKAGE).with_suffix("").parts): file for file in sorted(PACKAGE.rglob("*.py"))}
 
-# A folder imports from itself and from those after it.
+# A folder imports from itself and from those after it; commands import from all of them.
 FOLDERS = (
-    *("api", "cli", "reporting", "codegen", "tuner", "analysis", "study", "workers"),
+    *("cli", "api", "reporting", "codegen", "tuner", "analysis", "study", "workers"),
     *("training", "data", "space", "optuna_internals", "network", "system", "errors"),
 )
-COMMANDS = ("search", "status", "report", "dashboard", "retrain", "noise", "ablate", "export")
+COMMANDS = tuple(nas_program.COMMANDS)
 
 # Libraries with a home: no other folder imports them.
 HOMES = {
     "optuna": {
-        *("api", "cli", "reporting", "codegen", "tuner", "analysis", "study", "space", "optuna_internals"),
-        *("search", "dashboard"),
+        *("cli", "api", "reporting", "codegen", "tuner", "analysis", "study", "space", "optuna_internals"),
+        "dashboard",
     },
     "optuna_dashboard": {"dashboard", "reporting"},
-    "plotly": {"reporting"},
+    "plotly": {"api", "reporting"},
     "jinja2": {"system"},
-    "rich": {"cli", "reporting", "search", "ablate", "api"},
+    "rich": {"api", "cli", "reporting", "search", "ablate", "studies", "trials"},
+    "IPython": {"reporting"},
+    "pandas": {"api"},
     "ray": {"workers"},
     "torchvision": {"data"},
 }

@@ -17,16 +17,17 @@ from nas.cli.options import (
     add_data_dir,
     add_location,
     add_workers,
-    fleet_of,
     fraction,
     limit,
     natural,
     positive,
     positive_seconds,
     seed,
+    workers_of,
 )
 from nas.cli.terminal import Interruption, run
 from nas.errors import UserError, printable
+from nas.workers.fleet import make_fleet
 
 
 @pytest.mark.parametrize(
@@ -82,8 +83,10 @@ def test_parser_raises_a_sentence_instead_of_printing_usage() -> None:
     options.add_argument("--trials", type=positive)
     with pytest.raises(UserError, match=r"^argument --trials: '0' must be a whole number of at least 1; see --help$"):
         options.parse_args(["--trials", "0"])
-    with pytest.raises(UserError, match=r"^unrecognized arguments: --trails 3; see --help$"):
+    with pytest.raises(UserError, match=r"^unrecognized arguments: --trails 3; did you mean --trials\?; see --help$"):
         options.parse_args(["--trails", "3"])
+    with pytest.raises(UserError, match=r"^unrecognized arguments: --colour 3; see --help$"):
+        options.parse_args(["--colour", "3"])
 
 
 def test_location_options_have_defaults_and_honour_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,10 +194,10 @@ def test_a_password_is_not_given_to_ray(monkeypatch: pytest.MonkeyPatch) -> None
     add_workers(options)
     args = options.parse_args(["--ray", "nowhere", "--storage", "postgresql://me:secret@host/db"])
     with pytest.raises(UserError, match=r"^--storage has a password, and Ray keeps command lines; give it as \$OPTUNA"):
-        fleet_of(args, lambda: pytest.fail("not needed"))
+        workers_of(args)
     monkeypatch.setenv("OPTUNA_STORAGE", args.storage)
     with pytest.raises(UserError, match=r"^--ray 'nowhere' is no address"):
-        fleet_of(args, lambda: pytest.fail("not needed"))
+        make_fleet(workers_of(args), lambda: pytest.fail("not needed"))
 
 
 @pytest.mark.parametrize(
@@ -207,9 +210,10 @@ def test_a_password_is_not_given_to_ray(monkeypatch: pytest.MonkeyPatch) -> None
 )
 def test_workers_that_cannot_be_are_refused(given: tuple[str, str], rule: str) -> None:
     options = argparse.ArgumentParser()
+    add_location(options)
     add_workers(options)
     with pytest.raises(UserError, match="^" + re.escape(rule)):
-        fleet_of(options.parse_args(given), lambda: pytest.fail("not needed"))
+        make_fleet(workers_of(options.parse_args(given)), lambda: pytest.fail("not needed"))
 
 
 def test_options_import_nothing_heavy() -> None:
@@ -321,7 +325,7 @@ def test_a_reader_that_closes_the_output_ends_the_program_quietly(command: str) 
 OUTLIVES = """\
 import sys
 from pathlib import Path
-from nas.cli.live_view import NORMAL, follow
+from nas.reporting.live_view import NORMAL, follow
 from nas.cli.terminal import run
 from rich.console import Console
 

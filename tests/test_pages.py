@@ -16,13 +16,12 @@ import pytest
 from browser import Watched, watched
 from helpers import small_architecture, small_space, write_mnist_folder
 from playwright.sync_api import Browser
-from rich.console import Console
 
 from docs.browser import a_browser, chromium
 from nas.analysis.ablation import ablation, ablation_runs
 from nas.analysis.effects import answers
 from nas.analysis.finalists import Winner, winner_of
-from nas.api import finish
+from nas.api.finishing import finish
 from nas.data.datasets import Dataset
 from nas.data.images import load_training
 from nas.errors import UserError
@@ -92,7 +91,7 @@ def reported(tmp_path_factory: pytest.TempPathFactory, dataset: Dataset) -> Iter
         page = write_report(read_history(study), location, dataset, TestSet(dataset), running=True)
         early = page.read_text(encoding="utf-8")
         final = FinalSettings(finalists=2, seeds=2, baseline=True)
-        finish(study, location, plan, final, Console(quiet=True), through)
+        finish(study, location, plan, final, through)
         history = read_history(study)
         leader, winner = history.leader, winner_of(history)
         assert leader is not None

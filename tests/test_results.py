@@ -1,7 +1,6 @@
 """The end of a search: the choice, the one reading of the test images, the files, and exports of other trials."""
 
 import csv
-import io
 import re
 import sys
 from collections.abc import Iterator
@@ -13,13 +12,12 @@ import optuna
 import pytest
 import torch
 from optuna.trial import TrialState
-from rich.console import Console
 from safetensors.torch import load_file
 
 from nas import export
 from nas.analysis.finalists import Winner
 from nas.analysis.statistics import spread
-from nas.api import finish
+from nas.api.finishing import finish
 from nas.data.datasets import Dataset
 from nas.data.images import load_test
 from nas.network.architecture import Architecture
@@ -135,10 +133,9 @@ def finished(told: tuple[optuna.Study, StudyLocation]) -> Finished:
     study, location = told
     result = Finished(study=study, location=location, said=[], opened=[])
     for _ in range(2):
-        output = io.StringIO()
         with opened_test_files() as opened:
-            finish(study, location, PLAN, AS_IT_IS, Console(file=output, width=200), show)
-        result.said.append(output.getvalue())
+            done = finish(study, location, PLAN, AS_IT_IS, show)
+        result.said.append(f"{done.summary}\nwritten: {', '.join(map(str, done.written))}\n")
         result.opened.append(opened)
     return result
 
@@ -276,9 +273,8 @@ def test_a_longer_search_reads_the_test_images_for_its_new_winner_and_says_so(fi
     report(trial, [0.9] * 3, 0.5)
     location.weights_path(trial.number).write_bytes(weights_of(build(records(study)[-1].candidate.architecture)))
     study.tell(trial, 0.9)
-    output = io.StringIO()
     with opened_test_files() as opened:
-        finish(study, location, PLAN, AS_IT_IS, Console(file=output, width=200), show)
+        done = finish(study, location, PLAN, AS_IT_IS, show)
     assert len(opened) == 2
     assert list(scores_on_test(study)) == [2, 4]
-    assert "The test images were read before, for trial 2." in output.getvalue()
+    assert "The test images were read before, for trial 2." in done.summary

@@ -8,6 +8,7 @@ from typing import Any
 
 import optuna
 import pytest
+from helpers import interrupt
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
@@ -210,7 +211,7 @@ def test_an_interruption_waits_until_a_batch_is_there(tmp_path: Path, monkeypatc
         with storage.batch(lambda: os.kill(os.getpid(), signal.SIGINT)):
             storage.set_trial_state_values(trial._trial_id, TrialState.COMPLETE, [0.5])
 
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    before = signal.signal(signal.SIGINT, interrupt)
     try:
         with pytest.raises(KeyboardInterrupt):
             end()

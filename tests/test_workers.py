@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import MNIST, SHAPE, small_architecture, write_mnist_folder
+from helpers import MNIST, SHAPE, interrupt, small_architecture, write_mnist_folder
 
 from nas.data.datasets import Dataset
 from nas.errors import UserError
@@ -197,9 +197,26 @@ def run_script(source: str, folder: Dataset, tmp_path: Path) -> Iterator[subproc
         yield process
 
 
+def test_an_interruption_of_somebody_elses_program_does_not_wait() -> None:
+    reached: list[int] = []
+
+    def interrupted() -> None:
+        with interrupts_wait():
+            os.kill(os.getpid(), signal.SIGINT)
+            reached.append(1)
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            interrupted()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert reached == []
+
+
 def test_an_interruption_waits_until_a_process_is_made_and_does_not_reach_it() -> None:
     told: list[str] = []
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    before = signal.signal(signal.SIGINT, interrupt)
 
     def interrupted() -> None:
         with without_interrupts():
@@ -210,13 +227,13 @@ def test_an_interruption_waits_until_a_process_is_made_and_does_not_reach_it() -
     with pytest.raises(KeyboardInterrupt):
         interrupted()
     assert told == ["alive\n"]
-    assert signal.signal(signal.SIGINT, before) is signal.default_int_handler
+    assert signal.signal(signal.SIGINT, before) is interrupt
     assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
 
 
 def test_a_second_interruption_does_not_wait() -> None:
     reached: list[int] = []
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    before = signal.signal(signal.SIGINT, interrupt)
 
     def interrupted() -> None:
         with interrupts_wait():
@@ -227,7 +244,7 @@ def test_a_second_interruption_does_not_wait() -> None:
     with pytest.raises(KeyboardInterrupt):
         interrupted()
     assert reached == [0, 1]
-    assert signal.signal(signal.SIGINT, before) is signal.default_int_handler
+    assert signal.signal(signal.SIGINT, before) is interrupt
 
 
 KILLS_ITSELF = """\

@@ -2,19 +2,19 @@
 
 import argparse
 import os
+import re
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
-from nas.errors import UserError
+from nas.errors import UserError, did_you_mean
 from nas.study.location import DEFAULT_OUTPUT, StudyLocation, has_password, locate
 
 if TYPE_CHECKING:  # torch takes seconds to import, and --help needs none of it
-    from nas.training.training import TrainingJob
-    from nas.workers.protocol import Fleet
+    from nas.workers.fleet import Workers
 
 
+DEFAULT_STUDY = "mnist"
 MOST = 100_000  # of what is counted off, such as trainings and epochs: there are lists of them
 LARGEST = 10**18  # of other whole numbers
 Options: TypeAlias = argparse.ArgumentParser | argparse._ArgumentGroup
@@ -32,7 +32,18 @@ class Parser(argparse.ArgumentParser):
         return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}; see --help")
+        raise UserError(f"{message}{self._meant(message)}; see --help")
+
+    def _meant(self, message: str) -> str:
+        """The option that an unknown one looks like."""
+        unknown = re.fullmatch(r"unrecognized arguments: (--[\w-]+).*", message, re.DOTALL)
+        return did_you_mean(unknown[1], self._option_string_actions) if unknown else ""
+
+
+def program(command: str) -> str:
+    """How the command was called, for its usage: `nas search` or `python -m nas.search`."""
+    called = sys.argv[0]
+    return called if called == f"nas {command}" else f"python -m nas.{command}"
 
 
 def whole(text: str, minimum: int, maximum: int = MOST) -> int:
@@ -142,27 +153,24 @@ def add_workers(parser: Options) -> None:
     )
 
 
-def fleet_of(args: argparse.Namespace, typical: "Callable[[], TrainingJob]") -> "Fleet":
-    """The workers that the options name; `typical` is a training that takes as much memory as any will.
+def workers_of(args: argparse.Namespace) -> "Workers":
+    """Who trains, as the options say.
 
     Raises:
-        UserError: an unknown device, one that is not there, or no Ray cluster.
+        UserError: a password on the command line, which Ray would keep.
     """
-    from nas.workers.local import LocalFleet, devices
+    from nas.workers.fleet import Workers
 
-    if args.ray is not None:
-        if args.storage != os.environ.get("OPTUNA_STORAGE") and args.storage and has_password(args.storage):
-            raise UserError("--storage has a password, and Ray keeps command lines; give it as $OPTUNA_STORAGE")
-        try:
-            from nas.workers.ray_fleet import RayFleet
-        except ImportError as error:
-            raise UserError(
-                f"--ray needs Ray, which is not installed ({error}); install it with: pip install -e '.[ray]'"
-            ) from error
-        return RayFleet(args.ray, args.device, args.jobs, args.jobs_per_gpu, typical)
-    if args.jobs_per_gpu is not None:
-        raise UserError("--jobs-per-gpu is for --ray; give --jobs, which are shared out among the GPUs of this machine")
-    return LocalFleet(devices(args.device, args.jobs))
+    typed = args.storage if args.storage != os.environ.get("OPTUNA_STORAGE") else None
+    if args.ray is not None and typed and has_password(typed):
+        raise UserError("--storage has a password, and Ray keeps command lines; give it as $OPTUNA_STORAGE")
+    return Workers(
+        device=args.device,
+        jobs=args.jobs,
+        ray=args.ray,
+        jobs_per_gpu=args.jobs_per_gpu,
+        epoch_timeout=args.epoch_timeout,
+    )
 
 
 def add_loudness(parser: Options) -> None:
@@ -174,14 +182,27 @@ def add_loudness(parser: Options) -> None:
     loudness.add_argument("-v", "--verbose", dest="verbosity", action="store_const", const=1, help="every epoch")
 
 
-def existing_location(args: argparse.Namespace) -> StudyLocation:
-    """Where the study that `--study-name` names lives."""
-    return locate(args.study_name, args.output_dir, args.storage)
+def add_study(parser: Options) -> None:
+    """The study that is asked about, by its name."""
+    parser.add_argument("study", metavar="STUDY", nargs="?", help="name of the study (default: mnist)")
+    parser.add_argument("--study-name", metavar="NAME", help="the same, as an option")
+
+
+def study_location(args: argparse.Namespace) -> StudyLocation:
+    """Where the study that the options name lives.
+
+    Raises:
+        UserError: two names, or one that is not a plain file name.
+    """
+    if None not in (args.study, args.study_name) and args.study != args.study_name:
+        raise UserError(f"the study is called {args.study!r} and --study-name {args.study_name!r}; give one of them")
+    name = next((name for name in (args.study, args.study_name) if name is not None), DEFAULT_STUDY)
+    return locate(name, args.output_dir, args.storage)
 
 
 def add_options(options: argparse.ArgumentParser) -> None:
     """The study, the trial, and all that says how to train."""
-    options.add_argument("--study-name", metavar="NAME", default="mnist", help="the study (default: mnist)")
+    add_study(options)
     options.add_argument("--trial", metavar="N", type=natural, help="whose network (default: the winner's)")
     add_workers(options)
     add_location(options)

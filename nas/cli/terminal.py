@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing import active_children
 from pathlib import Path
-from typing import Any, NoReturn, TextIO, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO, TypeVar
 
 from nas.errors import UserError, printable, without_passwords
 from nas.study.location import StudyLocation
@@ -23,6 +23,9 @@ def command_line(module: str, location: StudyLocation) -> str:
     arguments = (argument.replace(location.storage, location.public_storage) for argument in sys.argv[1:])
     return shlex.join(["python", "-m", module, *map(without_passwords, arguments)])
 
+
+if TYPE_CHECKING:  # torch takes seconds to import, and --help needs none of it
+    from nas.tuner.progress import Show
 
 DONE, NOTHING_FEASIBLE, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 READER_GONE = 141  # as a shell tells of a program that SIGPIPE has ended: 128 and the signal's number
@@ -54,12 +57,24 @@ class Interruption:
         self._asked = True
         raise KeyboardInterrupt
 
+    _ask.deferrable = True  # type: ignore[attr-defined]  # see nas.system.interrupts
+
     def heeding(self, events: Iterator[Event]) -> Iterator[Event]:
         """The events, until an interruption."""
         for event in events:
             if self._asked:
                 raise KeyboardInterrupt
             yield event
+
+
+def view_for(interruption: Interruption, verbosity: int) -> "Show":
+    """What a command shows of its trainings, until it is interrupted."""
+    from rich.console import Console
+
+    from nas.reporting.live_view import follow
+
+    console = Console(highlight=False)
+    return lambda events, title: follow(interruption.heeding(events), title, console, verbosity)
 
 
 @contextmanager

@@ -15,6 +15,7 @@ import torch
 from filelock import FileLock
 
 from nas.data.folders import load_folder
+from nas.data.memory import IN_MEMORY, read_images_file
 from nas.data.split import Images
 from nas.errors import UserError
 
@@ -32,9 +33,9 @@ MNIST_SHA256 = {  # of the uncompressed files, as in nas/data/mnist/README.md
 class Dataset:
     """Which images: a small value that a worker process is sent and loads the images from."""
 
-    name: str  # "mnist", one of TORCHVISION, or the path of a folder of class folders
+    name: str  # "mnist", one of TORCHVISION, IN_MEMORY, or the path of a folder of class folders
     input_shape: tuple[int, int, int]  # C, H, W
-    data_dir: str | None = None  # where torchvision's data sets are kept; None is DATA_DIR
+    data_dir: str | None = None  # where torchvision's data sets are kept (None: DATA_DIR), or those given from memory
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,6 +147,8 @@ def read_images(dataset: Dataset, *, train: bool) -> tuple[Images, tuple[str, ..
     if dataset.name == "mnist":
         _require_shape(dataset, MNIST.input_shape)
         return load_mnist(importlib.resources.files("nas.data.mnist"), "train" if train else "t10k"), MNIST.classes
+    if dataset.name.startswith(IN_MEMORY):
+        return read_images_file(Path(dataset.data_dir or "."), train=train)
     if dataset.name in TORCHVISION:
         return _load_torchvision(dataset, TORCHVISION[dataset.name], train=train)
     return load_folder(_folder_named(dataset.name), dataset.input_shape, train=train)

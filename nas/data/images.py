@@ -53,7 +53,11 @@ def _read_training(dataset: Dataset) -> tuple[Images, tuple[str, ...]]:
 
 @functools.cache
 def _split(dataset: Dataset, hold_out: bool) -> TrainingData:
-    images, classes = _read_training(dataset)
+    return training_data(*_read_training(dataset), hold_out=hold_out)
+
+
+def training_data(images: Images, classes: tuple[str, ...], *, hold_out: bool) -> TrainingData:
+    """The images in two parts, or with `hold_out=False` all of them to train on."""
     if not hold_out:
         mean, std = channel_statistics(images.images)
         none = Images(images=images.images[:0], labels=images.labels[:0])

@@ -25,6 +25,7 @@ from nas.codegen.card import trial_card, winner_card
 from nas.codegen.source import model_source
 from nas.data.datasets import Dataset
 from nas.data.images import TrainingData, load_training
+from nas.network.architecture import Architecture
 from nas.optuna_internals.attributes import reading
 from nas.reporting.conclusions import (
     costs,
@@ -127,6 +128,23 @@ def _answer_row(place: int, answer: Answer) -> dict[str, Any]:
     }
 
 
+def network_picture(architecture: Architecture) -> Markup:
+    """A network drawn, as the part of a page."""
+    return Markup(TEMPLATES.get_template("network.svg").render(columns=columns(architecture), column_width=COLUMN))
+
+
+def notebook_view(history: History, winner: Winner | None, said: str) -> str:
+    """What a notebook shows of a study: the verdict, the networks compared, the leader drawn."""
+    leader = history.leader
+    return TEMPLATES.get_template("result.html").render(
+        verdict=said,
+        leader=leader,
+        story=story(history, winner) if winner else [],
+        drawing=network_picture(leader.candidate.architecture) if leader else None,
+        done=what_was_done(history),
+    )
+
+
 def _leader(
     history: History, winner: Winner | None, location: StudyLocation, dataset: Dataset, n_val: int
 ) -> dict[str, Any]:
@@ -134,12 +152,11 @@ def _leader(
     if leader is None:
         return {"leader": None, "noise_floor": ""}
     architecture = leader.candidate.architecture
-    picture = TEMPLATES.get_template("network.svg").render(columns=columns(architecture), column_width=COLUMN)
     card = winner_card(location, winner, dataset) if winner else trial_card(location, leader, dataset, None)
     return {
         "leader": leader,
         "costs": costs(history, leader),
-        "drawing": Markup(picture),
+        "drawing": network_picture(architecture),
         "source": model_source(architecture, card),
         "learning_curve": _plot(curves.learning_curve(leader, history.runs, n_val), "learning-curve"),
         "noise_floor": noise_floor(history, leader, n_val),

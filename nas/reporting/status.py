@@ -55,6 +55,9 @@ class Status:
     winner: int | None  # the trial chosen last
     stages: dict[str, StageStatus]
 
+    def __str__(self) -> str:
+        return text_of(self)
+
 
 def _stage(runs: list[RunRecord]) -> StageStatus:
     states = Counter(run.state for run in runs)

@@ -4,6 +4,10 @@ import csv
 import io
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, TypeAlias
+
+from rich import box
+from rich.table import Table
 
 from nas.analysis.ablation import ablation_csv, ablations
 from nas.study.history import History
@@ -12,32 +16,85 @@ from nas.study.records import TrialRecord
 from nas.study.runs import RunRecord
 from nas.system.files import write_whole
 
+Row: TypeAlias = dict[str, Any]
 
-def trials_csv(trials: Sequence[TrialRecord]) -> str:
-    """One row a trial, as CSV: what it was, how it ended, and its parameters as they were suggested."""
+
+def trial_rows(trials: Sequence[TrialRecord]) -> list[Row]:
+    """One row a trial: what it was, how it ended, and its parameters as they were suggested."""
     names = sorted({name for trial in trials for name in trial.suggestions})
+    return [
+        {
+            "number": t.number,
+            "state": t.state.name,
+            "epochs": t.epochs,
+            "val_accuracy": t.val_accuracy,
+            "val_loss": t.val_loss,
+            "params": t.params,
+            "macs": t.macs,
+            "receptive_field": t.receptive_field,
+            "seed": t.seed,
+            "precision": t.precision,
+            "rejected_before": t.ledger.rejected,
+            "seconds": t.seconds,
+            "reason": t.reason,
+            "notation": t.notation,
+            **{name: t.suggestions.get(name) for name in names},
+        }
+        for t in trials
+    ]
+
+
+def run_rows(runs: Sequence[RunRecord]) -> list[Row]:
+    """One row a run outside the search."""
+    return [
+        {
+            "number": r.number,
+            "stage": r.stage,
+            "trial": r.trial,
+            "state": r.state.name,
+            "epochs": r.epochs,
+            "val_accuracy": r.val_accuracy,
+            "val_loss": r.val_loss,
+            "test_accuracy": r.test and r.test.accuracy,
+            "test_loss": r.test and r.test.loss,
+            "params": r.params,
+            "macs": r.macs,
+            "seed": r.seed,
+            "precision": r.precision,
+            "seconds": r.seconds,
+            "reason": r.reason,
+            "notation": r.notation,
+            "change": r.change,
+        }
+        for r in runs
+    ]
+
+
+def as_csv(rows: Sequence[Row]) -> str:
+    """The rows as CSV, below the names of their columns."""
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    fixed = ["number", "state", "epochs", "val_accuracy", "val_loss", "params", "macs", "receptive_field"]
-    writer.writerow([*fixed, "seed", "precision", "rejected_before", "seconds", "reason", "notation", *names])
-    for t in trials:
-        values = [t.number, t.state.name, t.epochs, t.val_accuracy, t.val_loss, t.params, t.macs, t.receptive_field]
-        values += [t.seed, t.precision, t.ledger.rejected, t.seconds, t.reason, t.notation]
-        writer.writerow([*values, *(t.suggestions.get(name) for name in names)])
+    writer = csv.DictWriter(text, list(rows[0]) if rows else [], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
     return text.getvalue()
 
 
-def runs_csv(runs: Sequence[RunRecord]) -> str:
-    """One row a run outside the search, as CSV."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    names = ["number", "stage", "trial", "state", "epochs", "val_accuracy", "val_loss", "test_accuracy", "test_loss"]
-    writer.writerow([*names, "params", "macs", "seed", "precision", "seconds", "reason", "notation", "change"])
-    for r in runs:
-        test = (r.test.accuracy, r.test.loss) if r.test else (None, None)
-        values = [r.number, r.stage, r.trial, r.state.name, r.epochs, r.val_accuracy, r.val_loss, *test]
-        writer.writerow([*values, r.params, r.macs, r.seed, r.precision, r.seconds, r.reason, r.notation, r.change])
-    return text.getvalue()
+def as_table(rows: Sequence[Row], columns: Sequence[str]) -> Table:
+    """Some columns of the rows, for a terminal."""
+    table = Table(box=box.SIMPLE_HEAD)
+    for name in columns:
+        table.add_column(name, justify="left" if name in ("state", "notation") else "right")
+    for row in rows:
+        table.add_row(*(_cell(name, row[name]) for name in columns))
+    return table
+
+
+def _cell(name: str, value: Any) -> str:
+    if value is None:
+        return "–"
+    if name == "val_accuracy":
+        return f"{value:.2%}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def write_tables(history: History, location: StudyLocation, n_val: int) -> list[Path]:
@@ -45,9 +102,9 @@ def write_tables(history: History, location: StudyLocation, n_val: int) -> list[
 
     The runs of ablations were judged on `n_val` validation images.
     """
-    tables = {TRIALS: trials_csv(history.trials)}
+    tables = {TRIALS: as_csv(trial_rows(history.trials))}
     if history.runs:
-        tables[RUNS] = runs_csv(history.runs)
+        tables[RUNS] = as_csv(run_rows(history.runs))
     if found := ablations(history, n_val):
         tables[ABLATION] = ablation_csv(found)
     for name, text in tables.items():

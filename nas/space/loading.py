@@ -1,10 +1,11 @@
 """Search spaces by name or by the path of a Python file."""
 
 import importlib.util
+from dataclasses import replace
 from pathlib import Path
 
 import search_spaces
-from nas.errors import UserError
+from nas.errors import UserError, did_you_mean
 from nas.space.search_space import SearchSpace
 
 
@@ -31,9 +32,12 @@ def load_space(name_or_path: str) -> SearchSpace:
     path = known.get(name_or_path, Path(name_or_path))
     if path.suffix != ".py" or not path.is_file():
         names = ", ".join(known)
+        meant = did_you_mean(name_or_path, known)
         if path.suffix == ".py":
             raise UserError(f"search space {name_or_path!r}: there is no such file; give its path, or one of {names}")
-        raise UserError(f"unknown search space {name_or_path!r}; known are {names}, or give the path of a .py file")
+        raise UserError(
+            f"unknown search space {name_or_path!r}; known are {names}, or give the path of a .py file{meant}"
+        )
     where = f"search_spaces/{path.name}" if name_or_path in known else str(path)
     spec = importlib.util.spec_from_file_location(f"nas_space_{path.stem}", path)
     assert spec is not None
@@ -48,4 +52,4 @@ def load_space(name_or_path: str) -> SearchSpace:
     space = getattr(module, "SPACE", None)
     if not isinstance(space, SearchSpace):
         raise UserError(f"{where}: defines no SPACE; it must end with SPACE = SearchSpace(...)")
-    return space
+    return space if space.name is not None else replace(space, name=path.stem)

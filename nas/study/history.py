@@ -10,9 +10,12 @@ from typing import Any
 import optuna
 from optuna.trial import TrialState
 
+from nas.data.datasets import Dataset
+from nas.data.memory import IN_MEMORY
 from nas.network.limits import Constraints
 from nas.space.rejections import Ledger
 from nas.study.commands import Command, commands
+from nas.study.location import StudyLocation
 from nas.study.records import (
     Record,
     TrialRecord,
@@ -163,3 +166,14 @@ def read_history(study: optuna.Study) -> History:
         choice=choice_of(study),
         test_scores=scores_on_test(study),
     )
+
+
+def dataset_of(history: History, location: StudyLocation, data_dir: str | None) -> Dataset:
+    """The data set that the study was made with.
+
+    `data_dir` is where torchvision's files are on this machine; images that were given in memory lie in the study's
+    folder.
+    """
+    channels, height, width = history.settings["input_shape"]
+    folder = str(location.folder.resolve()) if history.dataset.startswith(IN_MEMORY) else data_dir
+    return Dataset(name=history.dataset, input_shape=(channels, height, width), data_dir=folder)

@@ -18,7 +18,7 @@ from typing import Any
 import optuna
 from optuna.exceptions import ExperimentalWarning, StorageInternalError
 
-from nas.errors import UserError
+from nas.errors import UserError, did_you_mean
 from nas.optuna_internals.batched_storage import close
 from nas.study.commands import Command, commands, remember
 from nas.study.location import DATABASE, FINAL_RUNS, LOCK, StudyLocation, parse_url, sqlite_file
@@ -133,11 +133,33 @@ def open_study(location: StudyLocation, *, to_write: bool = False) -> optuna.Stu
                 storage.engine.dispose()
             raise UserError(
                 f"there is no study {location.name!r} in {location.public_storage}{known}; run a search first, "
-                "or say where it is with --output-dir or --storage"
+                f"or say where it is with --output-dir or --storage{_meant(location, shown)}"
             )
         return optuna.load_study(
             study_name=location.name, storage=SingleWriterStorage(storage) if to_write else storage
         )
+
+
+def _meant(location: StudyLocation, names: list[str]) -> str:
+    """The study that a wrong name looks like, of this storage or this output folder."""
+    beside = [file.parent.name for file in location.folder.parent.glob(f"*/{DATABASE}")]
+    return did_you_mean(location.name, {*names, *beside} - {location.name})
+
+
+def study_names(location: StudyLocation) -> list[str]:
+    """The names of the studies in a storage, those of final runs among them; of a database not yet made, none.
+
+    Raises:
+        UserError: the storage cannot be opened.
+    """
+    with _told_of_storage_errors(location):
+        if not _is_made(location):
+            return []
+        storage = _opened(location)
+        try:
+            return sorted(optuna.get_all_study_names(storage))
+        finally:
+            storage.engine.dispose()
 
 
 def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> Iterator[str]:

@@ -9,7 +9,6 @@ from typing import Any
 import optuna
 from optuna.distributions import distribution_to_json
 
-from nas.data.datasets import Dataset
 from nas.errors import UserError
 from nas.network.architecture import Architecture
 from nas.network.limits import Constraints
@@ -135,10 +134,3 @@ def choice_of(study: optuna.Study) -> Choice | None:
 def remember_choice(study: optuna.Study, choice: Choice) -> None:
     """Store a choice."""
     study.set_user_attr("choice", asdict(choice))
-
-
-def dataset_of(study: optuna.Study, data_dir: str | None) -> Dataset:
-    """The data set that the study was made with; `data_dir` is where torchvision's files are on this machine."""
-    stored = settings_of(study)
-    channels, height, width = stored["input_shape"]
-    return Dataset(name=stored["dataset"], input_shape=(channels, height, width), data_dir=data_dir)

@@ -11,7 +11,11 @@ from typing import Any
 
 @contextmanager
 def interrupts_wait() -> Iterator[None]:
-    """Delay Ctrl+C or SIGTERM until the block ends; a second one does not wait, nor does the first any longer."""
+    """Delay Ctrl+C or SIGTERM until the block ends; a second one does not wait, nor does the first any longer.
+
+    Only a command's own handlers are delayed, those with the attribute `deferrable`: the signals of somebody else's
+    program are left alone.
+    """
     waiting: list[int] = []
     handlers: dict[int, Callable[[int, FrameType | None], Any]] = {}
 
@@ -24,7 +28,7 @@ def interrupts_wait() -> Iterator[None]:
 
     if threading.current_thread() is threading.main_thread():  # only this thread sets handlers and is interrupted
         for number in (signal.SIGINT, signal.SIGTERM):
-            if callable(handler := signal.getsignal(number)):
+            if callable(handler := signal.getsignal(number)) and getattr(handler, "deferrable", False):
                 handlers[number] = handler
                 signal.signal(number, wait)
     try:

@@ -5,9 +5,11 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
+from contextlib import contextmanager
 from multiprocessing import connection, forkserver, get_all_start_methods, get_context, parent_process
+from types import ModuleType
 from typing import Any, TypeVar
 
 import torch
@@ -76,6 +78,22 @@ def process_pool(processes: int) -> ProcessPoolExecutor:
     return ProcessPoolExecutor(processes, mp_context=context, initializer=prepare_process)
 
 
+@contextmanager
+def starting_processes() -> Iterator[None]:
+    """Within it, processes are made: Ctrl+C does not reach them, and they do not run the program's main module again.
+
+    multiprocessing would import that in each of them; a script without a `__main__` guard would start all over. What
+    is sent to these processes are functions and values of other modules.
+    """
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        with without_interrupts():  # importing torch takes seconds, in which Ctrl+C would end it with a traceback
+            yield
+    finally:
+        sys.modules["__main__"] = main
+
+
 class LocalProcess:
     """One prepared process of this machine, which ends with the thread that makes it."""
 
@@ -83,7 +101,7 @@ class LocalProcess:
         self._executor = process_pool(1)
         processes = self._executor._processes
         try:
-            with without_interrupts():  # else Ctrl+C would end it with a traceback while it imports torch
+            with starting_processes():
                 self._executor.submit(os.getpid)  # the first call starts the process
         except BaseException:  # for example, no memory for the thread that watches it
             for process in processes.values():

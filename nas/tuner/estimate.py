@@ -1,23 +1,117 @@
 """How long a search takes: epochs of a trial under a pruner, seconds of an epoch."""
 
+import time
 from collections.abc import Sequence
 from concurrent.futures import BrokenExecutor
+from dataclasses import dataclass
 from random import Random
 from statistics import fmean
 
 import optuna
 
+from nas.data.images import load_training
 from nas.errors import UserError
 from nas.optuna_internals.trials import report_epoch
-from nas.space.search_space import Feasible
-from nas.system.interrupts import without_interrupts
-from nas.system.processes import process_pool
+from nas.space.rejections import Ledger, probe
+from nas.space.search_space import Feasible, SearchSpace
+from nas.system.processes import process_pool, starting_processes
 from nas.training.training import TrainingJob, seconds_per_epoch
 from nas.tuner.pruning import PrunerName, make_pruner
 from nas.tuner.trials import Plan
 from nas.workers.local import LocalFleet, devices
 
+DRAWS = 10_000
 TIMED = 6  # candidates, evenly spread over the sizes that were drawn
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draws:
+    """Candidates drawn uniformly: those within the limits, and why the others are not."""
+
+    feasible: tuple[Feasible, ...]
+    ledger: Ledger
+    per_second: float  # drawn and checked
+
+    @property
+    def smallest(self) -> Feasible:
+        """The feasible one with the fewest parameters."""
+        return min(self.feasible, key=lambda found: found.cost.params)
+
+    @property
+    def largest(self) -> Feasible:
+        """The feasible one with the most parameters."""
+        return max(self.feasible, key=lambda found: found.cost.params)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preview:
+    """What a space holds, and what a search of it would take; nothing was trained but a few steps, to time them."""
+
+    draws: Draws
+    dataset: str
+    n_train: int  # images
+    n_val: int
+    trials: int
+    workers: int
+    here: bool  # whether the workers are of this machine, which was timed
+    epoch_seconds: float  # of typical candidates, with all workers at work
+    epochs_per_trial: float  # on average, under the pruner
+    search_seconds: float
+    final_seconds: float  # of what follows the search
+
+    @property
+    def acceptance(self) -> float:
+        """The part of the draws that is within the limits."""
+        return self.draws.ledger.acceptance
+
+    @property
+    def rejected(self) -> dict[str, int]:
+        """How many draws each limit rejects; a draw may break several."""
+        return {str(reason): count for reason, count in self.draws.ledger.reasons.items()}
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """The fewest and the most parameters of a draw within the limits."""
+        return self.draws.smallest.cost.params, self.draws.largest.cost.params
+
+    def __str__(self) -> str:
+        low, high = self.sizes
+        return (
+            f"{self.acceptance:.1%} of {self.draws.ledger.proposals:,} draws are within the limits, with {low:,} to "
+            f"{high:,} parameters; {self.trials} trials take {self.search_seconds / 60:.1f} min on {self.workers} "
+            f"workers, the final runs {self.final_seconds / 60:.1f} min more"
+        )
+
+
+def draw(space: SearchSpace, seed: int) -> Draws:
+    """Candidates drawn uniformly and checked."""
+    started = time.perf_counter()
+    feasible, ledger = probe(space, seed, draws=DRAWS, until_feasible=False)
+    return Draws(feasible=tuple(feasible), ledger=ledger, per_second=DRAWS / (time.perf_counter() - started))
+
+
+def previewed(space: SearchSpace, draws: Draws, plan: Plan, pruner: PrunerName) -> Preview:
+    """What a search would take, by timing a few steps of typical draws, of which at least one is feasible.
+
+    Raises:
+        UserError: a process died that timed the steps.
+    """
+    data = load_training(plan.dataset)
+    seconds, workers = epoch_seconds(draws.feasible, plan), max(1, len(plan.fleet.devices))  # of a cluster: none yet
+    epochs = expected_epochs(pruner, plan.trials, space.recipe.epochs)
+    return Preview(
+        draws=draws,
+        dataset=space.dataset,
+        n_train=len(data.train),
+        n_val=len(data.validation),
+        trials=plan.trials,
+        workers=workers,
+        here=isinstance(plan.fleet, LocalFleet),
+        epoch_seconds=seconds,
+        epochs_per_trial=epochs,
+        search_seconds=plan.trials * epochs * seconds / workers,
+        final_seconds=plan.later_epochs * seconds / workers,
+    )
 
 
 def expected_epochs(pruner: PrunerName, trials: int, epochs: int) -> float:
@@ -55,7 +149,7 @@ def epoch_seconds(feasible: Sequence[Feasible], plan: Plan) -> float:
         for i, chosen in enumerate(typical)
     ]
     with process_pool(len(here)) as pool:
-        with without_interrupts():  # it starts the processes
+        with starting_processes():
             times = pool.map(seconds_per_epoch, jobs)
         try:
             return fmean(times)

@@ -29,7 +29,7 @@ REFITS = 100  # a longer study is learned from anew whenever it has grown by thi
 RUNNING_A_FIT = 8  # ... and one with many workers, when this part of them has ended
 
 
-class NothingFeasibleError(Exception):
+class NothingNewError(Exception):
     """No new feasible candidate among many proposals; `ledger` says why."""
 
     def __init__(self, ledger: Ledger) -> None:
@@ -66,7 +66,7 @@ class FeasibleSampler:
         """The next trial's candidate.
 
         Raises:
-            NothingFeasibleError: nothing new was feasible among MAX_PROPOSALS.
+            NothingNewError: nothing new was feasible among MAX_PROPOSALS.
         """
         trial = create_trial(state=TrialState.RUNNING)  # no storage knows it yet
         trial.number = study._storage.get_n_trials(study._study_id)
@@ -94,7 +94,7 @@ class FeasibleSampler:
                 case Feasible() as feasible:
                     self._seen.add(digest(candidate))
                     return Proposal(number=trial.number, params=params, feasible=feasible, ledger=ledger.accept())
-        raise NothingFeasibleError(ledger)
+        raise NothingNewError(ledger)
 
     def _model_for(self, study: Study, finished: int, running: int) -> "_Model":
         """What is learned from the trials that have ended: anew with each, but in a long study or with many workers.
@@ -169,7 +169,7 @@ def ask(study: optuna.Study, sampler: FeasibleSampler, seed: int) -> optuna.Tria
     """A new trial: its parameters and attributes are written whole or not at all.
 
     Raises:
-        NothingFeasibleError: see `FeasibleSampler.propose`.
+        NothingNewError: see `FeasibleSampler.propose`.
     """
     proposal = sampler.propose(study)
     candidate, price = proposal.feasible.candidate, proposal.feasible.cost

@@ -17,7 +17,7 @@ from nas.study.location import StudyLocation
 from nas.study.records import TrialRecord, ranked, read_trial, records, total_ledger
 from nas.training.training import TrainingJob
 from nas.tuner.progress import SearchProgress
-from nas.tuner.sampler import FeasibleSampler, NothingFeasibleError, ask
+from nas.tuner.sampler import FeasibleSampler, NothingNewError, ask
 from nas.tuner.scheduler import Flight, Scheduler, keep
 from nas.workers.protocol import Fleet
 
@@ -114,7 +114,7 @@ class Search(Scheduler[TrialRecord]):
             return None
         try:
             trial = ask(self._study, self._sampler, self._plan.seed)
-        except NothingFeasibleError as error:
+        except NothingNewError as error:
             self.exhausted = error.ledger
             self._ledger += error.ledger
             return None

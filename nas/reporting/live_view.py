@@ -1,8 +1,10 @@
-"""What a person at the terminal sees of a search: a live view, or plain lines when the output is not a terminal."""
+"""What a person sees of a search: a live view at a terminal or in a notebook, and plain lines elsewhere."""
 
 import collections
+import io
 from collections.abc import Iterator
 from time import monotonic
+from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -17,6 +19,7 @@ from nas.tuner.progress import Progress, Running, RunProgress, SearchProgress, S
 
 QUIET, NORMAL, VERBOSE = -1, 0, 1
 REFRESH_PER_SECOND = 4
+NOTEBOOK_WIDTH = 110  # columns
 BAR = 16  # columns; with it a headline of usual numbers fits into 80
 MOST_RUNNING, MOST_NODES = 12, 6  # that are shown: a view of hundreds fits no screen, and takes a core to draw
 
@@ -132,6 +135,27 @@ def _follow_live(events: Iterator[Progress], title: str, console: Console) -> No
             shown = progress
 
 
+def _follow_in_notebook(events: Iterator[Progress], title: str) -> None:
+    from IPython.display import DisplayHandle
+
+    started, drawn = monotonic(), 0.0
+    place: Any = DisplayHandle()  # type: ignore[no-untyped-call]  # IPython's
+    place.display(_for_notebook(Text(title)), raw=True)
+    for progress in events:
+        last = progress
+        if monotonic() - drawn > 1 / REFRESH_PER_SECOND:
+            drawn = monotonic()
+            place.update(_for_notebook(view(title, progress, drawn - started)), raw=True)
+    place.update(_for_notebook(view(title, last, monotonic() - started)), raw=True)
+
+
+def _for_notebook(shown: RenderableType) -> dict[str, str]:
+    console = Console(file=io.StringIO(), width=NOTEBOOK_WIDTH, record=True, force_jupyter=False)
+    console.print(shown)
+    html = console.export_html(inline_styles=True, clear=False, code_format="<pre>{code}</pre>")
+    return {"text/html": html, "text/plain": console.export_text()}
+
+
 def _follow_plain(events: Iterator[Progress], title: str, console: Console, verbosity: int) -> None:
     started = monotonic()
 
@@ -155,6 +179,8 @@ def follow(events: Iterator[Progress], title: str, console: Console, verbosity: 
     """
     if verbosity == QUIET:
         collections.deque(events, maxlen=0)
+    elif console.is_jupyter:
+        _follow_in_notebook(events, title)
     elif console.is_terminal:
         _follow_live(events, title, console)
     else:

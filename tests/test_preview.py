@@ -8,17 +8,16 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from nas.cli.dry_run import DRAWS, dry_run, size_histogram
-from nas.data.datasets import Dataset
+from nas.api.searching import SearchOptions, preview
+from nas.cli.dry_run import show_preview, size_histogram
 from nas.network.architecture import Architecture
 from nas.network.cost import MapTooSmallError, cost
 from nas.network.limits import Constraints
 from nas.space.loading import load_space
-from nas.space.rejections import probe
-from nas.tuner.estimate import expected_epochs
+from nas.space.rejections import NothingFeasibleError, probe
+from nas.tuner.estimate import DRAWS, expected_epochs
 from nas.tuner.pruning import PRUNERS, PrunerName
-from nas.tuner.trials import Plan
-from nas.workers.local import LocalFleet
+from nas.workers.fleet import Workers
 
 SPACE = load_space("mnist")
 
@@ -42,11 +41,9 @@ def test_histogram_counts_every_feasible_candidate() -> None:
 
 def test_dry_run_of_the_default_space_prints_what_a_person_asks() -> None:
     output = io.StringIO()
-    dataset = Dataset(name="mnist", input_shape=(1, 28, 28))
-    limits = SPACE.constraints
-    plan = Plan(trials=50, fleet=LocalFleet(("cpu",)), dataset=dataset, constraints=limits, seed=0, later_epochs=285)
-    ledger = dry_run(SPACE, plan, "hyperband", Console(file=output, width=120))
-    text = output.getvalue()
+    found = preview(SPACE, SearchOptions(pruner="hyperband", workers=Workers(device="cpu", jobs=1)))
+    show_preview(found, SPACE, "hyperband", Console(file=output, width=120))
+    text, ledger = output.getvalue(), found.draws.ledger
     assert ledger.proposals == DRAWS
     for part in (
         "nearest miss: c",
@@ -66,27 +63,21 @@ def test_dry_run_of_the_default_space_prints_what_a_person_asks() -> None:
     accepted = sum(type(verdict).__name__ == "Feasible" for verdict in fits)
     assert ledger.rejected == DRAWS - accepted
     assert f"{DRAWS:,} candidates drawn uniformly, {accepted:,} feasible" in text
+    assert found.acceptance == pytest.approx(accepted / DRAWS)
+    assert str(found).startswith(f"{accepted / DRAWS:.1%} of 10,000 draws are within the limits, with ")
 
 
-def test_dry_run_with_nothing_feasible_says_how_far_off_it_is() -> None:
-    output = io.StringIO()
+def test_preview_with_nothing_feasible_says_how_far_off_it_is() -> None:
     limits = Constraints(max_params=1_000)
-    dataset = Dataset(name="mnist", input_shape=(1, 28, 28))
-    plan = Plan(trials=50, fleet=LocalFleet(("cpu",)), dataset=dataset, constraints=limits, seed=0)
-    ledger = dry_run(replace(SPACE, constraints=limits), plan, "none", Console(file=output, width=120))
+    with pytest.raises(NothingFeasibleError) as told:
+        preview(replace(SPACE, constraints=limits), SearchOptions())
     rng = random.Random(0)
     sizes = [price_of(SPACE.decode(SPACE.draw(rng)).architecture) for _ in range(DRAWS)]
-    assert ledger.nearest is not None
-    lines = output.getvalue().splitlines()
-    assert lines[0] == "mnist: 50,000 training and 10,000 validation images"
-    assert lines[1].startswith("10,000 candidates drawn uniformly, 0 feasible; ")
     smallest = min(size for size in sizes if size is not None)
-    found = f" {smallest:,} params, {smallest / 10 - 100:.1f} % over the limit of 1,000"
-    assert lines[3].startswith("nearest miss: c")
-    assert lines[3].endswith(found)
-    assert (
-        lines[4] == "none is feasible, so there is nothing to time; loosen a limit, or let the space propose what fits"
-    )
+    first, *_, miss, _ = str(told.value).splitlines()
+    assert first == "Nothing feasible among 10,000 candidates drawn from the space."
+    assert miss.startswith("The nearest miss is c")
+    assert miss.endswith(f" {smallest:,} params, {smallest / 10 - 100:.1f} % over the limit of 1,000.")
 
 
 def price_of(architecture: Architecture) -> int | None:

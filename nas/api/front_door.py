@@ -1,0 +1,132 @@
+"""`nas.search` and `nas.preview`: the calls that begin with a search space."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from nas.api import searching
+from nas.api.progress import Progressing, said, shown
+from nas.api.result import Result
+from nas.api.searching import SearchOptions
+from nas.api.study import Study
+from nas.data.memory import GivenImages, given_images
+from nas.errors import UserError
+from nas.space.loading import load_space
+from nas.space.search_space import SearchSpace
+from nas.study.location import DEFAULT_OUTPUT, locate
+from nas.tuner.estimate import Preview
+from nas.tuner.pruning import DEFAULT_PRUNER, PrunerName
+from nas.tuner.sampler import SamplerName
+from nas.workers.fleet import Workers
+
+
+def search(
+    space: SearchSpace | str,
+    trials: int = 50,
+    *,
+    study: str | None = None,
+    epochs: int | None = None,
+    target: float | None = None,
+    data: Any = None,
+    test: Any = None,
+    sampler: SamplerName = "tpe",
+    pruner: PrunerName = DEFAULT_PRUNER,
+    seed: int = 0,
+    finalists: int = 4,
+    final_seeds: int = 3,
+    baseline: bool = False,
+    timeout: float | None = None,
+    device: str = "auto",
+    jobs: int | None = None,
+    ray: str | None = None,
+    jobs_per_gpu: int | None = None,
+    epoch_timeout: float | None = None,
+    output_dir: str | Path = DEFAULT_OUTPUT,
+    storage: str | None = None,
+    data_dir: str | None = None,
+    progress: Progressing = True,
+) -> Result:
+    """Search for the best network of a space; what `python -m nas.search` does, with the options of that command.
+
+    Interrupting it loses nothing: the same call goes on to the same total.
+
+    Args:
+        space: a search space, or the name or path of one.
+        trials: networks trained in total.
+        study: the name of the study (default: the space's), which resumes where it exists.
+        epochs: of a full training, if fewer than the space's.
+        target: the accuracy asked for, as a fraction.
+        data: images of your own instead of the space's data set: `(images, labels)`, or a torch data set of such pairs.
+            Images are uint8, or floats from 0 to 1. They are kept in the study's folder.
+        test: the same for the test images (default: a sixth of the data).
+        progress: True for the usual view, False for none, or a function of an iterator of events and a title.
+
+    Raises:
+        NothingFeasibleError: no draw of the space is within its limits.
+        UserError: bad input, with nothing written; or a storage, disk or worker that fails.
+    """
+    workers = Workers(device=device, jobs=jobs, ray=ray, jobs_per_gpu=jobs_per_gpu, epoch_timeout=epoch_timeout)
+    options = SearchOptions(
+        trials=trials,
+        sampler=sampler,
+        pruner=pruner,
+        seed=seed,
+        timeout=timeout,
+        finalists=finalists,
+        final_seeds=final_seeds,
+        baseline=baseline,
+        workers=workers,
+        data_dir=data_dir,
+    )
+    wanted, given = _settled(space, epochs, target, data, test)
+    name = study if study is not None else wanted.name
+    if name is None:
+        raise UserError("search: the space has no name of its own; give the study one, such as study='demo'")
+    location = locate(name, Path(output_dir), storage)
+    command = f"nas.search({wanted.name or 'space'!r}, trials={trials}, study={name!r})"
+    found = searching.search(
+        wanted, location, options, given, command=command, show=shown(progress), say=said(progress)
+    )
+    result = Study(location, data_dir).result()
+    return replace(result, written=found.written, complaint=found.complaint)
+
+
+def preview(
+    space: SearchSpace | str,
+    trials: int = 50,
+    *,
+    epochs: int | None = None,
+    data: Any = None,
+    test: Any = None,
+    pruner: PrunerName = DEFAULT_PRUNER,
+    seed: int = 0,
+    device: str = "auto",
+    jobs: int | None = None,
+    data_dir: str | None = None,
+) -> Preview:
+    """What a space holds, and how long a search of it would take; nothing is trained but a few steps, to time them.
+
+    Raises:
+        NothingFeasibleError, UserError: as `search` does.
+    """
+    workers = Workers(device=device, jobs=jobs)
+    options = SearchOptions(trials=trials, pruner=pruner, seed=seed, workers=workers, data_dir=data_dir)
+    wanted, given = _settled(space, epochs, None, data, test)
+    return searching.preview(wanted, options, given)
+
+
+def _settled(
+    space: SearchSpace | str, epochs: int | None, target: float | None, data: Any, test: Any
+) -> tuple[SearchSpace, GivenImages | None]:
+    """The space as it is to be searched, and the images that were given for it."""
+    wanted = load_space(space) if isinstance(space, str) else space
+    if epochs is not None:
+        wanted = wanted.restrict(epochs=epochs)
+    if target is not None:
+        wanted = replace(wanted, target=target)
+    if data is None:
+        if test is not None:
+            raise UserError("search: test images are given without any to train on; give data=, too")
+        return wanted, None
+    given = given_images(data, test, wanted.input_shape)
+    return replace(wanted, dataset=given.name), given

@@ -1,0 +1,144 @@
+"""Trainings of a study's networks outside its search: the noise of one network, and the ablation of one."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from nas.analysis.ablation import Ablation, ablation, ablation_runs
+from nas.analysis.finalists import Noise, measured_noise, runs_of
+from nas.analysis.statistics import Spread, binomial_sd, spread
+from nas.api.finishing import write_anew
+from nas.data.datasets import Dataset
+from nas.data.images import load_training
+from nas.errors import UserError
+from nas.reporting.notes import annotate_runs
+from nas.study.commands import this_command
+from nas.study.history import History, read_history
+from nas.study.location import StudyLocation
+from nas.study.opening import writing
+from nas.study.records import TrialRecord
+from nas.study.runs import Run, accuracies
+from nas.training.training import TrainingJob
+from nas.tuner.progress import Show
+from nas.tuner.reruns import train_runs
+from nas.tuner.trials import Plan
+from nas.workers.fleet import Workers, make_fleet
+
+
+class TooFewTrainedError(Exception):
+    """Too few trainings came to their end for anything to be said."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """A study to be worked on further, the trial that is asked about, and what to train with what."""
+
+    location: StudyLocation
+    trial: TrialRecord
+    plan: Plan
+
+
+def trial_of(history: History, number: int | None) -> TrialRecord:
+    """The trial of this number, by default the winner of the search, or the best so far when there is none yet.
+
+    Raises:
+        UserError: there is no such trial.
+    """
+    found = history.leader if number is None else history.trial(number)
+    if found is not None:
+        return found
+    if number is None:
+        raise UserError(f"study {history.name!r} has no trial that was trained to the end; name one with --trial")
+    held = f"0 to {history.trials[-1].number}" if history.trials else "none"
+    raise UserError(f"--trial {number}: study {history.name!r} has no such trial; it has {held}")
+
+
+def work_on(history: History, location: StudyLocation, number: int | None, dataset: Dataset, workers: Workers) -> Work:
+    """What is to be trained with what.
+
+    Raises:
+        UserError: no such trial, or an unknown device.
+    """
+    trial, limits = trial_of(history, number), history.constraints
+    job = TrainingJob(candidate=trial.candidate, constraints=limits, dataset=dataset, seed=trial.seed)
+    plan = Plan(
+        trials=0,
+        fleet=make_fleet(workers, lambda: job),
+        dataset=dataset,
+        constraints=limits,
+        seed=history.seed,
+        epoch_timeout=workers.epoch_timeout,
+    )
+    return Work(location=location, trial=trial, plan=plan)
+
+
+def _trained(work: Work, wanted: Sequence[Run], title: str, command: str, show: Show) -> History:
+    """Train what is missing of the runs, and write the results anew; an interrupted call goes on later."""
+    with writing(work.location, None, this_command(command, work.plan.fleet.devices, {})) as study:
+        history = train_runs(study, work.location, read_history(study), wanted, work.plan, show, title)
+        annotate_runs(study, history)
+        write_anew(study, work.location, history, work.plan.dataset)
+        return history
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeasuredNoise:
+    """How far one network's accuracy moves from seed to seed, and what two single scores must differ by."""
+
+    trial: TrialRecord
+    scores: tuple[float, ...]  # on the validation images, one a seed
+    noise: Noise  # of all the networks of the study that were trained on fresh seeds
+
+    @property
+    def accuracy(self) -> Spread:
+        """Mean, deviation and number of the scores."""
+        return spread(self.scores)
+
+    def __str__(self) -> str:
+        noise, measured = self.noise, self.accuracy
+        binomial = 100 * binomial_sd(measured.mean, noise.images)
+        source = f"Student's t, as from n = {noise.n}"
+        if noise.of_images:
+            source = f"from the choice of {noise.images:,} images; the seeds, n = {noise.n}, differ less"
+        return (
+            f"trial {self.trial.number}, {self.trial.notation}\n"
+            f"validation accuracy on n = {measured.n} seeds: {', '.join(f'{score:.2%}' for score in self.scores)}\n"
+            f"mean ± sd: {measured}; "
+            f"one score of {noise.images:,} images has a binomial deviation of {binomial:.2f} points\n"
+            f"Two single scores that differ by less than {100 * noise.least_difference:.2f} points mean nothing "
+            f"(95 %, {source})."
+        )
+
+
+def measure_noise(work: Work, seeds: int, command: str, show: Show) -> MeasuredNoise:
+    """Train one network on so many fresh seeds.
+
+    Raises:
+        TooFewTrainedError: fewer than two trainings came to their end.
+    """
+    trial = work.trial
+    n_val = len(load_training(work.plan.dataset).validation)
+    wanted = runs_of([trial], "noise", seeds, work.plan.seed)
+    title = f"study {work.location.name} · noise of trial {trial.number} on {seeds} seeds"
+    history, keys = _trained(work, wanted, title, command, show), {run.key for run in wanted}
+    scores = accuracies((run for run in history.runs if run.key in keys), trial.candidate)
+    noise = measured_noise(history.runs, n_val)
+    if len(scores) < 2 or noise is None:
+        raise TooFewTrainedError(f"{len(scores)} of {seeds} trainings came to their end, which is too few")
+    return MeasuredNoise(trial=trial, scores=tuple(scores), noise=noise)
+
+
+def ablate(work: Work, choices: Sequence[str], seeds: int, command: str, show: Show) -> Ablation:
+    """Train every allowed variant of one network that changes one of these design choices, on the same fresh seeds.
+
+    Raises:
+        TooFewTrainedError: the network unchanged did not come to its end.
+    """
+    trial, limits = work.trial, work.plan.constraints
+    n_val = len(load_training(work.plan.dataset).validation)
+    wanted = ablation_runs(trial, choices, limits, seeds, work.plan.seed)
+    networks = len({run.candidate for run in wanted})
+    title = f"study {work.location.name} · ablation of trial {trial.number}: {networks} networks on {seeds} seeds"
+    found = ablation(trial, _trained(work, wanted, title, command, show).runs, limits, n_val)
+    if found is None:
+        raise TooFewTrainedError(f"trial {trial.number}, unchanged, did not come to its end on any seed")
+    return found

@@ -1,0 +1,225 @@
+"""`search` and `preview`: from a search space to the best network, or to what a search would take."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import optuna
+import torch
+
+from nas.api.finishing import Finished, finish
+from nas.data.datasets import Dataset
+from nas.data.images import fingerprint, hand_over, load_training, training_data
+from nas.data.memory import GivenImages
+from nas.errors import UserError, require, require_whole
+from nas.network.cost import cost
+from nas.reporting.notes import annotate_trial
+from nas.reporting.sentences import diagnosis, headline
+from nas.space.rejections import MAX_PROPOSALS, NothingFeasibleError, probe
+from nas.space.search_space import SearchSpace
+from nas.study.commands import this_command
+from nas.study.history import History, read_history
+from nas.study.location import StudyLocation
+from nas.study.opening import writing
+from nas.study.records import TrialRecord
+from nas.study.settings import remember_task, settings
+from nas.training.training import TrainingJob
+from nas.tuner.estimate import Preview, draw, previewed
+from nas.tuner.progress import Show
+from nas.tuner.pruning import DEFAULT_PRUNER, PRUNERS, PrunerName, make_pruner
+from nas.tuner.sampler import SAMPLERS, FeasibleSampler, SamplerName, make_sampler
+from nas.tuner.selection import FinalSettings
+from nas.tuner.trials import Plan, Search
+from nas.workers.fleet import Workers, make_fleet
+
+# GPSampler (Optuna 5.0) learns from completed trials only, and draws at random until it has ten. Measured by
+# replaying `benchmarks/data/curves.json` in searches of 50 trials: with `rungs` 2 to 9 are completed, with `hyperband`
+# or `median` 11 on average.
+STARVED = (
+    "--sampler gp with --pruner rungs (the default) would propose at random, since gp learns only from trials "
+    "trained to the end, and rungs stops nine of ten before; give --pruner none, or --sampler tpe"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchOptions:
+    """How a search goes about it.
+
+    Raises:
+        UserError: a value outside its range, or two that do not go together.
+    """
+
+    trials: int = 50  # networks trained in total
+    sampler: SamplerName = "tpe"
+    pruner: PrunerName = DEFAULT_PRUNER
+    seed: int = 0
+    timeout: float | None = None  # seconds, after which no further trial begins
+    finalists: int = 4
+    final_seeds: int = 3
+    baseline: bool = False
+    workers: Workers = field(default_factory=Workers)
+    data_dir: str | None = None
+
+    def __post_init__(self) -> None:
+        for name, least in (("trials", 1), ("seed", 0), ("finalists", 0), ("final_seeds", 1)):
+            require_whole("search", name, getattr(self, name), least)
+        require(self.sampler in SAMPLERS, "search", "sampler", self.sampler, f"one of {', '.join(SAMPLERS)}")
+        require(self.pruner in PRUNERS, "search", "pruner", self.pruner, f"one of {', '.join(PRUNERS)}")
+        if (self.sampler, self.pruner) == ("gp", "rungs"):
+            raise UserError(STARVED)
+        if self.baseline and not self.finalists:
+            raise UserError("--baseline: the network to beat is trained beside finalists; give --finalists 1 or more")
+
+    @property
+    def final(self) -> FinalSettings:
+        """What follows the search."""
+        return FinalSettings(finalists=self.finalists, seeds=self.final_seeds, baseline=self.baseline)
+
+    @property
+    def goal(self) -> dict[str, Any]:
+        """The numbers that the search works towards, which its study remembers."""
+        return {name: getattr(self, name) for name in ("trials", "finalists", "final_seeds", "baseline")}
+
+
+def require_feasible(space: SearchSpace, seed: int) -> None:
+    """Raise NothingFeasibleError where no draw of the space is within its limits."""
+    feasible, ledger = probe(space, seed, draws=MAX_PROPOSALS, until_feasible=True)
+    if not feasible:
+        raise NothingFeasibleError(diagnosis(ledger))
+
+
+def plan_of(space: SearchSpace, options: SearchOptions, given: GivenImages | None, folder: Path) -> Plan:
+    """What to train with what; images that are given are those of this process, and a file in `folder` for others.
+
+    Raises:
+        UserError: an unknown device or data set, or one that does not fit the space's networks.
+    """
+    data_dir = options.data_dir if given is None else str(folder.resolve())
+    dataset = Dataset(name=space.dataset, input_shape=space.input_shape, data_dir=data_dir)
+    if given is not None:
+        for hold_out in (True, False):
+            hand_over(dataset, hold_out, training_data(given.train, given.classes, hold_out=hold_out))
+    if (classes := len(load_training(dataset).classes)) != space.num_classes:
+        raise UserError(
+            f"data set {space.dataset!r} has {classes} classes, the networks of the space {space.num_classes}; "
+            f"give their Architecture num_classes={classes}"
+        )
+
+    def largest() -> TrainingJob:
+        feasible, _ = probe(space, options.seed, draws=MAX_PROPOSALS, until_feasible=False)
+        candidate = max(feasible, key=lambda found: found.cost.peak_activation_bytes).candidate
+        return TrainingJob(candidate=candidate, constraints=space.constraints, dataset=dataset, seed=options.seed)
+
+    return Plan(
+        trials=options.trials,
+        fleet=make_fleet(options.workers, largest),
+        dataset=dataset,
+        constraints=space.constraints,
+        seed=options.seed,
+        timeout=options.timeout,
+        epoch_timeout=options.workers.epoch_timeout,
+        later_epochs=later_epochs(space, options),
+    )
+
+
+def later_epochs(space: SearchSpace, options: SearchOptions) -> float:
+    """What the final runs take, in epochs of a trial; those of the network to beat cost as its MACs."""
+    runs: float = (options.finalists + 1) * options.final_seeds if options.finalists else 0
+    if options.finalists and options.baseline and space.baseline is not None:
+        macs = cost(space.baseline).macs
+        runs += options.final_seeds * macs / (space.constraints.max_macs or macs)
+    return runs * space.recipe.epochs
+
+
+def preview(space: SearchSpace, options: SearchOptions, given: GivenImages | None = None) -> Preview:
+    """What the space holds, and how long the search would take; nothing is trained.
+
+    Raises:
+        NothingFeasibleError: no draw of the space is within its limits.
+        UserError: as `plan_of` does.
+    """
+    draws = draw(space, options.seed)
+    if not draws.feasible:
+        raise NothingFeasibleError(diagnosis(draws.ledger))
+    with TemporaryDirectory() as name:
+        if given is not None:
+            given.keep(Path(name))
+        return previewed(space, draws, plan_of(space, options, given, Path(name)), options.pruner)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """One thread of torch: the workers have the cores; measured beside them, gp proposes five times as fast."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def search(
+    space: SearchSpace,
+    location: StudyLocation,
+    options: SearchOptions,
+    given: GivenImages | None = None,
+    *,
+    command: str,
+    show: Show,
+    say: Callable[[str], None],
+) -> Finished:
+    """Run a search, or go on with one, and write its results; `command` is what the study remembers of it.
+
+    `show` shows what is being trained; `say` takes a sentence for a person.
+
+    Raises:
+        NothingFeasibleError: no draw of the space is within its limits.
+        UserError: bad input, with nothing written; or a storage, disk or worker that fails.
+    """
+    require_feasible(space, options.seed)
+    if options.baseline and space.baseline is None:
+        which = "" if space.name is None else f" {space.name!r}"
+        raise UserError(f"--baseline: the search space{which} names no network to beat; set its baseline")
+    with _one_thread():
+        plan = plan_of(space, options, given, location.folder)
+        wanted = settings(space, seed=options.seed, sampler=options.sampler, pruner=options.pruner)
+        wanted["training_images"] = fingerprint(plan.dataset)
+        with writing(location, wanted, this_command(command, plan.fleet.devices, options.goal)) as study:
+            if given is not None:
+                given.keep(location.folder)
+            remember_task(study, space)
+            known = read_history(study)
+            trials = _trials(study, location, space, options, plan, known)
+            if known.trained:
+                say(_goes_on(known, options.trials))
+            show(trials.events(), headline(space, location))
+            finished = finish(study, location, plan, options.final, show)
+            return finished if trials.exhausted is None else replace(finished, exhausted=trials.exhausted)
+
+
+def _goes_on(known: History, trials: int) -> str:
+    """That a study goes on, and how far it has come."""
+    trained = len(known.trained)
+    if trained > trials:
+        return f"study {known.name} goes on: {trained} trained, {trials} asked for"
+    return f"study {known.name} goes on: {trained} of {trials} trained, {trials - trained} to go"
+
+
+def _trials(
+    study: optuna.Study,
+    location: StudyLocation,
+    space: SearchSpace,
+    options: SearchOptions,
+    plan: Plan,
+    known: History,
+) -> Search:
+    sampler = FeasibleSampler(make_sampler(options.sampler, options.seed), space, options.seed, seen=known.digests)
+    study.pruner = make_pruner(options.pruner, space.recipe.epochs)
+
+    def annotate(trial: optuna.Trial, record: TrialRecord) -> dict[Path, str]:
+        return annotate_trial(study, location, plan.dataset, trial, record)
+
+    return Search(study, location, plan, sampler, annotate=annotate)

@@ -1,0 +1,308 @@
+"""`import nas`: the functions that the commands are made of, on real images, in scripts, threads and other folders."""
+
+import csv
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import ENVIRONMENT, MNIST, ended, make_task, small_space, started
+from torch import Tensor
+from torch.utils.data import TensorDataset
+
+import nas
+from nas.api.result import Result
+from nas.data.images import load_test, load_training
+from nas.network.measure import measure
+from nas.tuner.progress import Progress
+
+SPACE = replace(small_space(MNIST, epochs=2), name="tiny")
+SEARCH = {"trials": 3, "finalists": 2, "final_seeds": 2, "jobs": 2, "device": "cpu", "progress": False}
+
+
+def some_images(count: int = 400) -> tuple[Tensor, Tensor]:
+    """The first training images of MNIST (N, 1, 28, 28) and their labels."""
+    train = load_training(MNIST).train
+    return train.images[:count], train.labels[:count]
+
+
+def judged_images() -> tuple[Tensor, Tensor]:
+    """The first test images."""
+    test = load_test(MNIST)
+    return test.images[:200], test.labels[:200]
+
+
+def search(folder: Path, **changed: object) -> Result:
+    return nas.search(SPACE, **{**SEARCH, "data": some_images(), "output_dir": folder, **changed})  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("results")
+
+
+@pytest.fixture(scope="module")
+def result(folder: Path) -> Result:
+    return search(folder, study="demo", test=judged_images())
+
+
+# the door itself
+
+
+@pytest.mark.parametrize("lines", ["import nas; import nas.search", "import nas.search; import nas"])
+def test_the_command_never_hides_the_function(lines: str) -> None:
+    code = f"{lines}; import nas.search; assert nas.search.__module__ == 'nas.api.front_door', nas.search"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_import_offers_every_name_and_imports_nothing_heavy() -> None:
+    code = (
+        "import sys, nas; assert set(nas.__all__) <= set(dir(nas)); nas.Conv, nas.SearchSpace, nas.load_space; "
+        "sys.exit(' '.join({'torch', 'sqlalchemy', 'rich'} & set(sys.modules)) or 0)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    assert all(getattr(nas, name).__name__ == name for name in nas.__all__)
+    with pytest.raises(AttributeError, match=r"^module 'nas' has no attribute 'serach'$"):
+        nas.serach  # type: ignore[attr-defined]  # noqa: B018
+
+
+# a search and its result
+
+
+def test_search_trains_what_is_asked_for_and_gives_the_best_network(result: Result, folder: Path) -> None:
+    assert result.best is not None
+    assert result.best.test is not None
+    assert (result.name, result.best.test.n, result.complaint) == ("demo", 2, "")
+    assert len(result.trials()) == 3
+    assert list(result.trials()["number"]) == [0, 1, 2]
+    finalists = set(result.runs()["trial"])
+    assert len(result.runs()) == 2 * len(finalists) + 2  # and the winner's final models
+    assert {path.name for path in result.written} >= {"model.py", "weights.safetensors", "summary.txt", "report.html"}
+    assert (folder / "demo" / "best" / "model.py").read_text(encoding="utf-8") == result.best.source
+    first, second, third = repr(result).splitlines()
+    assert first == f"Trial {result.best.trial} wins with {result.best.test} of the test images, n = 2."
+    assert second == f"trial {result.best.trial}: {result.best.notation} ({result.best.params:,} parameters)"
+    assert third.startswith("Study 'demo' on 'in memory ")
+
+
+def test_a_notebook_shows_the_verdict_the_table_and_the_network(result: Result) -> None:
+    html = result._repr_html_()
+    assert result.verdict in html
+    assert html.count("<svg") == 1
+    assert f"trial {result.best.trial}, the winner" in html if result.best else False
+
+
+def test_plots_are_those_of_the_report(result: Result) -> None:
+    assert len(result.plot.pareto().data) >= 2
+    assert len(result.plot.curves().data) == 3
+    with pytest.raises(nas.UserError, match=r"^pareto: cost 'flops' must be one of params, macs, "):
+        result.plot.pareto("flops")
+
+
+def test_the_network_has_its_weights_and_preprocessing(result: Result) -> None:
+    assert result.best is not None
+    assert result.best.test is not None
+    network = result.best.load()
+    images, labels = judged_images()
+    assert measure(network.network, (1, 28, 28)).params == result.best.params
+    predicted = network.predict(images)
+    assert (predicted.dtype, predicted.shape, network.training) == (torch.int64, (200,), False)
+    winner = result.winner
+    assert winner is not None
+    assert int((predicted == labels).sum()) == round(winner.judged.accuracy * 200), "as when the images were read"
+    assert torch.equal(network.predict(images.float() / 255), predicted)
+    assert torch.equal(network.predict(images[:, 0].numpy()), predicted)
+    assert torch.equal(network.probabilities(images).argmax(1), predicted)
+    with pytest.raises(nas.UserError, match=r"^images: images of shape \(1, 8, 8\) must be \(N, 1, 28, 28\)"):
+        network.predict(torch.zeros(1, 8, 8, dtype=torch.uint8))
+
+
+def test_the_same_call_goes_on_to_its_total(result: Result, folder: Path) -> None:
+    before = (folder / "demo" / "trials.csv").read_text(encoding="utf-8").splitlines()
+    again = search(folder, study="demo", trials=4, test=judged_images())
+    assert len(again.trials()) == 4
+    assert (folder / "demo" / "trials.csv").read_text(encoding="utf-8").splitlines()[: len(before)] == before
+
+
+def test_a_study_answers_what_the_commands_answer(result: Result, folder: Path) -> None:
+    study = nas.open_study("demo", output_dir=folder)
+    status = study.status()
+    assert study.best is not None
+    assert (status.trained, status.running, status.winner) == (len(study.trials()), False, study.best.trial)
+    retraining = study.retrain(trial=0, progress=False)
+    assert retraining.equal
+    epochs = len(retraining.epochs)
+    assert str(retraining) == f"{epochs} of {epochs} epochs are equal to the last digit."
+    noise = study.noise(trial=0, seeds=2, jobs=2, progress=False)
+    assert noise.accuracy.n == 2
+    assert noise.noise.least_difference > 0
+    ablation = study.ablate(trial=0, choices=["head"], seeds=1, progress=False)
+    assert [effect.variant.choice for effect in ablation.effects] == ["head"]
+    assert study.report() == folder / "demo" / "report.html"
+    assert sorted(path.name for path in study.export(trial=0).iterdir()) == ["model.py", "weights.safetensors"]
+    (listed,) = nas.studies(folder)
+    assert listed.cells[:3] == ("demo", status.dataset, f"{status.trained} of {status.trials}")
+
+
+def test_preview_is_what_the_dry_run_says_as_a_value() -> None:
+    found = nas.preview(SPACE, trials=7, data=some_images(), jobs=1, device="cpu")
+    assert (found.trials, found.n_train + found.n_val) == (7, 400 - 67)  # a sixth is kept for the test
+    assert 0 < found.acceptance < 1
+    assert found.rejected["max_params"] == found.draws.ledger.rejected
+    assert found.sizes[1] <= 400
+    assert found.search_seconds > 0
+
+
+# where it works
+
+
+SCRIPT = """
+import nas
+from test_front_door import SPACE, some_images
+
+def main():
+    options = {"trials": 2, "finalists": 0, "jobs": 1, "device": "cpu", "progress": False}
+    return nas.search(SPACE, data=some_images(), study="script", **options)
+
+print(main().name)
+"""
+
+
+@pytest.mark.parametrize("way", ["file", "-c"])
+def test_a_script_needs_no_guard(way: str, tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(SCRIPT, encoding="utf-8")
+    arguments = ["script.py"] if way == "file" else ["-c", SCRIPT]
+    environment = {**ENVIRONMENT, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    told = subprocess.run(
+        [sys.executable, *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert (told.returncode, told.stdout, told.stderr) == (0, "script\n", "")
+
+
+def test_it_works_in_a_thread_and_touches_no_signal(tmp_path: Path) -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    found: list[Result] = []
+    seen: list[object] = []
+
+    def show(events: Iterator[Progress], title: str) -> None:
+        for _ in events:
+            seen.append([signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)])
+
+    def work() -> None:
+        found.append(search(tmp_path, study="thread", trials=1, finalists=0, progress=show))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert [one.name for one in found] == ["thread"]
+    search(tmp_path, study="main", trials=1, finalists=0, progress=show)
+    assert all(handlers == before for handlers in seen)
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_an_interruption_loses_nothing(tmp_path: Path) -> None:
+    def interrupt(events: Iterator[Progress], title: str) -> None:
+        for event in events:
+            if event.done == 1:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        search(tmp_path, study="cut", jobs=1, finalists=0, progress=interrupt)
+    assert nas.open_study("cut", output_dir=tmp_path).status().trained == 1
+    cut = search(tmp_path, study="cut", jobs=1, finalists=0).trials()
+    whole = search(tmp_path, study="whole", jobs=1, finalists=0).trials()
+    assert cut.drop(columns="seconds").equals(whole.drop(columns="seconds"))
+
+
+def test_the_function_and_the_command_give_the_same_trials_and_files(tmp_path: Path) -> None:
+    options = {"trials": 4, "finalists": 2, "final_seeds": 2}
+    by_command, by_function = tmp_path / "command", tmp_path / "function"
+    for folder in (by_command, by_function):
+        folder.mkdir()
+        make_task(folder)
+    given = [text for name, value in options.items() for text in (f"--{name.replace('_', '-')}", str(value))]
+    assert ended(started(by_command, *given)).status == 0
+    code = f"import nas; nas.search('digits.py', jobs=1, device='cpu', progress=False, **{options})"
+    subprocess.run([sys.executable, "-c", code], cwd=by_function, env=ENVIRONMENT, check=True)
+    told = [contents(folder / "results" / "digits") for folder in (by_command, by_function)]
+    assert told[0].keys() == told[1].keys()
+    assert {name for name in told[0] if told[0][name] != told[1][name]} == set()
+
+
+def contents(folder: Path) -> dict[str, object]:
+    """The files of a study, but for times and random names: tables without seconds, sources and weights whole."""
+    found: dict[str, object] = {}
+    for path in sorted(folder.rglob("*")):
+        name = str(path.relative_to(folder))
+        if path.suffix == ".csv":
+            with path.open(encoding="utf-8", newline="") as file:
+                found[name] = [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
+        elif path.suffix in (".py", ".safetensors"):
+            found[name] = path.read_bytes()
+        elif "artifacts" not in name:
+            found[name] = None
+    return found
+
+
+# what it refuses
+
+
+@pytest.mark.parametrize(
+    ("changed", "sentence"),
+    [
+        ({"trials": 0}, "search: trials 0 must be a whole number, at least 1"),
+        ({"seed": -1}, "search: seed -1 must be a whole number, at least 0"),
+        ({"sampler": "grid"}, "search: sampler 'grid' must be one of tpe, random, gp, qmc"),
+        ({"sampler": "gp"}, "--sampler gp with --pruner rungs (the default) would propose at random"),
+        ({"study": "a/b"}, "--study-name 'a/b' must be a plain name"),
+        ({"device": "tpu"}, "--device 'tpu' is unknown; give auto, cpu, cuda or cuda:N"),
+        ({"data": None, "test": some_images}, "search: test images are given without any to train on; give data=, too"),
+    ],
+)
+def test_bad_input_is_an_exception_with_the_same_sentence(
+    changed: dict[str, object], sentence: str, tmp_path: Path
+) -> None:
+    with pytest.raises(nas.UserError, match="^" + re.escape(sentence)):
+        search(tmp_path, **changed)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_feasible_is_an_exception_that_says_why(tmp_path: Path) -> None:
+    space = replace(SPACE, constraints=nas.Constraints(max_params=3))
+    with pytest.raises(
+        nas.NothingFeasibleError, match=r"(?s)^Nothing feasible .*max_params rejects most.*nearest miss"
+    ):
+        nas.search(space, data=some_images(), output_dir=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_study_that_is_not_there_is_one_sentence(result: Result, folder: Path) -> None:
+    with pytest.raises(nas.UserError, match=r"^there is no study 'dmeo' in .*; did you mean demo\?$"):
+        nas.open_study("dmeo", output_dir=folder)
+
+
+def test_other_images_are_refused_where_a_study_goes_on(result: Result, folder: Path) -> None:
+    images, labels = some_images()
+    with pytest.raises(
+        nas.UserError, match=r"^study 'demo' cannot go on with other settings: dataset was \"in memory "
+    ):
+        search(folder, study="demo", data=(images.flip(0), labels.flip(0)), test=judged_images())
+
+
+def test_images_and_test_images_may_be_torch_data_sets(tmp_path: Path) -> None:
+    train, test = load_training(MNIST).train, load_test(MNIST)
+    data = TensorDataset(train.images[:300], train.labels[:300])
+    judged = TensorDataset(test.images[:100].float() / 255, test.labels[:100])
+    found = search(tmp_path, study="sets", trials=1, finalists=0, data=data, test=judged)
+    assert found.best is not None
+    assert found.best.test is not None
+    winner = found.winner
+    assert winner is not None
+    assert winner.judged.n == 100
