@@ -83,7 +83,8 @@ def as_table(rows: Sequence[Row], columns: Sequence[str]) -> Table:
     """Some columns of the rows, for a terminal."""
     table = Table(box=box.SIMPLE_HEAD)
     for name in columns:
-        table.add_column(name, justify="left" if name in ("state", "notation") else "right")
+        text = name in ("state", "notation")
+        table.add_column(name, justify="left" if text else "right", no_wrap=True, overflow="ellipsis")
     for row in rows:
         table.add_row(*(_cell(name, row[name]) for name in columns))
     return table

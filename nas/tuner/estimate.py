@@ -78,8 +78,8 @@ class Preview:
         low, high = self.sizes
         return (
             f"{self.acceptance:.1%} of {self.draws.ledger.proposals:,} draws are within the limits, with {low:,} to "
-            f"{high:,} parameters; {self.trials} trials take {self.search_seconds / 60:.1f} min on {self.workers} "
-            f"workers, the final runs {self.final_seconds / 60:.1f} min more"
+            f"{high:,} parameters; {self.trials} trials take about {self.search_seconds:,.0f} s on "
+            f"{self.workers} workers, the final runs about {self.final_seconds:,.0f} s more"
         )
 
 
