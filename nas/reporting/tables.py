@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from rich import box
+from rich.console import JustifyMethod
 from rich.table import Table
 
 from nas.analysis.ablation import ablation_csv, ablations
@@ -80,13 +81,17 @@ def as_csv(rows: Sequence[Row]) -> str:
 
 
 def as_table(rows: Sequence[Row], columns: Sequence[str]) -> Table:
-    """Some columns of the rows, for a terminal."""
-    table = Table(box=box.SIMPLE_HEAD)
-    for name in columns:
-        text = name in ("state", "notation")
-        table.add_column(name, justify="left" if text else "right", no_wrap=True, overflow="ellipsis")
-    for row in rows:
-        table.add_row(*(_cell(name, row[name]) for name in columns))
+    """Some columns of the rows, one line each for a terminal; the last column is cut where it does not fit."""
+    table = Table(box=box.SIMPLE_HEAD, expand=True)
+    cells = [[_cell(name, row[name]) for name in columns] for row in rows]
+    for name, *known in zip(columns, *cells, strict=True):
+        if name == columns[-1]:
+            table.add_column(name, ratio=1, no_wrap=True, overflow="ellipsis")
+        else:
+            justify: JustifyMethod = "left" if name == "state" else "right"
+            table.add_column(name, width=max(map(len, (name, *known))), justify=justify)
+    for row_cells in cells:
+        table.add_row(*row_cells)
     return table
 
 
