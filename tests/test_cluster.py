@@ -29,7 +29,7 @@ from nas.space.recipe import Recipe
 from nas.training.training import DivergedError, OutOfMemoryError, TrainingJob
 from nas.workers.protocol import TRIES, Worker
 from nas.workers.ray_actor import Greeting, _answer, require_same_versions, restored, shared, versions
-from nas.workers.ray_connection import connect
+from nas.workers.ray_address import give_token, reach
 from nas.workers.ray_fleet import RayFleet, Room, jobs_per_gpu, part_of_gpu
 
 TRIALS, IMAGES, NODES = 8, 2_000, 2
@@ -477,11 +477,24 @@ def test_a_cluster_that_is_lost_is_one_sentence(monkeypatch: pytest.MonkeyPatch)
 )
 def test_an_address_where_nobody_is_is_one_sentence(address: str, reason: str) -> None:
     with pytest.raises(UserError, match=reason):
-        connect(address)
+        reach(address)
 
 
 def test_what_answers_but_is_no_ray_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nas.workers.ray_connection.SECONDS_TO_ANSWER", 2.0)
+    monkeypatch.setattr("nas.workers.ray_address.SECONDS_TO_ANSWER", 2.0)
     sentence = r"^--ray 127.*: what answers there is no Ray cluster; give auto, local, "
     with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(UserError, match=sentence):
-        connect(f"127.0.0.1:{silent.getsockname()[1]}")
+        reach(f"127.0.0.1:{silent.getsockname()[1]}")
+
+
+def test_a_token_is_given_to_a_cluster_that_asks_for_it_unless_ray_has_read_its_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("RAY_AUTH_MODE", "")  # so that it is as it was at the end
+    monkeypatch.delenv("RAY_AUTH_MODE")
+    sentence = r"^--ray host:1: the cluster asks for a token, and Ray is imported already; set RAY_AUTH_MODE=token in "
+    with pytest.raises(UserError, match=sentence):
+        give_token("host:1")
+    monkeypatch.delitem(sys.modules, "ray")
+    give_token("host:1")
+    assert os.environ["RAY_AUTH_MODE"] == "token"

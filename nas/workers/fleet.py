@@ -7,6 +7,7 @@ from nas.errors import UserError
 from nas.training.training import TrainingJob
 from nas.workers.local import LocalFleet, devices
 from nas.workers.protocol import Fleet
+from nas.workers.ray_address import reach
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +33,7 @@ def make_fleet(workers: Workers, typical: Callable[[], TrainingJob]) -> Fleet:
                 "--jobs-per-gpu is for --ray; give --jobs, which are shared out among the GPUs of this machine"
             )
         return LocalFleet(devices(workers.device, workers.jobs))
+    reach(workers.ray)
     try:
         from nas.workers.ray_fleet import RayFleet
     except ImportError as error:
