@@ -29,6 +29,7 @@ from benchmarks.networks import MNIST
 from benchmarks.overhead import SAMPLER, SEED, TimedSampler, make_worker
 from nas.cli.options import positive
 from nas.cli.terminal import run
+from nas.optuna_internals.studies import id_of
 from nas.reporting.notes import annotate_trial
 from nas.space.loading import load_space
 from nas.study.location import StudyLocation, locate
@@ -75,7 +76,7 @@ def dashboard(study: optuna.Study, location: StudyLocation) -> Iterator[Looks]:
     command = [sys.executable, "-m", "nas.dashboard", "--study-name", location.name, "--no-browser"]
     command += ["--output-dir", str(location.folder.parent), "--port", str(port)]
     environment = {**os.environ, "OPTUNA_STORAGE": location.storage}  # a password has no place in a command line
-    trials = f"http://127.0.0.1:{port}/api/studies/{study._study_id}?after=0"
+    trials = f"http://127.0.0.1:{port}/api/studies/{id_of(study)}?after=0"
     seen = Looks()
 
     def look() -> None:

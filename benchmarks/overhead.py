@@ -26,7 +26,7 @@ from nas.cli.options import positive
 from nas.cli.terminal import run
 from nas.errors import UserError
 from nas.network.module import build
-from nas.optuna_internals.trials import report_epoch
+from nas.optuna_internals.trials import is_hopeless, report_epoch
 from nas.reporting.notes import annotate_trial
 from nas.space.loading import load_space
 from nas.space.search_space import SearchSpace
@@ -97,7 +97,7 @@ def fill(study: optuna.Study, space: SearchSpace, trials: int) -> None:
         for epoch, accuracy in enumerate(accuracies, 1):
             epochs.append({"epoch": epoch, "val_accuracy": accuracy, "val_loss": 1 - accuracy})
             report_epoch(trial, epochs)
-            if trial.should_prune():
+            if is_hopeless(trial):
                 break
         done = len(epochs) == len(accuracies)
         study.tell(trial, accuracies[-1] if done else None, state=TrialState.COMPLETE if done else TrialState.PRUNED)

@@ -32,7 +32,8 @@ from benchmarks.throughput import images_per_second
 from benchmarks.usual import UsualTraining
 from nas.cli.options import positive
 from nas.cli.terminal import run
-from nas.optuna_internals.trials import report_epoch
+from nas.optuna_internals.studies import new_study
+from nas.optuna_internals.trials import is_hopeless, report_epoch
 from nas.system.processes import process_pool
 from nas.training.training import seconds_per_epoch
 from nas.tuner.pruning import DEFAULT_PRUNER, PRUNERS, make_pruner
@@ -65,7 +66,7 @@ def plain_epochs(candidate: Curves) -> list[dict[str, float]]:
 
 def replay(table: Sequence[Curves], pruner: BasePruner, seed: int) -> Replay:
     """Train the candidates one after the other, as many at a time as there are workers."""
-    study = optuna.create_study(direction="maximize", pruner=pruner, study_name=f"replay {seed}")
+    study = new_study(f"replay {seed}", pruner=pruner)
     order = list(range(len(table)))[::-1]
     curves = [plain_epochs(candidate) for candidate in table]
     epochs = [0] * len(table)
@@ -82,7 +83,7 @@ def replay(table: Sequence[Curves], pruner: BasePruner, seed: int) -> Replay:
                 study.tell(trial, table[candidate].accuracy[-1])
                 kept.append(table[candidate].accuracy[-1])
                 flying.remove(flight)
-            elif trial.should_prune():
+            elif is_hopeless(trial):
                 study.tell(trial, state=TrialState.PRUNED)
                 flying.remove(flight)
     full = [len(candidate.accuracy) for candidate in table]

@@ -8,12 +8,14 @@ import warnings
 import webbrowser
 from contextlib import suppress
 
-from optuna.artifacts import FileSystemArtifactStore
+import optuna
 
 from nas.cli.options import Parser, add_location, add_study, positive, program, study_location
 from nas.cli.serving import guarded, serve
 from nas.cli.terminal import DONE, run
 from nas.errors import UserError
+from nas.optuna_internals.batched_storage import to_share
+from nas.optuna_internals.studies import id_of, storage_of
 from nas.study.location import ARTIFACTS, FINAL_RUNS
 from nas.study.opening import open_study
 
@@ -86,19 +88,22 @@ def main() -> int:
         warnings.simplefilter("ignore")
         from optuna_dashboard import wsgi
 
+        from nas.optuna_internals.dashboard_attributes import WholeArtifactStore
+
         address = f"http://{HOST}:{port}/dashboard/studies"
-        print(f"{address}/{study._study_id}  (Ctrl+C ends it)", flush=True)
-        for other in study._storage.get_all_studies():
-            if other.study_name == study.study_name + FINAL_RUNS:
-                print(f"{address}/{other._study_id}  its final runs", flush=True)
+        print(f"{address}/{id_of(study)}  (Ctrl+C ends it)", flush=True)
+        final_runs, storage = study.study_name + FINAL_RUNS, storage_of(study)
+        if final_runs in optuna.get_all_study_names(storage):
+            print(f"{address}/{storage.get_study_id_from_name(final_runs)}  its final runs", flush=True)
         if not args.no_browser:
-            address = f"{address}/{study._study_id}"
+            address = f"{address}/{id_of(study)}"
             threading.Thread(target=_open_when_up, args=(address, port), daemon=True).start()
         artifacts = location.folder / ARTIFACTS
-        store = FileSystemArtifactStore(artifacts) if artifacts.is_dir() else None
-        app = wsgi(study._storage, artifact_store=store)
+        store = WholeArtifactStore(artifacts) if artifacts.is_dir() else None
+        shared = to_share(study)
+        app = wsgi(shared, artifact_store=store)
         app.catchall = False  # so that `guarded` hears of exceptions
-        serve(guarded(app, study._storage, allow_edits=args.allow_edits), HOST, port)
+        serve(guarded(app, shared, allow_edits=args.allow_edits), HOST, port)
     return DONE
 
 

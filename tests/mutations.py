@@ -53,6 +53,7 @@ from nas.errors import UserError
 from nas.network.architecture import notation
 from nas.network.cost import MapTooSmallError, cost
 from nas.network.module import build, with_weights
+from nas.optuna_internals.studies import StoredStudy, id_of, new_study, storage_of
 from nas.reporting.figures.counts import confusion
 from nas.reporting.notes import run_note, trial_note
 from nas.reporting.page import page
@@ -534,14 +535,14 @@ def _mutated_study(rng: random.Random, folder: Path) -> tuple[optuna.Study, Stud
     known = _known(location)
     spoiled = rng.choices(range(len(known)), [1 + len(stored.trials) for stored in known])[0]
     for place, stored in enumerate(known):
-        study = optuna.create_study(study_name=stored.name, direction="maximize", storage=storage)
+        study = new_study(stored.name, storage)
         which = rng.randrange(len(stored.trials) + 1) if place == spoiled else None
         own = mutated_json(stored.attributes, rng) if which == len(stored.trials) else stored.attributes
         if isinstance(own, dict) and all(isinstance(own.get(part, {}), dict) for part in ("user", "system")):
             for name, value in own.get("user", {}).items():
                 study.set_user_attr(name, value)
             for name, value in own.get("system", {}).items():
-                storage.set_study_system_attr(study._study_id, name, value)
+                storage.set_study_system_attr(id_of(study), name, value)
         for i, trial in enumerate(stored.trials):
             kept = {"user": trial.user_attrs, "system": trial.system_attrs}
             kept = mutated_json(kept, rng) if i == which else kept
@@ -551,7 +552,7 @@ def _mutated_study(rng: random.Random, folder: Path) -> tuple[optuna.Study, Stud
                 if i == which and rng.random() < 0.5:  # as if it were still being trained
                     spoilt.state, spoilt.values, spoilt.datetime_complete = TrialState.RUNNING, None, None
                 study.add_trial(spoilt)
-    return optuna.load_study(study_name=known[0].name, storage=storage), replace(location, folder=folder / "nowhere")
+    return StoredStudy(known[0].name, storage), replace(location, folder=folder / "nowhere")
 
 
 @dataclass(frozen=True, slots=True)
@@ -573,7 +574,7 @@ def _known(location: StudyLocation) -> tuple[_Stored, ...]:
             trials=one.get_trials(),
             attributes={
                 "user": one.user_attrs,
-                "system": one._storage.get_study_system_attrs(one._study_id),
+                "system": storage_of(one).get_study_system_attrs(id_of(one)),
             },
         )
         for one in both

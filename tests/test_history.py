@@ -16,6 +16,7 @@ from nas.analysis.finalists import runs_of, winner_of
 from nas.api.finishing import finish
 from nas.data.datasets import Dataset
 from nas.network.module import build
+from nas.optuna_internals.studies import new_study, storage_of
 from nas.space.candidate import digest
 from nas.space.search_space import SearchSpace
 from nas.study.commands import remember, this_command
@@ -81,7 +82,7 @@ def space(dataset: Dataset) -> SearchSpace:
 @pytest.fixture
 def desk(tmp_path: Path, space: SearchSpace, dataset: Dataset) -> Desk:
     """A search whose last trial has just ended."""
-    study = optuna.create_study(study_name="study", direction="maximize", storage=CountingStorage())
+    study = new_study("study", CountingStorage())
     location = StudyLocation(name="study", storage="sqlite:///nowhere.db", folder=tmp_path / "study")
     location.folder.mkdir()
     study.set_user_attr("settings", settings(space, seed=0, sampler="random", pruner="rungs"))
@@ -98,7 +99,7 @@ def test_one_end_of_a_search_lists_the_trials_once(
     desk: Desk, space: SearchSpace, dataset: Dataset, finalists: int
 ) -> None:
     """From the last trial to the written files, finalists, final models and notes included."""
-    storage: Any = desk.study._storage
+    storage: Any = storage_of(desk.study)
     storage.listed.clear()
     final = FinalSettings(finalists=finalists, seeds=2, baseline=finalists > 0)
     done = finish(desk.study, desk.location, plan_of(space, dataset), final, through)
@@ -155,7 +156,7 @@ def test_a_run_in_place_of_another_has_its_number(desk: Desk, space: SearchSpace
 def test_every_record_of_a_search_is_what_is_read_back(desk: Desk, tmp_path: Path, space: SearchSpace) -> None:
     """The record of a trial that has ended is made of what was written."""
     told: list[TrialRecord] = []
-    study = optuna.create_study(study_name="again", direction="maximize")
+    study = new_study("again")
     study.pruner = make_pruner("rungs", EPOCHS)
     sampler = FeasibleSampler(make_sampler("random", 0), space, 0, seen=set())
     location = replace(desk.location, folder=tmp_path / "again")

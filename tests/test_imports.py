@@ -27,7 +27,7 @@ HOMES = {
         *("cli", "api", "reporting", "codegen", "tuner", "analysis", "study", "space", "optuna_internals"),
         "dashboard",
     },
-    "optuna_dashboard": {"dashboard", "reporting"},
+    "optuna_dashboard": {"dashboard", "reporting", "optuna_internals"},
     "plotly": {"api", "reporting"},
     "jinja2": {"system"},
     "rich": {"api", "cli", "reporting", "search", "ablate", "studies", "trials"},

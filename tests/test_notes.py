@@ -12,6 +12,7 @@ from optuna.trial import TrialState
 from optuna_dashboard import get_note
 
 from nas.optuna_internals.attributes import keep_detail
+from nas.optuna_internals.studies import id_of
 from nas.optuna_internals.trials import report_epoch
 from nas.reporting.notes import annotate_runs, annotate_trial, artifact_store, layer_table
 from nas.study.history import read_history
@@ -96,5 +97,5 @@ def test_a_final_runs_note_leads_to_its_trial(desk: Desk) -> None:
     annotate_runs(desk.study, read_history(desk.study))
     note = get_note(trial)
     assert note.startswith(f"`{record.notation}`\n\nTrial 0, seed 7: **92.00 %** of the validation images")
-    assert f"[Trial 0 in the search](/dashboard/studies/{desk.study._study_id}/trials?numbers=0)" in note
+    assert f"[Trial 0 in the search](/dashboard/studies/{id_of(desk.study)}/trials?numbers=0)" in note
     assert [run.seed for run in run_records(desk.study)] == [7]

@@ -5,7 +5,8 @@ from collections.abc import Callable
 import optuna
 import pytest
 
-from nas.optuna_internals.trials import report_epoch
+from nas.optuna_internals.studies import new_study
+from nas.optuna_internals.trials import is_hopeless, report_epoch
 from nas.tuner.pruning import PRUNERS, PrunerName, RungPruner, make_pruner
 
 
@@ -19,7 +20,7 @@ def stopped_at(study: optuna.Study, losses: list[float]) -> int | None:
     trial = study.ask()
     for epoch in range(1, len(losses) + 1):
         report_epoch(trial, curve(losses)[:epoch])
-        if trial.should_prune():
+        if is_hopeless(trial):
             return epoch
     return None
 
@@ -39,12 +40,12 @@ def test_make_pruner(name: PrunerName, kind: Callable[..., optuna.pruners.BasePr
 
 @pytest.mark.parametrize("name", PRUNERS)
 def test_the_first_trial_is_never_stopped(name: PrunerName) -> None:
-    study = optuna.create_study(direction="maximize", study_name="x", pruner=make_pruner(name, 19))
+    study = new_study("x", pruner=make_pruner(name, 19))
     assert stopped_at(study, [0.5] * 18) is None
 
 
 def test_rung_pruner_keeps_the_share_with_the_lowest_losses() -> None:
-    study = optuna.create_study(direction="maximize", pruner=RungPruner({1: 1 / 2, 3: 1 / 3}))
+    study = new_study("x", pruner=RungPruner({1: 1 / 2, 3: 1 / 3}))
     assert stopped_at(study, [0.5, 0.4, 0.3, 0.2]) is None  # alone
     assert stopped_at(study, [0.6, 0.1, 0.1, 0.1]) == 1  # the best half of 2 is 0.5
     assert stopped_at(study, [0.4, 0.9, 0.4, 0.1]) == 3  # of 3: 0.4; no rung at 2; at 3 the best third of 2 is 0.3
@@ -56,22 +57,16 @@ def test_rung_pruner_decides_alike_after_a_resume() -> None:
     """It keeps nothing of its own: a new one on the same study goes on where the other was."""
     storage = optuna.storages.InMemoryStorage()
     losses = [[0.5, 0.4], [0.6, 0.4], [0.4, 0.3], [0.45, 0.2], [0.3, 0.35]]
-    straight = optuna.create_study(direction="maximize", pruner=make_pruner("rungs", 19))
+    straight = new_study("x", pruner=make_pruner("rungs", 19))
     expected = [stopped_at(straight, [*trial, 0.1, 0.1]) for trial in losses]
     for i, trial in enumerate(losses):
-        study = optuna.create_study(
-            study_name="x",
-            storage=storage,
-            direction="maximize",
-            load_if_exists=True,
-            pruner=make_pruner("rungs", 19),
-        )
+        study = new_study("x", storage, make_pruner("rungs", 19))
         assert stopped_at(study, [*trial, 0.1, 0.1]) == expected[i]
 
 
 @pytest.mark.parametrize(("epochs", "rungs"), [(19, {1, 7}), (100, {5, 37}), (4, {1}), (1, {1})])
 def test_rungs_are_parts_of_a_full_training(epochs: int, rungs: set[int]) -> None:
-    study = optuna.create_study(direction="maximize", pruner=make_pruner("rungs", epochs))
+    study = new_study("x", pruner=make_pruner("rungs", epochs))
     stopped_at(study, [0.1] * epochs)
     found = set()
     for rung in range(1, epochs + 1):

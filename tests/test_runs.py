@@ -13,6 +13,7 @@ from optuna.trial import TrialState
 from nas.analysis.statistics import spread
 from nas.network.limits import Constraints
 from nas.optuna_internals.attributes import keep_detail
+from nas.optuna_internals.studies import storage_of
 from nas.optuna_internals.trials import trial_numbered
 from nas.space.candidate import Candidate
 from nas.space.recipe import Recipe
@@ -91,7 +92,7 @@ def test_runs_are_trained_to_the_end_and_are_no_trials_of_the_search(desk: Desk)
     assert [record.run for record in of(desk)] == wanted
     assert all(record.state is TrialState.COMPLETE and record.epochs == EPOCHS for record in of(desk))
     assert desk.study.trials == [] == records(desk.study)
-    assert optuna.get_all_study_names(desk.study._storage) == ["study", "study (final runs)"]
+    assert optuna.get_all_study_names(storage_of(desk.study)) == ["study", "study (final runs)"]
     assert (events[-1].done, events[-1].total, events[-1].failed) == (4, 4, 0)
     assert [event.done for event in events] == sorted(event.done for event in events)
 

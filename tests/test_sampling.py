@@ -14,6 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 from nas.network.architecture import Architecture, notation
 from nas.network.layers import Conv, Head, MaxPool
 from nas.network.limits import MACS, PARAMS, Constraints, Violation
+from nas.optuna_internals.studies import new_study
 from nas.space.candidate import Candidate, digest
 from nas.space.loading import load_space
 from nas.space.recipe import Recipe
@@ -43,11 +44,9 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def study_in(
-    storage: str | optuna.storages.BaseStorage | None, pruner: optuna.pruners.BasePruner | None = None
+    storage: optuna.storages.BaseStorage | None, pruner: optuna.pruners.BasePruner | None = None
 ) -> optuna.Study:
-    return optuna.create_study(
-        storage=storage, study_name="study", direction="maximize", load_if_exists=True, pruner=pruner
-    )
+    return new_study("study", storage, pruner)
 
 
 def sampler_for(study: optuna.Study, space: SearchSpace, name: SamplerName, seed: int = 0) -> FeasibleSampler:
@@ -72,7 +71,7 @@ def search(study: optuna.Study, sampler: FeasibleSampler, trials: int) -> Ledger
     return ledger
 
 
-@pytest.mark.parametrize(("storage", "pruner"), [(None, None), ("sqlite://", make_pruner("hyperband", 9))])
+@pytest.mark.parametrize(("url", "pruner"), [(None, None), ("sqlite://", make_pruner("hyperband", 9))])
 @pytest.mark.parametrize(
     ("space", "name", "trials"),
     [
@@ -81,9 +80,9 @@ def search(study: optuna.Study, sampler: FeasibleSampler, trials: int) -> Ledger
     ],
 )
 def test_feasible_sampler_makes_only_feasible_new_trials(
-    space: SearchSpace, name: SamplerName, trials: int, storage: str | None, pruner: optuna.pruners.BasePruner | None
+    space: SearchSpace, name: SamplerName, trials: int, url: str | None, pruner: optuna.pruners.BasePruner | None
 ) -> None:
-    study = study_in(storage, pruner)
+    study = study_in(None if url is None else optuna.storages.RDBStorage(url), pruner)
     ledger = search(study, sampler_for(study, space, name), trials)
     assert len(study.trials) == trials, "a rejected proposal is no trial"
     assert ledger.proposals - ledger.rejected == trials
@@ -207,7 +206,7 @@ def test_feasible_sampler_leaves_the_set_it_is_given_alone() -> None:
 @pytest.fixture
 def past_the_random_phase(tmp_path: Path) -> optuna.Study:
     """Two trials are in flight."""
-    study = study_in(f"sqlite:///{tmp_path / 'study.db'}")
+    study = study_in(optuna.storages.RDBStorage(f"sqlite:///{tmp_path / 'study.db'}"))
     search(study, sampler_for(study, MNIST, "random"), 17)
     assert len(study.get_trials(states=(TrialState.COMPLETE,))) > 10
     for _ in range(2):

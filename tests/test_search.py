@@ -23,6 +23,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from nas.cli.terminal import run
 from nas.optuna_internals.attributes import details
+from nas.optuna_internals.studies import storage_of
 from nas.search import main, options_of, parser
 from nas.study.commands import commands
 from nas.study.location import locate
@@ -405,7 +406,7 @@ def finished_study(folder: Path, storage: str | None = None) -> optuna.Study:
 
 
 def artifacts_of(study: optuna.Study, trial: FrozenTrial) -> list[ArtifactMeta]:
-    return get_all_artifact_meta(trial, storage=study._storage)
+    return get_all_artifact_meta(trial, storage=storage_of(study))
 
 
 def test_search_leaves_its_results(searches: Searches) -> None:

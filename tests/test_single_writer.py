@@ -17,7 +17,7 @@ from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy.exc import OperationalError
 
-from nas.optuna_internals.batched_storage import SingleWriterStorage
+from nas.optuna_internals.single_writer import SingleWriterStorage
 
 TEMPLATE = create_trial(
     state=TrialState.RUNNING,
@@ -149,7 +149,7 @@ def test_a_batch_that_cannot_be_written_leaves_the_database_as_it_was(
             trial.report(0.5, 1)
             study.tell(trial, 0.5)
 
-    monkeypatch.setattr("nas.optuna_internals.batched_storage._utc", full)  # called for states, which are written last
+    monkeypatch.setattr("nas.optuna_internals.tables._utc", full)  # called for states, which are written last
     with pytest.raises(OperationalError):
         fill()
     assert reopened(tmp_path / "study.db").trials == before
@@ -168,7 +168,7 @@ def test_a_trial_whose_making_is_interrupted_is_not_there(tmp_path: Path, monkey
         with storage.batch():
             storage.create_new_trial(study._study_id, TEMPLATE)
             monkeypatch.setattr(
-                "nas.optuna_internals.batched_storage._params", interrupted
+                "nas.optuna_internals.tables.params_rows", interrupted
             )  # between the trial and its parameters
             storage.create_new_trial(study._study_id, TEMPLATE)
 
@@ -233,7 +233,7 @@ def test_a_batch_whose_commit_is_interrupted_is_not_there(tmp_path: Path, monkey
         with storage.batch():
             storage.create_new_trial(study._study_id, TEMPLATE)
             storage.create_new_trial(study._study_id, TEMPLATE)
-            monkeypatch.setattr("nas.optuna_internals.batched_storage._replace", interrupted)
+            monkeypatch.setattr("nas.optuna_internals.tables._replace", interrupted)
             try:
                 storage.flush()
             finally:

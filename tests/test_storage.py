@@ -23,6 +23,8 @@ from sqlalchemy import event
 from sqlalchemy.engine import make_url
 
 from nas.errors import UserError, printable
+from nas.optuna_internals.batches import Batches
+from nas.optuna_internals.studies import storage_of
 from nas.space.loading import load_space
 from nas.space.search_space import SearchSpace
 from nas.study.commands import commands
@@ -202,9 +204,9 @@ def test_a_database_that_is_missing_beside_weights_is_no_new_study(location: Stu
 def fill(location: StudyLocation) -> None:
     """Write more than there is room for."""
     with writing(location, wanted()) as study:
-        storage = study._storage
-        assert isinstance(storage, optuna.storages._CachedStorage)
-        engine = storage._backend.engine
+        storage = storage_of(study)
+        assert isinstance(storage, Batches)
+        engine = storage.engine
         engine.dispose()
         # SQLite takes the present size, if that is larger
         event.listen(engine, "connect", lambda connection, _: connection.execute("PRAGMA max_page_count = 1"))

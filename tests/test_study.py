@@ -19,6 +19,7 @@ from nas.network.cost import cost
 from nas.network.layers import Conv
 from nas.network.limits import Constraints
 from nas.optuna_internals.attributes import keep_detail
+from nas.optuna_internals.studies import new_study
 from nas.optuna_internals.trials import report_epoch
 from nas.space.candidate import Candidate, digest
 from nas.space.loading import load_space
@@ -73,7 +74,7 @@ PARAMS: dict[str, Any] = {
 
 @pytest.fixture
 def study() -> optuna.Study:
-    return optuna.create_study(direction="maximize", storage="sqlite://")
+    return new_study("study", optuna.storages.RDBStorage("sqlite://"))
 
 
 def test_described_trial_is_read_back(study: optuna.Study) -> None:
@@ -118,7 +119,7 @@ def test_ask_writes_a_trial_whole_or_not_at_all(tmp_path: Path) -> None:
     """Between two commits the program may be killed; another connection sees what would be left."""
     path = tmp_path / "study.db"
     storage = optuna.storages.RDBStorage(f"sqlite:///{path}")
-    study = optuna.create_study(direction="maximize", storage=storage)
+    study = new_study("study", storage)
     left: list[tuple[int, ...]] = []
 
     def look(*_: object) -> None:

@@ -13,7 +13,8 @@ from optuna.samplers import TPESampler
 from optuna.samplers._tpe.parzen_estimator import _ParzenEstimator
 from optuna.trial import FrozenTrial
 
-from nas.optuna_internals.tpe import DRAWN, FEW, RepeatedTPESampler, TabulatedEstimator
+from nas.optuna_internals.ranking import DRAWN
+from nas.optuna_internals.tpe import FEW, RepeatedTPESampler, TabulatedEstimator
 from nas.space.loading import load_space
 
 SPACE: dict[str, BaseDistribution] = {

@@ -13,6 +13,7 @@ from optuna.exceptions import StorageInternalError
 from optuna.trial import FrozenTrial
 
 from nas.errors import UserError
+from nas.optuna_internals.studies import id_of, storage_of, trial_id
 from nas.system.files import reason_of
 
 PREFIX = "nas:"
@@ -69,14 +70,14 @@ def as_system_attributes(kept: dict[str, Any]) -> dict[str, Any]:
 
 def keep_detail(trial: optuna.Trial, name: str, value: Any) -> None:
     """Keep a value that JSON can hold."""
-    trial.storage.set_trial_system_attr(trial._trial_id, PREFIX + name, value)
+    trial.storage.set_trial_system_attr(trial_id(trial), PREFIX + name, value)
 
 
 def study_detail(study: optuna.Study, name: str, default: Any) -> Any:
     """A value that a study keeps."""
-    return study._storage.get_study_system_attrs(study._study_id).get(PREFIX + name, default)
+    return storage_of(study).get_study_system_attrs(id_of(study)).get(PREFIX + name, default)
 
 
 def keep_study_detail(study: optuna.Study, name: str, value: Any) -> None:
     """Keep a value that JSON can hold."""
-    study._storage.set_study_system_attr(study._study_id, PREFIX + name, value)
+    storage_of(study).set_study_system_attr(id_of(study), PREFIX + name, value)

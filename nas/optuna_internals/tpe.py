@@ -13,9 +13,10 @@ from optuna.samplers._tpe.probability_distributions import _BatchedCategoricalDi
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
+from nas.optuna_internals.ranking import DRAWN, Fitted, RankingSampler
+
 FEW = 100  # values of a parameter: with more of them, a table would be large and hardly quicker
 JOINT = 32  # combinations of values in one table, unless a single parameter has more
-DRAWN = 64  # for a proposal; Optuna draws 24, of which few may be within the limits
 Floats: TypeAlias = NDArray[np.float64]
 
 
@@ -99,10 +100,9 @@ def _log_sum(logarithms: Floats) -> Floats:
 
 
 Estimator: TypeAlias = _ParzenEstimator | TabulatedEstimator
-Fitted: TypeAlias = dict[tuple[str, ...], dict[bool, Estimator]]  # by parameters; True: to the good trials
 
 
-class RepeatedTPESampler(TPESampler):
+class RepeatedTPESampler(TPESampler, RankingSampler):
     """TPE that fits its estimators once, not for each proposal; where each parameter takes few values, as tables."""
 
     def __init__(self, seed: int) -> None:
@@ -113,11 +113,6 @@ class RepeatedTPESampler(TPESampler):
     def ranked(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> Iterator[dict[str, Any]]:
-        """All that were drawn for one proposal, the most promising first: that is the one that Optuna would take.
-
-        The others serve where it is outside the limits. One proposal without any parameter while there are too few
-        trials to learn from.
-        """
         self._judged = None
         best = self.sample_relative(study, trial, search_space)
         yield best

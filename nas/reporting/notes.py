@@ -9,14 +9,10 @@ import json
 import shlex
 import warnings
 from collections.abc import Iterable
-from dataclasses import asdict
 from pathlib import Path
-from typing import BinaryIO
-from uuid import uuid4
 
 import optuna
-from optuna.artifacts import ArtifactMeta, FileSystemArtifactStore, get_all_artifact_meta
-from optuna.artifacts._upload import ARTIFACTS_ATTR_PREFIX
+from optuna.artifacts import get_all_artifact_meta
 
 from nas.analysis.finalists import Winner, measured_noise
 from nas.codegen.card import trial_card
@@ -25,6 +21,8 @@ from nas.codegen.source import model_source
 from nas.data.datasets import Dataset
 from nas.network.architecture import Architecture, names
 from nas.network.cost import cost
+from nas.optuna_internals.dashboard_attributes import WholeArtifactStore, add_artifact, save_first_note
+from nas.optuna_internals.studies import id_of
 from nas.optuna_internals.trials import trial_numbered
 from nas.reporting.conclusions import verdict
 from nas.reporting.figures.costs import accuracy_against
@@ -34,27 +32,10 @@ from nas.study.history import History
 from nas.study.location import ARTIFACTS, StudyLocation, location_options
 from nas.study.records import Record, TrialRecord
 from nas.study.runs import RunRecord, final_study
-from nas.system.files import write_whole
 
 with warnings.catch_warnings():  # the dashboard's own use of experimental parts of Optuna
     warnings.simplefilter("ignore")
     from optuna_dashboard import get_note, save_note, save_plotly_graph_object
-    from optuna_dashboard._note import note_ver_key, split_body
-
-
-class WholeArtifactStore(FileSystemArtifactStore):
-    """A folder whose files are written whole or not at all."""
-
-    def write(self, artifact_id: str, content_body: BinaryIO) -> None:
-        write_whole(self.path(artifact_id), content_body.read())
-
-    def path(self, artifact_id: str) -> Path:
-        """Where an artifact of this name lies."""
-        return Path(self._get_filepath(artifact_id))
-
-    def holds(self, artifact_id: str) -> bool:
-        """Whether there is such a file."""
-        return self.path(artifact_id).exists()
 
 
 def artifact_store(location: StudyLocation) -> WholeArtifactStore:
@@ -66,7 +47,7 @@ def artifact_store(location: StudyLocation) -> WholeArtifactStore:
 
 def _address(study: optuna.Study, trial: int) -> str:
     """The address of a trial in the dashboard."""
-    return f"/dashboard/studies/{study._study_id}/trials?numbers={trial}"
+    return f"/dashboard/studies/{id_of(study)}/trials?numbers={trial}"
 
 
 def layer_table(architecture: Architecture) -> str:
@@ -97,7 +78,7 @@ def trial_note(study: optuna.Study, location: StudyLocation, record: TrialRecord
     return (
         f"`{record.notation}`\n\n{_ended(record)}.\n\n{table}\n\n"
         f"{record.params:,} parameters, {record.macs:,} MACs; seed {record.seed}. {record.ledger.rejected:,} proposals "
-        f"were rejected before it. [All trials](/dashboard/studies/{study._study_id}/trialTable)\n\n"
+        f"were rejected before it. [All trials](/dashboard/studies/{id_of(study)}/trialTable)\n\n"
         + "\n".join(f"    {command}" for command in commands)
     )
 
@@ -114,12 +95,6 @@ def _curve_csv(curve: Iterable[Epoch]) -> str:
     return text.getvalue()
 
 
-def _save_first_note(trial: optuna.Trial, text: str) -> None:
-    """Do what `save_note` does, for a trial without a note; `save_note` would read the notes of all trials first."""
-    for name, value in {note_ver_key(trial._trial_id): 1, **split_body(text, trial._trial_id)}.items():
-        trial.storage.set_study_system_attr(trial.study._study_id, name, value)
-
-
 def annotate_trial(
     study: optuna.Study, location: StudyLocation, dataset: Dataset, trial: optuna.Trial, record: TrialRecord
 ) -> dict[Path, str]:
@@ -127,7 +102,7 @@ def annotate_trial(
 
     Artifacts that the trial has from a run that was killed at this point are not written again.
     """
-    _save_first_note(trial, trial_note(study, location, record))
+    save_first_note(trial, trial_note(study, location, record))
     pretty = json.dumps(json.loads(to_json(record.candidate)), indent=2)
     files = {"architecture.json": pretty, "curve.csv": _curve_csv(record.curve)}
     if record.val_accuracy is not None:
@@ -135,15 +110,7 @@ def annotate_trial(
     store = artifact_store(location)
     known = {a.filename for a in get_all_artifact_meta(trial) if store.holds(a.artifact_id)}
     missing = {file: text for file, text in files.items() if file not in known}
-    return {store.path(_declared(trial, file)): text for file, text in missing.items()}
-
-
-def _declared(trial: optuna.Trial, file: str) -> str:
-    """What `upload_artifact` tells the study of a text file; the artifact's name in the store."""
-    meta = ArtifactMeta(artifact_id=str(uuid4()), filename=file, mimetype="text/plain", encoding=None)
-    name = ARTIFACTS_ATTR_PREFIX + meta.artifact_id
-    trial.storage.set_trial_system_attr(trial._trial_id, name, json.dumps(asdict(meta)))
-    return meta.artifact_id
+    return {path: t for name, text in missing.items() for path, t in add_artifact(trial, store, name, text).items()}
 
 
 def run_note(study: optuna.Study, record: RunRecord) -> str:
@@ -206,6 +173,6 @@ def _study_note(study: optuna.Study, history: History, winner: Winner, text: str
         f"n = {winner.test.n}. {verdict(winner, measured_noise(history.runs, n_val), history.task.target)}"
     ]
     if history.runs:
-        lines.append(f"[The final runs](/dashboard/studies/{final_study(study)._study_id})")
+        lines.append(f"[The final runs](/dashboard/studies/{id_of(final_study(study))})")
     lines.append("\n".join(f"    {line}" for line in text.splitlines()))
     return "\n\n".join(lines)

@@ -53,6 +53,7 @@ class Status:
     seconds: float  # of training, on one worker, final runs included
     best: Best | None
     winner: int | None  # the trial chosen last
+    proposed_by: str | None  # None: in the usual way
     stages: dict[str, StageStatus]
 
     def __str__(self) -> str:
@@ -87,6 +88,7 @@ def status(history: History, location: StudyLocation) -> Status:
         seconds=round(history.seconds, 2),
         best=None if history.best is None else _best(history.best),
         winner=None if history.choice is None else history.choice.winner,
+        proposed_by=history.unusual_path,
         stages={stage: _stage(history.runs_of(stage)) for stage in dict.fromkeys(run.stage for run in history.runs)},
     )
 
@@ -127,4 +129,6 @@ def text_of(status: Status) -> str:
         ]
     if status.winner is not None:
         lines.append(f"winner: trial {status.winner}")
+    if status.proposed_by is not None:
+        lines.append(f"proposed by: {status.proposed_by}")
     return "\n".join(lines)

@@ -135,6 +135,15 @@ class History:
         """The trial chosen, or before the first choice the best so far."""
         return self.best if self.choice is None else self.trial(self.choice.winner)
 
+    @property
+    def unusual_path(self) -> str | None:
+        """By what trials were proposed, and how many, such as `Optuna's public interface (3 of 5 trials)`.
+
+        None if all of them were proposed in the usual way.
+        """
+        paths = [trial.proposed_by for trial in self.trials if trial.proposed_by is not None]
+        return f"{', '.join(dict.fromkeys(paths))} ({len(paths)} of {len(self.trials)} trials)" if paths else None
+
     def trial(self, number: int) -> TrialRecord | None:
         """The trial of this number; None if there is none."""
         return next((trial for trial in self.trials if trial.number == number), None)

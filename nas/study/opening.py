@@ -19,7 +19,8 @@ import optuna
 from optuna.exceptions import ExperimentalWarning, StorageInternalError
 
 from nas.errors import UserError, did_you_mean
-from nas.optuna_internals.batched_storage import close
+from nas.optuna_internals.batched_storage import close, for_writer
+from nas.optuna_internals.studies import StoredStudy, new_study
 from nas.study.commands import Command, commands, remember
 from nas.study.location import DATABASE, FINAL_RUNS, LOCK, StudyLocation, parse_url, sqlite_file
 from nas.study.locks import HeldError, acquire, lock_files, locked_in_server
@@ -121,8 +122,6 @@ def open_study(location: StudyLocation, *, to_write: bool = False) -> optuna.Stu
     Raises:
         UserError: there is no such study, or the storage cannot be opened.
     """
-    from nas.optuna_internals.batched_storage import SingleWriterStorage
-
     with _told_of_storage_errors(location):
         storage = _opened(location) if _is_made(location) else None
         names = [] if storage is None else optuna.get_all_study_names(storage)
@@ -135,9 +134,7 @@ def open_study(location: StudyLocation, *, to_write: bool = False) -> optuna.Stu
                 f"there is no study {location.name!r} in {location.public_storage}{known}; run a search first, "
                 f"or say where it is with --output-dir or --storage{_meant(location, shown)}"
             )
-        return optuna.load_study(
-            study_name=location.name, storage=SingleWriterStorage(storage) if to_write else storage
-        )
+        return StoredStudy(location.name, for_writer(storage) if to_write else storage)
 
 
 def _meant(location: StudyLocation, names: list[str]) -> str:
@@ -180,15 +177,7 @@ def _all_differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
 
 
 def _create_or_resume(location: StudyLocation, wanted: dict[str, Any]) -> optuna.Study:
-    from nas.optuna_internals.batched_storage import SingleWriterStorage
-
-    study = optuna.create_study(
-        study_name=location.name,
-        storage=SingleWriterStorage(_made(location)),
-        direction="maximize",
-        load_if_exists=True,
-        sampler=optuna.samplers.RandomSampler(),  # never asked: trials come with their parameters
-    )
+    study = new_study(location.name, for_writer(_made(location)))
     stored = study.user_attrs.get("settings")
     if stored is None:
         if study.directions != [optuna.study.StudyDirection.MAXIMIZE] or study.get_trials(deepcopy=False):

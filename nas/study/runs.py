@@ -12,6 +12,8 @@ from nas.network.architecture import notation
 from nas.network.cost import cost
 from nas.network.limits import Constraints
 from nas.optuna_internals.attributes import as_system_attributes, details, expected, reading
+from nas.optuna_internals.studies import StoredStudy, new_study, storage_of
+from nas.optuna_internals.trials import begin
 from nas.space.candidate import Candidate, digest, to_json
 from nas.study.location import FINAL_RUNS
 from nas.study.records import Record, common, trials_of
@@ -123,21 +125,15 @@ def final_study_name(name: str) -> str:
 
 def final_study(study: optuna.Study) -> optuna.Study:
     """Where the runs of a search are kept, beside its own study; made if missing."""
-    return optuna.create_study(
-        study_name=final_study_name(study.study_name),
-        storage=study._storage,
-        direction="maximize",
-        load_if_exists=True,
-        sampler=optuna.samplers.RandomSampler(),  # never asked
-    )
+    return new_study(final_study_name(study.study_name), storage_of(study))
 
 
 def run_records(study: optuna.Study) -> list[RunRecord]:
     """Every run of the search whose study this is, in order of number."""
-    storage, name = study._storage, final_study_name(study.study_name)
+    storage, name = storage_of(study), final_study_name(study.study_name)
     if name not in optuna.get_all_study_names(storage):
         return []
-    return [read_run(trial) for trial in trials_of(optuna.load_study(study_name=name, storage=storage))]
+    return [read_run(trial) for trial in trials_of(StoredStudy(name, storage))]
 
 
 def read_run(trial: FrozenTrial) -> RunRecord:
@@ -175,7 +171,7 @@ def begin_run(runs: optuna.Study, run: Run) -> optuna.Trial:
         attributes["change"] = run.change
     kept = as_system_attributes({"architecture": to_json(run.candidate)})
     template = create_trial(state=TrialState.RUNNING, user_attrs=attributes, system_attrs=kept)
-    return optuna.Trial(runs, runs._storage.create_new_trial(runs._study_id, template))
+    return begin(runs, template)
 
 
 def accuracies(records: Iterable[RunRecord], candidate: Candidate) -> list[float]:

@@ -11,7 +11,8 @@ import optuna
 
 from nas.data.images import load_training
 from nas.errors import UserError
-from nas.optuna_internals.trials import report_epoch
+from nas.optuna_internals.studies import new_study
+from nas.optuna_internals.trials import is_hopeless, report_epoch
 from nas.space.rejections import Ledger, probe
 from nas.space.search_space import Feasible, SearchSpace
 from nas.system.processes import process_pool, starting_processes
@@ -116,7 +117,7 @@ def previewed(space: SearchSpace, draws: Draws, plan: Plan, pruner: PrunerName) 
 
 def expected_epochs(pruner: PrunerName, trials: int, epochs: int) -> float:
     """Epochs a trial trains on average under a pruner: replayed on made-up learning curves that never cross."""
-    study = optuna.create_study(direction="maximize", pruner=make_pruner(pruner, epochs), study_name="replay")
+    study = new_study("replay", pruner=make_pruner(pruner, epochs))
     rng, total = Random(0), 0
     for _ in range(trials):
         trial, quality = study.ask(), rng.random()
@@ -125,7 +126,7 @@ def expected_epochs(pruner: PrunerName, trials: int, epochs: int) -> float:
             total += 1
             curve.append({"epoch": epoch, "val_accuracy": quality, "val_loss": 1 - quality})
             report_epoch(trial, curve)
-            if epoch < epochs and trial.should_prune():
+            if epoch < epochs and is_hopeless(trial):
                 study.tell(trial, state=optuna.trial.TrialState.PRUNED)
                 break
         else:

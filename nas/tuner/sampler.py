@@ -1,12 +1,11 @@
 """Proposing candidates until one is feasible, so that a rejected one never becomes a trial; and the ledger."""
 
-import copy
 import random
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from itertools import chain, islice
-from typing import Any, Literal, TypeAlias, assert_never, cast, get_args
+from typing import Any, Literal, TypeAlias, assert_never, get_args
 
 import optuna
 from optuna.distributions import BaseDistribution
@@ -17,11 +16,15 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from nas.network.architecture import notation
 from nas.optuna_internals.attributes import as_system_attributes
-from nas.optuna_internals.snapshot import MAX_LEARNED, Snapshot, learned_from
-from nas.optuna_internals.tpe import Fitted, RepeatedTPESampler
+from nas.optuna_internals.proposals import Maker, path_of, tpe
+from nas.optuna_internals.ranking import Fitted, RankingSampler
+from nas.optuna_internals.snapshot import MAX_LEARNED, as_study, learned_from
+from nas.optuna_internals.studies import id_of, storage_of
+from nas.optuna_internals.trials import begin
 from nas.space.candidate import digest, to_json
 from nas.space.rejections import DUPLICATE, MAX_PROPOSALS, Ledger, derive_seed
 from nas.space.search_space import Feasible, Rejected, SearchSpace, draw_value
+from nas.study.records import PROPOSED_BY
 
 SAMPLER_PROPOSALS = 200  # then uniform draws: a sampler may have learned its way into a corner where nothing is left
 GP_PROPOSALS = 20  # the same for gp, which fits its model for each of them; measured: a second each
@@ -54,8 +57,9 @@ class FeasibleSampler:
     resumed search draws what an uninterrupted one would. `seen` holds the digests that count as duplicates.
     """
 
-    def __init__(self, make: Callable[[int], BaseSampler], space: SearchSpace, seed: int, seen: set[str]) -> None:
+    def __init__(self, make: Maker, space: SearchSpace, seed: int, seen: set[str]) -> None:
         self._make = make
+        self.path = path_of(make)
         self._space = space
         self._seed = seed
         self._seen = set(seen)
@@ -69,14 +73,13 @@ class FeasibleSampler:
             NothingNewError: nothing new was feasible among MAX_PROPOSALS.
         """
         trial = create_trial(state=TrialState.RUNNING)  # no storage knows it yet
-        trial.number = study._storage.get_n_trials(study._study_id)
+        trial.number = storage_of(study).get_n_trials(id_of(study))
         running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         model = self._model_for(study, trial.number - len(running), len(running))
-        asking = copy.copy(study)
-        asking._storage = cast(Any, Snapshot(study._storage, model.learned + running))
+        asking = as_study(model.learned + running, kept_in=study)
         seed = derive_seed(self._seed, "proposal", trial.number)
         sampler, rng = self._make(seed), random.Random(seed)
-        if isinstance(sampler, RepeatedTPESampler):
+        if isinstance(sampler, RankingSampler):
             sampler.fitted = model.fitted
         proposals = GP_PROPOSALS if isinstance(sampler, GPSampler) else SAMPLER_PROPOSALS
         if type(sampler) is RandomSampler:  # it draws uniformly itself, and takes 30 times as long
@@ -105,7 +108,7 @@ class FeasibleSampler:
         upto = finished - finished % (max(1, finished // REFITS) if finished > MAX_LEARNED else 1)
         if self._model is None or upto - self._model.upto >= max(1, running // RUNNING_A_FIT):
             trials = [trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()][:upto]
-            self._model = _Model(upto=upto, learned=learned_from(study, trials))
+            self._model = _Model(upto=upto, learned=learned_from(trials))
         return self._model
 
 
@@ -124,7 +127,7 @@ def _proposals(
     """What a sampler proposes, one after the other, without end."""
     varied = {name: distribution for name, distribution in space.items() if not distribution.single()}
     while True:
-        if isinstance(sampler, RepeatedTPESampler):
+        if isinstance(sampler, RankingSampler):
             found = sampler.ranked(study, trial, varied)
         else:
             found = iter([sampler.sample_relative(study, trial, varied)])
@@ -141,14 +144,14 @@ SamplerName: TypeAlias = Literal["tpe", "random", "gp", "qmc"]
 SAMPLERS: tuple[SamplerName, ...] = get_args(SamplerName)
 
 
-def make_sampler(name: SamplerName, study_seed: int) -> Callable[[int], optuna.samplers.BaseSampler]:
+def make_sampler(name: SamplerName, study_seed: int) -> Maker:
     """For `FeasibleSampler`: the Optuna sampler of this name for a seed.
 
     Quasi-random draws are one sequence over the whole study, so they keep the study's seed.
     """
     match name:
         case "tpe":
-            return RepeatedTPESampler
+            return tpe()
         case "random":
             return lambda seed: optuna.samplers.RandomSampler(seed=seed)
         case "gp":
@@ -184,6 +187,8 @@ def ask(study: optuna.Study, sampler: FeasibleSampler, seed: int) -> optuna.Tria
         "digest": digest(candidate),
     }
     kept = {"ledger": asdict(proposal.ledger), "architecture": to_json(candidate)}
+    if sampler.path is not None:
+        kept[PROPOSED_BY] = sampler.path
     template = create_trial(
         state=TrialState.RUNNING,
         params=proposal.params,
@@ -191,4 +196,4 @@ def ask(study: optuna.Study, sampler: FeasibleSampler, seed: int) -> optuna.Tria
         user_attrs=attributes,
         system_attrs=as_system_attributes(kept),
     )
-    return optuna.Trial(study, study._storage.create_new_trial(study._study_id, template))
+    return begin(study, template)

@@ -11,7 +11,7 @@ from optuna.trial import TrialState
 from nas.data.datasets import Dataset
 from nas.network.limits import Constraints
 from nas.optuna_internals.batched_storage import together
-from nas.optuna_internals.trials import stored, tell, trial_numbered
+from nas.optuna_internals.trials import is_hopeless, stored, tell, trial_numbered
 from nas.space.rejections import Ledger
 from nas.study.location import StudyLocation
 from nas.study.records import TrialRecord, ranked, read_trial, records, total_ledger
@@ -137,7 +137,7 @@ class Search(Scheduler[TrialRecord]):
         return Flight(trial_numbered(self._study, record.number), record, self._job_of(record), reported=record.epochs)
 
     def _hopeless(self, flight: Flight[TrialRecord]) -> bool:
-        return flight.trial.should_prune()
+        return is_hopeless(flight.trial)
 
     def _leave(self) -> Iterator[SearchProgress]:
         if self.exhausted is not None:
