@@ -93,7 +93,7 @@ def test_search_trains_what_is_asked_for_and_gives_the_best_network(result: Resu
 
 
 def test_a_notebook_shows_the_verdict_the_table_and_the_network(result: Result) -> None:
-    html = result._repr_html_()
+    html = result.html()
     assert result.verdict in html
     assert html.count("<svg") == 1
     assert f"trial {result.best.trial}, the winner" in html if result.best else False

@@ -164,8 +164,12 @@ class Result:
             best = f"trial {self.best.trial}: {self.best.notation} ({self.best.params:,} parameters)"
         return f"{self.verdict}\n{best}\n{what_was_done(self.history)}"
 
-    def _repr_html_(self) -> str:
+    def html(self) -> str:
+        """The verdict, the networks compared, and the best one drawn, as a notebook shows them."""
         return notebook_view(self.history, self.winner, self.verdict)
+
+    def _repr_html_(self) -> str:
+        return self.html()
 
 
 def result_of(history: History, location: StudyLocation, dataset: Dataset) -> Result:

@@ -175,7 +175,7 @@ class Study:
         return f"{self.result()!r}"
 
     def _repr_html_(self) -> str:
-        return self.result()._repr_html_()
+        return self.result().html()
 
 
 def open_study(
