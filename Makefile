@@ -47,7 +47,7 @@ dashboard: $(READY)  ## the trial history: make dashboard STUDY=mnist
 report: $(READY)  ## what the search has found, as a page: make report STUDY=mnist
 	$(BIN)/python -m nas.report --study-name $(STUDY) $(ARGS)
 
-pictures: $(READY) browser  ## the README's pictures, from a study of this machine
+pictures: $(READY) browser  ## the pictures of the pages, from a study of this machine
 	$(BIN)/python -m docs.pictures --study-name $(STUDY) $(ARGS)
 
 $(READY): pyproject.toml

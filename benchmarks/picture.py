@@ -1,4 +1,4 @@
-"""The picture of README's "How fast": what the validation images say of every candidate after each epoch.
+"""The picture of docs/benchmarks.md: what the validation images say of every candidate after each epoch.
 
 `benchmarks/data/curves.json` in, docs/curves.svg out; the same table gives the same picture.
 """

@@ -1,12 +1,10 @@
-"""What a clone is to its user: what `make` says and starts, what git sees of a search, where links lead."""
+"""What a clone is to its user: what `make` says and starts, and what git sees of a search."""
 
 import os
 import re
 import shutil
 import subprocess
 from pathlib import Path
-
-import pytest
 
 ROOT = Path(__file__).parents[1]
 MAKEFILE = ROOT / "Makefile"
@@ -57,9 +55,3 @@ def test_git_sees_nothing_of_a_search_but_what_is_published(tmp_path: Path) -> N
         path.touch()
     seen = told("git", "status", "--porcelain", "--untracked-files=all", folder=tmp_path).splitlines()
     assert seen == ["?? .gitignore", "?? results/README.md", "?? results/published/mnist/trials.csv"]
-
-
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "SECURITY.md", "results/README.md"])
-def test_links_lead_to_files(page: str) -> None:
-    links = re.findall(r"\]\(([^)#:\s]+)\)", (ROOT / page).read_text(encoding="utf-8"))
-    assert [link for link in links if not ((ROOT / page).parent / link).exists()] == []
