@@ -26,7 +26,7 @@ from nas.analysis.finalists import (
     runs_of,
     winner_of,
 )
-from nas.analysis.statistics import Spread, binomial_sd, least_difference, spread
+from nas.analysis.statistics import Spread, least_difference, spread
 from nas.api.finishing import finish
 from nas.api.measuring import MeasuredNoise
 from nas.data.datasets import Dataset
@@ -48,6 +48,7 @@ from nas.study.opening import open_study, writing
 from nas.study.records import TrialRecord, digests, records
 from nas.study.runs import Run, RunRecord, run_records
 from nas.study.settings import Task, remember_task, settings
+from nas.training.metrics import ACCURACY
 from nas.training.score import Score
 from nas.training.training import evaluate
 from nas.tuner.progress import Progress
@@ -392,7 +393,7 @@ def test_the_test_images_are_opened_once_and_after_the_choice(search: Searched) 
     winner = search.winner.record.number
     chosen = winner_of(read_history(open_study(search.location)))
     assert chosen == search.winner, "read back by another process"
-    tied = least_difference(binomial_sd(max(t.val_accuracy or 0 for t in search.trials), 60))
+    tied = least_difference(ACCURACY.standard_error(max(t.val_accuracy or 0 for t in search.trials), 60))
     assert search.seen == [
         f"finalists: 3 of up to 3, within {100 * tied:.2f} points of the best score; "
         "each is trained to the end on fresh seeds: 2 (0 test images opened before)",

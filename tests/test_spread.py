@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from nas.analysis.statistics import Spread, binomial_sd, chance_of_reaching, least_difference, pooled_sd, spread
+from nas.analysis.statistics import Spread, chance_of_reaching, error_of_mean, least_difference, pooled_sd, spread
 
 
 def test_spread_of_known_numbers() -> None:
@@ -29,10 +29,12 @@ def test_pooled_deviation_weighs_by_degrees_of_freedom() -> None:
     assert pooled_sd([spread([0.7])]) is None
 
 
-def test_binomial_deviation_of_a_score() -> None:
-    assert binomial_sd(0.994, 10_000) == pytest.approx(0.00078, abs=1e-5)
-    assert binomial_sd(1.0, 84) == pytest.approx(0.0116, abs=1e-4), "85 of 86 are taken to be right"
-    assert binomial_sd(0.0, 84) == pytest.approx(binomial_sd(1.0, 84))
+@pytest.mark.parametrize(
+    ("accuracies", "error"),
+    [([0.99], None), ([0.99, 0.99], 0.0007), ([0.98, 0.99, 1.0], 0.01 / math.sqrt(3))],
+)
+def test_error_of_mean_is_that_of_one_score_where_seeds_are_equal(accuracies: list[float], error: float | None) -> None:
+    assert error_of_mean(spread(accuracies), 0.0007) == pytest.approx(error)
 
 
 @pytest.mark.parametrize(("n", "quantile"), [(2, 12.706), (3, 4.303), (5, 2.776), (math.inf, 1.960)])

@@ -10,13 +10,14 @@ from statistics import fmean
 from optuna.trial import TrialState
 
 from nas.analysis.finalists import fresh_seeds
-from nas.analysis.statistics import Difference, Spread, binomial_sd, differences, holm, per_cent, spread
+from nas.analysis.statistics import Difference, Spread, differences, holm, per_cent, spread
 from nas.network.limits import Constraints
 from nas.space.candidate import Candidate
 from nas.space.variants import Variant, forbidden_by, variants
 from nas.study.history import History
 from nas.study.records import TrialRecord
 from nas.study.runs import Run, RunRecord
+from nas.training.metrics import ACCURACY
 
 METHOD = (
     "Points of accuracy: changed minus unchanged ± standard error; loss: by how many per cent the validation loss is "
@@ -95,7 +96,8 @@ def ablation(trial: TrialRecord, runs: Iterable[RunRecord], limits: Constraints,
     accuracies = _spreads(trained, lambda run: run.val_accuracy)
     if trial.candidate not in accuracies:
         return None
-    points = differences(accuracies, trial.candidate, binomial_sd(accuracies[trial.candidate].mean, n_val))
+    one_score = ACCURACY.standard_error(accuracies[trial.candidate].mean, n_val)
+    points = differences(accuracies, trial.candidate, one_score)
     log_losses = differences(_spreads(trained, lambda run: math.log(run.val_loss or math.nan)), trial.candidate)
     tried = [variant for variant in every if variant.candidate in trained]
     visible = dict(zip(points, holm([points[candidate].p for candidate in points]), strict=True))

@@ -8,14 +8,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 
-from nas.analysis.statistics import Spread, binomial_sd, least_difference, pooled_sd, spread
+from nas.analysis.statistics import Spread, least_difference, pooled_sd, spread
 from nas.errors import UserError
 from nas.space.candidate import Candidate
+from nas.space.objective import ACCURACY_FIRST, Objective
 from nas.space.rejections import derive_seed
 from nas.study.history import History
 from nas.study.records import TrialRecord, ranked
 from nas.study.runs import Run, RunRecord, Stage, accuracies
 from nas.study.settings import Task
+from nas.training.metrics import ACCURACY
 from nas.training.score import Score
 
 
@@ -44,7 +46,7 @@ class Noise:
 
     @property
     def _from_images(self) -> float:
-        return least_difference(binomial_sd(self.accuracy, self.images))
+        return least_difference(ACCURACY.standard_error(self.accuracy, self.images))
 
 
 def measured_noise(runs: Sequence[RunRecord], images: int) -> Noise | None:
@@ -94,11 +96,12 @@ class Winner:
         return (self.models[0] if self.models else self.record).environment
 
 
-def finalists(trials: Sequence[TrialRecord], count: int, least_difference: float) -> list[TrialRecord]:
-    """The best trials trained to the end, at most `count`, whose accuracies do not differ from the best one's."""
-    best_first = ranked(trials)
-    best = best_first[0].val_accuracy or 0
-    return [t for t in best_first[:count] if best - (t.val_accuracy or 0) <= least_difference]
+def finalists(
+    trials: Sequence[TrialRecord], count: int, least_difference: float, objective: Objective = ACCURACY_FIRST
+) -> list[TrialRecord]:
+    """The best trials trained to the end, at most `count`, whose values do not differ from the best one's."""
+    best_first = [(trial, objective.merit(objective.value(trial))) for trial in ranked(trials, objective)[:count]]
+    return [trial for trial, merit in best_first if best_first[0][1] - merit <= least_difference]
 
 
 def runs_of(trials: Sequence[TrialRecord], stage: Stage, seeds: int, study_seed: int) -> list[Run]:
@@ -123,25 +126,31 @@ def final_runs(winner: TrialRecord, rival: Candidate | None, seeds: int, study_s
     return [*(Run(stage="final", trial=None, candidate=rival, seed=run.seed) for run in own), *own]
 
 
-def best_of(contenders: Sequence[Finalist], one_score: float) -> Finalist:
-    """The best mean; of those within one standard error of it, the one with the fewest parameters.
+def best_of(contenders: Sequence[Finalist], one_score: float, objective: Objective = ACCURACY_FIRST) -> Finalist:
+    """The best mean; of those within one standard error of it, the one that the objective prefers in a tie.
 
     The standard error is that of the best one's mean, with the deviation of all the finalists pooled (the 1 SE rule:
     Breiman et al., Classification and Regression Trees, 1984, 3.4.3). `one_score` is the deviation with one seed each,
     and where the seeds of every finalist are equal.
     """
-    best = max(contenders, key=lambda finalist: finalist.rerun.mean)
+
+    def merit(finalist: Finalist) -> float:
+        return objective.merit(finalist.rerun.mean)
+
+    best = max(contenders, key=merit)
     sd = pooled_sd(finalist.rerun for finalist in contenders)
     error = (sd or one_score) / best.rerun.n**0.5
-    tied = [finalist for finalist in contenders if finalist.rerun.mean >= best.rerun.mean - error]
-    return min(tied, key=lambda finalist: (finalist.record.params, -finalist.rerun.mean))
+    tied = [finalist for finalist in contenders if merit(finalist) >= merit(best) - error]
+    return min(tied, key=lambda finalist: (objective.of_a_tie(finalist.record), -merit(finalist)))
 
 
-def compared(trials: Sequence[TrialRecord], reruns: Sequence[RunRecord]) -> list[Finalist]:
+def compared(
+    trials: Sequence[TrialRecord], reruns: Sequence[RunRecord], objective: Objective = ACCURACY_FIRST
+) -> list[Finalist]:
     """The trials with their accuracies in these runs, best mean first; a trial whose runs all failed is left out."""
     scored = [(trial, accuracies(reruns, trial.candidate)) for trial in trials]
     found = [Finalist(record=trial, rerun=spread(known)) for trial, known in scored if known]
-    return sorted(found, key=lambda finalist: -finalist.rerun.mean)
+    return sorted(found, key=lambda finalist: -objective.merit(finalist.rerun.mean))
 
 
 def rival_of(task: Task, winner: TrialRecord) -> Candidate | None:

@@ -1,7 +1,7 @@
 """Accuracies over several seeds: mean, standard deviation, and what they allow to be said.
 
 Accuracies of few seeds are taken as normally distributed with an unknown deviation, hence Student's t. Equal accuracies
-do not show that it is 0: the binomial deviation, from the choice of the images, stands in its place.
+do not show that it is 0: the metric's standard error, from the choice of the images, stands in its place.
 """
 
 import math
@@ -47,21 +47,12 @@ def pooled_sd(spreads: Iterable[Spread]) -> float | None:
     return math.sqrt(sum(n * sd**2 for n, sd in groups) / freedom) if freedom else None
 
 
-def binomial_sd(accuracy: float, images: int) -> float:
-    """The deviation of one accuracy that the choice of the images alone causes.
-
-    It is never 0, by Laplace's rule of succession.
-    """
-    share = (accuracy * images + 1) / (images + 2)
-    return math.sqrt(share * (1 - share) / images)
-
-
-def error_of_mean(accuracies: Spread, images: int) -> float | None:
+def error_of_mean(accuracies: Spread, one_score: float) -> float | None:
     """The standard error of a mean over seeds; None for one accuracy.
 
-    Of equal accuracies it is the deviation from the choice of the images alone, which more seeds do not lower.
+    Of equal accuracies it is that of `one_score`, from the choice of the images alone, which more seeds do not lower.
     """
-    return binomial_sd(accuracies.mean, images) if accuracies.sd == 0 else accuracies.standard_error
+    return one_score if accuracies.sd == 0 else accuracies.standard_error
 
 
 def t_quantile(freedom: float) -> float:

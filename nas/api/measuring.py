@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from nas.analysis.ablation import Ablation, ablation, ablation_runs
 from nas.analysis.finalists import Noise, measured_noise, runs_of
-from nas.analysis.statistics import Spread, binomial_sd, spread
+from nas.analysis.statistics import Spread, spread
 from nas.api.finishing import write_anew
 from nas.data.datasets import Dataset
 from nas.data.images import load_training
@@ -17,6 +17,7 @@ from nas.study.location import StudyLocation
 from nas.study.opening import writing
 from nas.study.records import TrialRecord
 from nas.study.runs import Run, accuracies
+from nas.training.metrics import ACCURACY
 from nas.training.training import TrainingJob
 from nas.tuner.progress import Show
 from nas.tuner.reruns import train_runs
@@ -95,7 +96,7 @@ class MeasuredNoise:
 
     def __str__(self) -> str:
         noise, measured = self.noise, self.accuracy
-        binomial = 100 * binomial_sd(measured.mean, noise.images)
+        binomial = 100 * ACCURACY.standard_error(measured.mean, noise.images)
         source = f"Student's t, as from n = {noise.n}"
         if noise.of_images:
             source = f"from the choice of {noise.images:,} images; the seeds, n = {noise.n}, differ less"

@@ -17,10 +17,11 @@ from nas.data.images import load_training
 from nas.errors import UserError
 from nas.network.architecture import Architecture
 from nas.network.cost import Cost, cost
-from nas.reporting.conclusions import reached, verdict, what_was_done
+from nas.reporting.conclusions import verdict, what_was_done
 from nas.reporting.figures import costs, counts, curves
 from nas.reporting.page import network_picture, notebook_view
 from nas.reporting.tables import run_rows, trial_rows
+from nas.space.objective import ACCURACY_FIRST
 from nas.study.history import History
 from nas.study.location import StudyLocation, read_weights
 from nas.study.records import TrialRecord
@@ -209,7 +210,7 @@ def _best(history: History, winner: Winner | None, location: StudyLocation, data
         score=leader.val_accuracy,
         rerun=winner.rerun if winner else None,
         test=winner.test if winner else None,
-        reached=reached(winner, history.task.target) if winner else None,
+        reached=ACCURACY_FIRST.reached(winner.test.mean, history.task.target) if winner else None,
         _record=leader,
         _winner=winner,
         _location=location,

@@ -1,6 +1,7 @@
 """What the commands have in common: options, one-sentence errors, exit statuses. Nothing heavy is imported here."""
 
 import argparse
+import math
 import os
 import re
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 from nas.errors import UserError, did_you_mean
+from nas.space.objective import ACCURACY_FIRST
 from nas.study.location import DEFAULT_OUTPUT, StudyLocation, has_password, locate
 
 if TYPE_CHECKING:  # torch takes seconds to import, and --help needs none of it
@@ -91,13 +93,13 @@ def positive_seconds(text: str) -> float:
 
 
 def fraction(text: str) -> float:
-    """An accuracy: above 0, at most 1."""
+    """A target that a search may have."""
     try:
         value = float(text)
     except ValueError:
-        value = 0.0
-    if not 0 < value <= 1:
-        raise argparse.ArgumentTypeError(f"{text!r} must be a fraction above 0 and at most 1, such as 0.994")
+        value = math.nan
+    if not ACCURACY_FIRST.is_target(value):
+        raise argparse.ArgumentTypeError(f"{text!r} {ACCURACY_FIRST.target_rule}")
     return value
 
 

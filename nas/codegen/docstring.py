@@ -7,6 +7,7 @@ from nas.codegen.card import ModelCard
 from nas.network.architecture import Architecture
 from nas.network.cost import Cost, cost
 from nas.training.environment import versions
+from nas.training.metrics import ACCURACY
 
 WIDTH = 88  # columns of the exported file: the default of ruff and black
 LONGEST_NAME = 60  # characters of a study's or data set's name that the docstring shows
@@ -52,22 +53,22 @@ def _on_test_images(card: ModelCard) -> list[str]:
         return ["the test set was not read for this network"]
     said = [f"test {_spread(card.test)}, {card.judged.n:,} images"]
     if card.test.n > 1:
-        said.append(f"these weights {100 * card.judged.accuracy:.2f} %")
+        said.append(f"these weights {ACCURACY.shown(card.judged.accuracy)}")
     return said
 
 
 def _on_validation_images(card: ModelCard) -> list[str]:
     if card.rerun is None:
-        return [f"validation {100 * card.search_accuracy:.2f} %, n\xa0=\xa01, {card.n_val:,} images"]
+        return [f"validation {ACCURACY.shown(card.search_accuracy)}, n\xa0=\xa01, {card.n_val:,} images"]
     return [
         f"validation on fresh seeds {_spread(card.rerun)}, {card.n_val:,} images",
-        f"the search score that chose it {100 * card.search_accuracy:.2f} %",
+        f"the search score that chose it {ACCURACY.shown(card.search_accuracy)}",
     ]
 
 
 def _spread(accuracies: Spread) -> str:
     if accuracies.sd is None:
-        return f"{100 * accuracies.mean:.2f} %, n\xa0=\xa01"
+        return f"{ACCURACY.shown(accuracies.mean)}, n\xa0=\xa01"
     return f"{100 * accuracies.mean:.2f} ± {100 * accuracies.sd:.2f} % (mean ± sd, n\xa0=\xa0{accuracies.n} seeds)"
 
 

@@ -1,5 +1,7 @@
 """Studies that say where they are stored: Optuna's own keep that private, though the calls of a storage are public."""
 
+from typing import Literal
+
 import optuna
 from optuna.pruners import BasePruner, NopPruner
 from optuna.samplers import RandomSampler
@@ -15,10 +17,15 @@ class StoredStudy(optuna.Study):
         self.home_id = storage.get_study_id_from_name(name)
 
 
-def new_study(name: str, storage: BaseStorage | None = None, pruner: BasePruner | None = None) -> StoredStudy:
-    """A study that maximises, made if its storage has none of this name; by default in memory."""
+def new_study(
+    name: str,
+    storage: BaseStorage | None = None,
+    pruner: BasePruner | None = None,
+    direction: Literal["maximize", "minimize"] = "maximize",
+) -> StoredStudy:
+    """A study, made if its storage has none of this name; by default in memory."""
     home = InMemoryStorage() if storage is None else storage
-    optuna.create_study(study_name=name, storage=home, direction="maximize", load_if_exists=True)
+    optuna.create_study(study_name=name, storage=home, direction=direction, load_if_exists=True)
     return StoredStudy(name, home, pruner)
 
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from nas.analysis.finalists import Noise, Winner, measured_noise
 from nas.analysis.statistics import (
     Spread,
-    binomial_sd,
     chance_of_reaching,
     error_of_mean,
     least_difference,
@@ -16,8 +15,10 @@ from nas.analysis.statistics import (
 from nas.network.cost import cost
 from nas.network.limits import EPOCHS, LIMITS
 from nas.reporting.sentences import duration
+from nas.space.objective import ACCURACY_FIRST
 from nas.study.history import History
 from nas.study.records import TrialRecord, total_epochs, total_seconds
+from nas.training.metrics import ACCURACY
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +93,7 @@ def curse(history: History, winner: Winner, n_val: int) -> str:
     groups = [finalist.rerun for finalist in winner.finalists]
     sd, two = pooled_sd(groups) or 0.0, math.sqrt(1 + 1 / rerun.n)
     from_seeds = t_quantile(sum(group.n - 1 for group in groups)) * sd * two if sd else 0.0
-    from_images = t_quantile(math.inf) * binomial_sd(score, n_val) * two
+    from_images = t_quantile(math.inf) * ACCURACY.standard_error(score, n_val) * two
     if drop <= max(from_seeds, from_images):
         seen = "one seed differs from another" if drop <= from_seeds else f"{n_val:,} images can tell"
         return f"On fresh seeds the winner keeps its score in the search, as far as {seen} ({100 * -drop:+.2f} points)."
@@ -102,11 +103,6 @@ def curse(history: History, winner: Winner, n_val: int) -> str:
     )
 
 
-def reached(winner: Winner, target: float | None) -> bool | None:
-    """Whether the winner reaches the target; None without one."""
-    return None if target is None else winner.test.mean >= target
-
-
 def verdict(winner: Winner, noise: Noise | None, target: float | None) -> str:
     """Whether the target is reached, by how many standard errors, and whether a fresh seed would reach it.
 
@@ -114,8 +110,8 @@ def verdict(winner: Winner, noise: Noise | None, target: float | None) -> str:
     """
     if target is None:
         return "No target was set."
-    test, images = winner.test, binomial_sd(winner.test.mean, winner.judged.n)
-    error = error_of_mean(test, winner.judged.n) or max(images, noise.sd if noise else 0.0)
+    test, images = winner.test, ACCURACY.standard_error(winner.test.mean, winner.judged.n)
+    error = error_of_mean(test, images) or max(images, noise.sd if noise else 0.0)
     distance = abs(test.mean - target)
     how = ["one run, n = 1" if test.n == 1 else f"mean of n = {test.n} {'equal ' if test.sd == 0 else ''}seeds"]
     how.append(f"{distance / error:.1f} standard errors")
@@ -123,8 +119,8 @@ def verdict(winner: Winner, noise: Noise | None, target: float | None) -> str:
         how[-1] += " of the choice of images"
     elif test.n > 1 and distance < 2 * images:
         how.append(f"which other test images may undo: their choice alone moves it by ± {100 * images:.2f}")
-    said = f"Target {100 * target:.2f} %: {'reached' if reached(winner, target) else 'missed'}"
-    said += f" by {100 * distance:.2f} points ({', '.join(how)})."
+    outcome = "reached" if ACCURACY_FIRST.reached(test.mean, target) else "missed"
+    said = f"Target {ACCURACY.shown(target)}: {outcome} by {100 * distance:.2f} points ({', '.join(how)})."
     chance = chance_of_reaching(target, test)
     if chance is None or winner.diverged:
         return said
@@ -143,7 +139,10 @@ def margin(history: History, winner: Winner) -> list[str]:
     if winner.baseline is None or history.task.baseline is None:
         return []
     points = 100 * (winner.test.mean - winner.baseline.mean)
-    errors = [error_of_mean(accuracies, winner.judged.n) for accuracies in (winner.test, winner.baseline)]
+    errors = [
+        error_of_mean(accuracies, ACCURACY.standard_error(accuracies.mean, winner.judged.n))
+        for accuracies in (winner.test, winner.baseline)
+    ]
     known = [error for error in errors if error is not None]
     source = ", from the choice of images where seeds are equal" if 0 in (winner.test.sd, winner.baseline.sd) else ""
     error = f" (standard error of the difference {100 * math.hypot(*known):.2f}{source})" if len(known) == 2 else ""
@@ -194,7 +193,7 @@ def noise_floor(history: History, leader: TrialRecord, n_val: int) -> str:
         if noise.of_images:
             source = f"from the choice of {noise.images:,} images; the seeds measured, n = {noise.n}, differ less"
     else:
-        least = least_difference(binomial_sd(accuracy, n_val))
+        least = least_difference(ACCURACY.standard_error(accuracy, n_val))
         source = "from the choice of images alone; python -m nas.noise measures what seeds do"
     return f"Two single validation scores must differ by {100 * least:.2f} points to mean something (95 %, {source})."
 

@@ -32,6 +32,7 @@ from nas.study.history import History
 from nas.study.location import ARTIFACTS, StudyLocation, location_options
 from nas.study.records import Record, TrialRecord
 from nas.study.runs import RunRecord, final_study
+from nas.training.metrics import ACCURACY
 
 with warnings.catch_warnings():  # the dashboard's own use of experimental parts of Optuna
     warnings.simplefilter("ignore")
@@ -65,7 +66,7 @@ def _ended(record: Record) -> str:
     epochs = record.candidate.recipe.epochs
     if record.val_accuracy is None:
         return record.reason or f"trained for {record.epochs} of {epochs} epochs"
-    said = f"**{100 * record.val_accuracy:.2f} %** of the validation images (loss {record.val_loss:.4f})"
+    said = f"**{ACCURACY.shown(record.val_accuracy)}** of the validation images (loss {record.val_loss:.4f})"
     said += f" after epoch {record.epochs} of {epochs}"
     return f"{said}: {record.reason}" if record.reason else said
 
@@ -117,7 +118,7 @@ def run_note(study: optuna.Study, record: RunRecord) -> str:
     """A final run in Markdown, with the way to the trial whose network it trains."""
     said = f"`{record.notation}`\n\n{record.title[0].upper()}{record.title[1:]}: {_ended(record)}."
     if record.test is not None:
-        said += f" **{100 * record.test.accuracy:.2f} %** of {record.test.n:,} test images."
+        said += f" **{ACCURACY.shown(record.test.accuracy)}** of {record.test.n:,} test images."
     if record.trial is not None:
         said += f"\n\n[Trial {record.trial} in the search]({_address(study, record.trial)})"
     return f"{said}\n\n{layer_table(record.candidate.architecture)}"

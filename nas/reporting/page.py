@@ -34,7 +34,6 @@ from nas.reporting.conclusions import (
     how_judged,
     margin,
     noise_floor,
-    reached,
     story,
     verdict,
     what_was_done,
@@ -43,10 +42,12 @@ from nas.reporting.drawing import COLUMN, columns
 from nas.reporting.figures import costs as cost_figures
 from nas.reporting.figures import counts, curves, effects
 from nas.reporting.reproduction import how_to_repeat
+from nas.space.objective import ACCURACY_FIRST
 from nas.study.history import History
 from nas.study.location import TABLES, StudyLocation, location_options
 from nas.system.files import write_whole
 from nas.system.templates import templates
+from nas.training.metrics import ACCURACY
 from nas.tuner.selection import TestSet
 
 REPORT = "report.html"
@@ -55,7 +56,7 @@ PICTURE_SIZE = 84  # pixels of their longer side at most; smaller ones are shown
 
 
 def _percent(accuracy: float | None) -> str:
-    return "–" if accuracy is None else f"{100 * accuracy:.2f} %"
+    return "–" if accuracy is None else ACCURACY.shown(accuracy)
 
 
 def _commands(text: str) -> Markup:
@@ -174,7 +175,7 @@ def _verdict(history: History, winner: Winner | None, data: TrainingData) -> dic
         "sentences": sentences,
         "more": more,
         "judged": how_judged(winner, n_train, n_val),
-        "reached": reached(winner, target),
+        "reached": ACCURACY_FIRST.reached(winner.test.mean, target),
     }
 
 

@@ -28,6 +28,7 @@ from nas.network.limits import (
     violations,
 )
 from nas.space.candidate import Candidate
+from nas.space.objective import ACCURACY_FIRST
 from nas.space.recipe import Recipe
 
 CHECKED_DRAWS = 20
@@ -154,8 +155,8 @@ class SearchSpace:
     num_classes: int = field(init=False)
 
     def __post_init__(self) -> None:
-        if self.target is not None and not 0 < self.target <= 1:
-            raise UserError(f"target {self.target} must be a fraction above 0 and at most 1, such as 0.994")
+        if self.target is not None and not ACCURACY_FIRST.is_target(self.target):
+            raise UserError(f"target {self.target} {ACCURACY_FIRST.target_rule}")
         if not (isinstance(self.dataset, str) and self.dataset.isprintable()):
             raise UserError(f"dataset {self.dataset!r} must be the name or path of a data set, in printable characters")
         limit = self.constraints.max_epochs

@@ -15,6 +15,7 @@ from nas.network.architecture import notation
 from nas.network.cost import cost
 from nas.optuna_internals.attributes import details, expected, keep_study_detail, reading, study_detail
 from nas.space.candidate import Candidate, digest, from_json
+from nas.space.objective import ACCURACY_FIRST, Objective
 from nas.space.rejections import Ledger, NearestMiss
 from nas.study.curves import Epoch, read_curve, read_seconds
 from nas.training.score import Score, read_score
@@ -165,10 +166,9 @@ def digests(trials: Iterable[TrialRecord]) -> set[str]:
     return {digest(trial.candidate) for trial in trials}
 
 
-def ranked(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
-    """The trials trained to the end, best first: by accuracy, then lower loss, then fewer parameters."""
-    complete = [trial for trial in trials if trial.state is TrialState.COMPLETE]
-    return sorted(complete, key=lambda t: (-(t.val_accuracy or 0), t.val_loss or 0, t.params))
+def ranked(trials: Sequence[TrialRecord], objective: Objective = ACCURACY_FIRST) -> list[TrialRecord]:
+    """The trials trained to the end, best first."""
+    return sorted((trial for trial in trials if trial.state is TrialState.COMPLETE), key=objective.place)
 
 
 def total_ledger(trials: Iterable[TrialRecord]) -> Ledger:

@@ -15,6 +15,7 @@ from nas.optuna_internals.attributes import as_system_attributes, details, expec
 from nas.optuna_internals.studies import StoredStudy, new_study, storage_of
 from nas.optuna_internals.trials import begin
 from nas.space.candidate import Candidate, digest, to_json
+from nas.space.objective import ACCURACY_FIRST
 from nas.study.location import FINAL_RUNS
 from nas.study.records import Record, common, trials_of
 from nas.training.score import Score, read_score
@@ -125,7 +126,8 @@ def final_study_name(name: str) -> str:
 
 def final_study(study: optuna.Study) -> optuna.Study:
     """Where the runs of a search are kept, beside its own study; made if missing."""
-    return new_study(final_study_name(study.study_name), storage_of(study))
+    name = final_study_name(study.study_name)
+    return new_study(name, storage_of(study), direction=ACCURACY_FIRST.direction)
 
 
 def run_records(study: optuna.Study) -> list[RunRecord]:

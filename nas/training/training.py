@@ -27,6 +27,7 @@ from nas.space.candidate import Candidate
 from nas.space.recipe import Recipe
 from nas.training.acceleration import activation_dtype, faster, training_form
 from nas.training.environment import environment
+from nas.training.metrics import ACCURACY
 from nas.training.optimizer import SGD, FlatState, WeightAverage, learning_rate
 from nas.training.score import Mistake, Score
 
@@ -101,7 +102,8 @@ def evaluate(network: nn.Module, images: Images, data: TrainingData, device: tor
         mistakes += [Mistake(*answer) for answer in answers]
     network.train(was_training)
     n = len(images)
-    return Score(loss=loss / n, accuracy=(n - len(mistakes)) / n, n=n, mistakes=tuple(mistakes))
+    accuracy = ACCURACY.of(images.labels, mistakes)
+    return Score(loss=loss / n, accuracy=accuracy, n=n, mistakes=tuple(mistakes))
 
 
 def weights_of(network: nn.Module) -> bytes:

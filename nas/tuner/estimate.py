@@ -13,6 +13,7 @@ from nas.data.images import load_training
 from nas.errors import UserError
 from nas.optuna_internals.studies import new_study
 from nas.optuna_internals.trials import is_hopeless, report_epoch
+from nas.space.objective import ACCURACY_FIRST
 from nas.space.rejections import Ledger, probe
 from nas.space.search_space import Feasible, SearchSpace
 from nas.system.processes import process_pool, starting_processes
@@ -117,7 +118,8 @@ def previewed(space: SearchSpace, draws: Draws, plan: Plan, pruner: PrunerName) 
 
 def expected_epochs(pruner: PrunerName, trials: int, epochs: int) -> float:
     """Epochs a trial trains on average under a pruner: replayed on made-up learning curves that never cross."""
-    study = new_study("replay", pruner=make_pruner(pruner, epochs))
+    direction = ACCURACY_FIRST.direction
+    study = new_study("replay", pruner=make_pruner(pruner, epochs), direction=direction)
     rng, total = Random(0), 0
     for _ in range(trials):
         trial, quality = study.ask(), rng.random()

@@ -19,7 +19,7 @@ from nas.analysis.finalists import (
     runs_of,
     winner_of,
 )
-from nas.analysis.statistics import binomial_sd, least_difference
+from nas.analysis.statistics import least_difference
 from nas.data.datasets import Dataset
 from nas.data.images import load_test, load_training
 from nas.data.split import Images
@@ -30,6 +30,7 @@ from nas.study.location import StudyLocation, read_weights
 from nas.study.records import TrialRecord, add_test_score
 from nas.study.runs import Run, RunRecord
 from nas.study.settings import Choice, remember_choice
+from nas.training.metrics import ACCURACY
 from nas.training.score import Score
 from nas.training.training import evaluate
 from nas.tuner.progress import Show
@@ -96,7 +97,7 @@ def choose(
     if not final.finalists:
         history = _judged_as_it_is(study, location, history, best, test)
         return history, winner_of(history)
-    one_score = binomial_sd(best.val_accuracy, len(load_training(plan.dataset).validation))
+    one_score = ACCURACY.standard_error(best.val_accuracy, len(load_training(plan.dataset).validation))
     history, contenders = _contest(train, history, final, one_score)
     if not contenders:
         return history, None

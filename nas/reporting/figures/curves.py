@@ -17,6 +17,7 @@ from nas.reporting.figures.style import (
     on_accuracies,
     on_epochs,
 )
+from nas.space.objective import ACCURACY_FIRST
 from nas.study.history import History
 from nas.study.records import Record, TrialRecord, total_epochs
 from nas.study.runs import RunRecord
@@ -72,7 +73,7 @@ def learning_curve(leader: TrialRecord, runs: Iterable[RunRecord], n_val: int) -
 
 def best_so_far(history: History, n_val: int) -> Figure:
     """The best final accuracy against the epochs spent, in the order in which trials were asked for."""
-    figure, least = new_figure("epochs trained", "best validation accuracy so far"), least_error(n_val)
+    figure, least = new_figure("epochs trained", f"best {ACCURACY_FIRST.name} so far"), least_error(n_val)
     steps = list(_improvements(history.trials))
     x, y = [spent for spent, _, _ in steps], [max(1 - best, least) for _, best, _ in steps]
     text = [text for _, _, text in steps]
@@ -97,10 +98,11 @@ def best_so_far(history: History, n_val: int) -> Figure:
 
 
 def _improvements(trials: Iterable[TrialRecord]) -> Iterator[tuple[int, float, str]]:
-    """Whenever a trial was the best so far: the epochs spent until then, its accuracy, and what is said of it."""
-    spent, best = 0, 0.0
+    """Whenever a trial was the best so far: the epochs spent until then, its value, and what is said of it."""
+    merit, spent, best = ACCURACY_FIRST.merit, 0, None
     for trial in trials:
         spent += trial.epochs
-        if trial.state is TrialState.COMPLETE and trial.val_accuracy is not None and trial.val_accuracy > best:
-            best = trial.val_accuracy
+        value = ACCURACY_FIRST.value(trial) if trial.state is TrialState.COMPLETE else None
+        if value is not None and merit(value) > merit(best):
+            best = value
             yield spent, best, hover(trial, best, f"after {spent} epochs")
