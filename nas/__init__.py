@@ -21,23 +21,26 @@ if TYPE_CHECKING:
     from nas.api.study import Study, open_study
     from nas.errors import UserError
     from nas.network.architecture import Architecture
-    from nas.network.layers import Conv, Head, MaxPool, Transition
+    from nas.network.layers import Block, Conv, Head, Layer, MaxPool, Transition
     from nas.network.limits import Constraints
     from nas.space.candidate import Candidate
     from nas.space.loading import load_space
     from nas.space.recipe import Augmentation, Recipe
     from nas.space.rejections import NothingFeasibleError
-    from nas.space.search_space import SearchSpace, Trial
+    from nas.space.search_space import SearchSpace
+    from nas.space.suggestions import Trial
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Architecture",
     "Augmentation",
+    "Block",
     "Candidate",
     "Constraints",
     "Conv",
     "Head",
+    "Layer",
     "MaxPool",
     "NothingFeasibleError",
     "Recipe",
@@ -62,12 +65,13 @@ _HOMES = {
     "NothingFeasibleError": "nas.space.rejections",
     "UserError": "nas.errors",
     "Architecture": "nas.network.architecture",
-    **dict.fromkeys(("Conv", "Head", "MaxPool", "Transition"), "nas.network.layers"),
+    **dict.fromkeys(("Block", "Conv", "Head", "Layer", "MaxPool", "Transition"), "nas.network.layers"),
     "Constraints": "nas.network.limits",
     "Candidate": "nas.space.candidate",
     "load_space": "nas.space.loading",
     **dict.fromkeys(("Augmentation", "Recipe"), "nas.space.recipe"),
-    **dict.fromkeys(("SearchSpace", "Trial"), "nas.space.search_space"),
+    "SearchSpace": "nas.space.search_space",
+    "Trial": "nas.space.suggestions",
 }
 
 

@@ -1,11 +1,18 @@
 """MNIST within 20,000 parameters, 19 epochs, no fully connected layer: copy this file to state a task of your own."""
 
-from nas.network.architecture import Architecture
-from nas.network.layers import Conv, Head, Layer, MaxPool, Transition
-from nas.network.limits import Constraints
-from nas.space.candidate import Candidate
-from nas.space.recipe import Recipe
-from nas.space.search_space import SearchSpace, Trial
+from nas import (
+    Architecture,
+    Candidate,
+    Constraints,
+    Conv,
+    Head,
+    Layer,
+    MaxPool,
+    Recipe,
+    SearchSpace,
+    Transition,
+    Trial,
+)
 
 RECIPE = Recipe(epochs=19)
 MAX_CELLS = 6

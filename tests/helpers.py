@@ -25,7 +25,8 @@ from nas.optuna_internals.studies import new_study
 from nas.space.candidate import Candidate
 from nas.space.loading import load_space
 from nas.space.recipe import Recipe
-from nas.space.search_space import SearchSpace, Trial
+from nas.space.search_space import SearchSpace
+from nas.space.suggestions import Trial
 from nas.study.location import StudyLocation, locate
 from nas.study.opening import writing
 from nas.training.training import EpochReport, TrainingJob

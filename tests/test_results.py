@@ -29,7 +29,8 @@ from nas.optuna_internals.trials import report_epoch
 from nas.reporting.conclusions import verdict
 from nas.space.candidate import Candidate
 from nas.space.recipe import Recipe
-from nas.space.search_space import SearchSpace, Trial
+from nas.space.search_space import SearchSpace
+from nas.space.suggestions import Trial
 from nas.study.history import read_history
 from nas.study.location import TRIALS, StudyLocation, locate
 from nas.study.opening import writing

@@ -19,7 +19,8 @@ from nas.space.candidate import Candidate, digest
 from nas.space.loading import load_space
 from nas.space.recipe import Recipe
 from nas.space.rejections import DUPLICATE, MAX_PROPOSALS, Ledger, NearestMiss, derive_seed, probe
-from nas.space.search_space import Feasible, Rejected, SearchSpace, Trial
+from nas.space.search_space import Feasible, Rejected, SearchSpace
+from nas.space.suggestions import Trial
 from nas.study.records import records
 from nas.tuner.pruning import make_pruner
 from nas.tuner.sampler import SAMPLERS, FeasibleSampler, NothingNewError, SamplerName, ask, make_sampler

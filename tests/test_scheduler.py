@@ -34,7 +34,8 @@ from nas.optuna_internals.attributes import details
 from nas.space.candidate import Candidate, digest
 from nas.space.recipe import Recipe
 from nas.space.rejections import MAX_PROPOSALS, Ledger, derive_seed
-from nas.space.search_space import SearchSpace, Trial
+from nas.space.search_space import SearchSpace
+from nas.space.suggestions import Trial
 from nas.study.location import locate
 from nas.study.opening import writing
 from nas.study.records import TrialRecord, digests, records, total_ledger

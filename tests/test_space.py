@@ -24,7 +24,8 @@ from nas.network.limits import MACS, PARAMS, Constraints, Violation
 from nas.space.candidate import Candidate
 from nas.space.loading import load_space, space_name
 from nas.space.recipe import Recipe
-from nas.space.search_space import Feasible, Rejected, SearchSpace, Trial
+from nas.space.search_space import Feasible, Rejected, SearchSpace
+from nas.space.suggestions import Trial
 
 DATA = Path(__file__).parent / "data"
 DRAWS = 5_000

@@ -24,7 +24,8 @@ from nas.optuna_internals.trials import report_epoch
 from nas.space.candidate import Candidate, digest
 from nas.space.loading import load_space
 from nas.space.rejections import Ledger, NearestMiss, derive_seed
-from nas.space.search_space import Feasible, SearchSpace, Trial
+from nas.space.search_space import Feasible, SearchSpace
+from nas.space.suggestions import Trial
 from nas.study.curves import Epoch
 from nas.study.location import StudyLocation, locate
 from nas.study.opening import writing

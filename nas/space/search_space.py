@@ -4,13 +4,12 @@ A space suggests the same parameters, with the same ranges, for every candidate 
 That is what lets multivariate samplers model it, and what makes plots and importances of its trials mean something.
 """
 
-import math
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any
 
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import BaseDistribution
 
 from nas.errors import UserError
 from nas.network.architecture import Architecture
@@ -30,91 +29,9 @@ from nas.network.limits import (
 from nas.space.candidate import Candidate
 from nas.space.objective import ACCURACY_FIRST
 from nas.space.recipe import Recipe
+from nas.space.suggestions import Recorder, Replay, Trial, draw_value
 
 CHECKED_DRAWS = 20
-Choice = TypeVar("Choice")
-
-
-class Trial(Protocol):
-    """What a space may ask of a trial: three of Optuna's own calls."""
-
-    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int: ...
-    def suggest_float(
-        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
-    ) -> float: ...
-    def suggest_categorical(self, name: str, choices: Sequence[Choice]) -> Choice: ...
-
-
-class _Recorder:
-    """A trial that answers with uniform draws and remembers what was asked for."""
-
-    def __init__(self, rng: random.Random) -> None:
-        self.rng = rng
-        self.distributions: dict[str, BaseDistribution] = {}
-
-    def _suggest(self, name: str, distribution: BaseDistribution) -> Any:
-        if self.distributions.setdefault(name, distribution) != distribution:
-            raise UserError(f"parameter {name!r} is suggested twice with different ranges; give each its own name")
-        return draw_value(distribution, self.rng)
-
-    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
-        return cast(int, self._suggest(name, IntDistribution(low, high, log=log, step=step)))
-
-    def suggest_float(
-        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
-    ) -> float:
-        return cast(float, self._suggest(name, FloatDistribution(low, high, log=log, step=step)))
-
-    def suggest_categorical(self, name: str, choices: Sequence[Choice]) -> Choice:
-        odd = [choice for choice in choices if not isinstance(choice, None | bool | int | float | str)]
-        if odd:
-            raise UserError(f"parameter {name!r} has the choice {odd[0]!r}; use text, numbers, True, False or None")
-        return cast(Choice, self._suggest(name, CategoricalDistribution(cast(Any, choices))))
-
-
-class _Replay:
-    """A trial that answers with given parameters."""
-
-    __slots__ = ("params",)
-
-    def __init__(self, params: Mapping[str, Any]) -> None:
-        self.params = params
-
-    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
-        return cast(int, self.params[name])
-
-    def suggest_float(
-        self,
-        name: str,
-        low: float,
-        high: float,
-        *,
-        step: float | None = None,
-        log: bool = False,
-    ) -> float:
-        return cast(float, self.params[name])
-
-    def suggest_categorical(self, name: str, choices: Sequence[Choice]) -> Choice:
-        return cast(Choice, self.params[name])
-
-
-def draw_value(distribution: BaseDistribution, rng: random.Random) -> Any:
-    """One value, drawn uniformly (on the logarithm where the distribution says so)."""
-    match distribution:
-        case CategoricalDistribution(choices=choices):
-            return choices[int(rng.random() * len(choices))]
-        case IntDistribution(low=low, high=high, log=True):
-            return min(high, int(math.exp(rng.uniform(math.log(low), math.log(high + 1)))))
-        case IntDistribution(low=low, high=high, step=step):
-            return low + step * int(rng.random() * ((high - low) // step + 1))
-        case FloatDistribution(low=low, high=high, log=True):
-            return min(high, max(low, math.exp(rng.uniform(math.log(low), math.log(high)))))
-        case FloatDistribution(low=low, high=high, step=None):
-            return rng.uniform(low, high)
-        case FloatDistribution(low=low, high=high, step=float(step)):
-            return min(high, low + step * int(rng.random() * (round((high - low) / step) + 1)))
-        case _:
-            raise UserError(f"a space cannot use {distribution!r}; use an int, float or categorical suggestion")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,7 +100,7 @@ class SearchSpace:
             UserError: `sample` raises, or gives something else than a candidate of the recipe's epochs.
         """
         try:
-            candidate = self.sample(_Replay(params))
+            candidate = self.sample(Replay(params))
         except Exception as error:  # whatever the code of somebody else raises is theirs to mend
             reason = error if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
             raise UserError(f"sample fails for the parameters {dict(params)}: {reason}") from error
@@ -239,7 +156,7 @@ def _record(space: SearchSpace) -> tuple[dict[str, BaseDistribution], Architectu
     first: dict[str, BaseDistribution] | None = None
     architecture: Architecture | None = None
     for _ in range(CHECKED_DRAWS):
-        recorder = _Recorder(rng)
+        recorder = Recorder(rng)
         candidate = space.sample(recorder)
         _require_candidate(candidate, space)
         first = first or recorder.distributions

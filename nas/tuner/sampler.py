@@ -23,7 +23,8 @@ from nas.optuna_internals.studies import id_of, storage_of
 from nas.optuna_internals.trials import begin
 from nas.space.candidate import digest, to_json
 from nas.space.rejections import DUPLICATE, MAX_PROPOSALS, Ledger, derive_seed
-from nas.space.search_space import Feasible, Rejected, SearchSpace, draw_value
+from nas.space.search_space import Feasible, Rejected, SearchSpace
+from nas.space.suggestions import draw_value
 from nas.study.records import PROPOSED_BY
 
 SAMPLER_PROPOSALS = 200  # then uniform draws: a sampler may have learned its way into a corner where nothing is left

@@ -5,7 +5,8 @@ from nas.network.layers import Conv, Head
 from nas.network.limits import Constraints
 from nas.space.candidate import Candidate
 from nas.space.recipe import Recipe
-from nas.space.search_space import SearchSpace, Trial
+from nas.space.search_space import SearchSpace
+from nas.space.suggestions import Trial
 
 RECIPE = Recipe(epochs=2)
 

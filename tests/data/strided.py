@@ -6,7 +6,8 @@ from nas.network.limits import Constraints
 from nas.network.operations import Activation, BatchNorm, Convolution, Depthwise
 from nas.space.candidate import Candidate
 from nas.space.recipe import Recipe
-from nas.space.search_space import SearchSpace, Trial
+from nas.space.search_space import SearchSpace
+from nas.space.suggestions import Trial
 
 RECIPE = Recipe(epochs=2, batch_size=32)
 

@@ -6,7 +6,8 @@ from nas.network.architecture import Architecture
 from nas.network.layers import Head
 from nas.network.limits import Constraints
 from nas.space.recipe import Recipe
-from nas.space.search_space import SearchSpace, Trial
+from nas.space.search_space import SearchSpace
+from nas.space.suggestions import Trial
 
 
 def sample(trial: Trial) -> Any:
