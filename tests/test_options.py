@@ -330,7 +330,7 @@ from nas.cli.terminal import run
 from rich.console import Console
 
 def events():
-    from test_console import progress
+    from test_live_view import progress
     print("ready", flush=True)
     sys.stdin.readline()  # until the terminal is gone
     for done in range(9):

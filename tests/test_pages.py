@@ -197,7 +197,7 @@ def test_the_numbers_are_those_of_the_study(seen: Watched, reported: Reported) -
     how = dict(row for row in table(seen, "how") if len(row) == 2)
     assert how["data set"].endswith("300 training and 60 validation images")
     assert how["seeds of its final models"] == ", ".join(str(model.seed) for model in winner.models)
-    assert how["limits"] == "max params 500"
+    assert how["limits"] == "≤ 500 params"
     assert "ablation.csv" in seen.page.locator("footer").inner_text()
     assert "ablation.csv" not in reported.early
     changed = ablation(winner.record, history.runs, history.constraints, n_val)
