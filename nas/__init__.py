@@ -90,7 +90,7 @@ class _FrontDoor(ModuleType):
         return value
 
     def __dir__(self) -> list[str]:
-        return [*super().__dir__(), *_HOMES]
+        return sorted({*__all__, *(name for name in super().__dir__() if name.startswith("__"))})
 
 
 sys.modules[__name__].__class__ = _FrontDoor

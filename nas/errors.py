@@ -1,6 +1,7 @@
 """The one kind of error that the person at the terminal can mend: printed as a sentence, without a traceback."""
 
 import difflib
+import math
 import re
 from collections.abc import Iterable
 
@@ -56,6 +57,12 @@ def require(condition: bool, where: str, name: str, value: object, rule: str) ->
 def require_whole(where: str, name: str, value: object, minimum: int) -> None:
     """Raise UserError unless the value is an int: True and 16.0 equal one, but torch refuses them and JSON differs."""
     require(type(value) is int and value >= minimum, where, name, value, f"a whole number, at least {minimum}")
+
+
+def require_seconds(where: str, name: str, value: object) -> None:
+    """Raise UserError unless the value is a duration above 0, or None for no bound."""
+    known = value is None or (isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf)
+    require(known, where, name, value, "a number of seconds above 0")
 
 
 def require_bool(where: str, name: str, value: object) -> None:

@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 from nas.cli.options import Parser, add_location, program
 from nas.cli.terminal import DONE, run
-from nas.errors import printable
+from nas.errors import printable, without_passwords
 
 HEADER = ("study", "task", "trained", "best", "params", "state")
 
@@ -25,6 +25,7 @@ def main() -> int:
     """The command; its exit status."""
     from rich import box
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     from nas.api.listing import studies
@@ -35,12 +36,12 @@ def main() -> int:
         print(json.dumps([asdict(one) for one in found], indent=2))
         return DONE
     if not found:
-        place = args.storage or args.output_dir
-        print(f"There is no study in {place}; python -m nas.search makes one.")
+        place = args.output_dir if args.storage is None else without_passwords(args.storage)
+        print(f"There is no study in {place}; {program('search')} makes one.")
         return DONE
     table = Table(*HEADER, box=box.SIMPLE_HEAD)
     for one in found:
-        table.add_row(*one.cells)
+        table.add_row(*map(escape, one.cells))
     Console(highlight=False).print(table)
     for one in found:
         if one.problem:

@@ -11,10 +11,10 @@ from helpers import small_architecture
 from optuna.trial import TrialState
 from scipy import stats
 
-from nas.ablate import report
 from nas.analysis.ablation import Ablation, ablation, ablation_csv, ablation_runs
 from nas.analysis.finalists import fresh_seeds
 from nas.network.limits import Constraints
+from nas.reporting.ablations import ablation_text
 from nas.space.candidate import Candidate
 from nas.space.recipe import Recipe
 from nas.space.rejections import Ledger
@@ -157,12 +157,12 @@ def test_without_the_network_unchanged_there_is_no_effect() -> None:
     one = ablation(a_trial(), [a_run("", 0, 0.9), a_run("no dropout", 0, 0.8)], LIMITS, N_VAL)
     assert one is not None
     assert [(effect.points, effect.visible) for effect in one.effects] == [(None, False)]
-    assert "one seed says nothing" in report(a_trial(), one, 100, tuple(CHOICES))
+    assert "one seed says nothing" in ablation_text(a_trial(), one, 100, tuple(CHOICES))
 
 
 def test_the_table_and_the_file_say_the_same() -> None:
     told = found()
-    text = report(a_trial(), told, 10_000, tuple(CHOICES))
+    text = ablation_text(a_trial(), told, 10_000, tuple(CHOICES))
     lines = [" ".join(line.split()) for line in text.splitlines()]
     assert lines[0] == "trial 4, p2 c8d10 p2 c8 p2 | gap 1×1: 99.10 ± 0.10 % of 10,000 validation images, n = 3"
     assert "no augmentation 7 97.00 ± 0.10 % 3 -2.10 ± 0.08 +234.6 ± 21.8 % worse" in lines
@@ -183,8 +183,8 @@ def test_a_variant_that_a_limit_rules_out_is_listed_with_the_reason() -> None:
     why = {variant.change: reason for variant, reason in told.forbidden}
     reason = why["cell 2: 5×5 kernels instead of 3×3"]
     assert reason == "1,794 params, 79.4 % over the limit of 1,000"
-    assert f"not trained: cell 2: 5×5 kernels instead of 3×3: {reason}" in report(
+    assert f"not trained: cell 2: 5×5 kernels instead of 3×3: {reason}" in ablation_text(
         a_trial(), told, 100, ["kernel sizes"]
     )
-    assert reason not in report(a_trial(), told, 100, ["dropout"])
+    assert reason not in ablation_text(a_trial(), told, 100, ["dropout"])
     assert reason in ablation_csv([told])

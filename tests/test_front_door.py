@@ -263,7 +263,7 @@ def contents(folder: Path) -> dict[str, object]:
         ({"sampler": "gp"}, "--sampler gp with --pruner rungs (the default) would propose at random"),
         ({"study": "a/b"}, "--study-name 'a/b' must be a plain name"),
         ({"device": "tpu"}, "--device 'tpu' is unknown; give auto, cpu, cuda or cuda:N"),
-        ({"data": None, "test": some_images}, "search: test images are given without any to train on; give data=, too"),
+        ({"data": None, "test": some_images}, "test: test images are given without any to train on; give data=, too"),
     ],
 )
 def test_bad_input_is_an_exception_with_the_same_sentence(

@@ -5,15 +5,16 @@ from pathlib import Path
 from typing import Any
 
 from nas.api import searching
+from nas.api.call_text import call_text
 from nas.api.progress import Progressing, said, shown
-from nas.api.result import Result
+from nas.api.result import Result, result_of
 from nas.api.searching import SearchOptions
-from nas.api.study import Study
 from nas.data.memory import GivenImages, given_images
 from nas.errors import UserError
 from nas.space.loading import load_space
 from nas.space.search_space import SearchSpace
-from nas.study.location import DEFAULT_OUTPUT, locate
+from nas.study.history import dataset_of
+from nas.study.location import DEFAULT_OUTPUT, default_storage, locate
 from nas.tuner.estimate import Preview
 from nas.tuner.pruning import DEFAULT_PRUNER, PrunerName
 from nas.tuner.sampler import SamplerName
@@ -65,6 +66,7 @@ def search(
         NothingFeasibleError: no draw of the space is within its limits.
         UserError: bad input, with nothing written; or a storage, disk or worker that fails.
     """
+    command = call_text("nas.search", search, locals())
     workers = Workers(device=device, jobs=jobs, ray=ray, jobs_per_gpu=jobs_per_gpu, epoch_timeout=epoch_timeout)
     options = SearchOptions(
         trials=trials,
@@ -82,12 +84,11 @@ def search(
     name = study if study is not None else wanted.name
     if name is None:
         raise UserError("search: the space has no name of its own; give the study one, such as study='demo'")
-    location = locate(name, Path(output_dir), storage)
-    command = f"nas.search({wanted.name or 'space'!r}, trials={trials}, study={name!r})"
+    location = locate(name, Path(output_dir), storage or default_storage())
     found = searching.search(
         wanted, location, options, given, command=command, show=shown(progress), say=said(progress)
     )
-    result = Study(location, data_dir).result()
+    result = result_of(found.history, location, dataset_of(found.history, location, data_dir))
     return replace(result, written=found.written, complaint=found.complaint)
 
 
@@ -100,8 +101,13 @@ def preview(
     test: Any = None,
     pruner: PrunerName = DEFAULT_PRUNER,
     seed: int = 0,
+    finalists: int = 4,
+    final_seeds: int = 3,
+    baseline: bool = False,
     device: str = "auto",
     jobs: int | None = None,
+    ray: str | None = None,
+    jobs_per_gpu: int | None = None,
     data_dir: str | None = None,
 ) -> Preview:
     """What a space holds, and how long a search of it would take; nothing is trained but a few steps, to time them.
@@ -109,8 +115,16 @@ def preview(
     Raises:
         NothingFeasibleError, UserError: as `search` does.
     """
-    workers = Workers(device=device, jobs=jobs)
-    options = SearchOptions(trials=trials, pruner=pruner, seed=seed, workers=workers, data_dir=data_dir)
+    options = SearchOptions(
+        trials=trials,
+        pruner=pruner,
+        seed=seed,
+        finalists=finalists,
+        final_seeds=final_seeds,
+        baseline=baseline,
+        workers=Workers(device=device, jobs=jobs, ray=ray, jobs_per_gpu=jobs_per_gpu),
+        data_dir=data_dir,
+    )
     wanted, given = _settled(space, epochs, None, data, test)
     return searching.preview(wanted, options, given)
 
@@ -126,7 +140,7 @@ def _settled(
         wanted = replace(wanted, target=target)
     if data is None:
         if test is not None:
-            raise UserError("search: test images are given without any to train on; give data=, too")
+            raise UserError("test: test images are given without any to train on; give data=, too")
         return wanted, None
     given = given_images(data, test, wanted.input_shape)
     return replace(wanted, dataset=given.name), given

@@ -6,7 +6,7 @@ from pathlib import Path
 from nas.api.study import Study
 from nas.errors import UserError
 from nas.reporting.status import Status
-from nas.study.location import DATABASE, DEFAULT_OUTPUT, FINAL_RUNS, StudyLocation, locate
+from nas.study.location import DATABASE, DEFAULT_OUTPUT, FINAL_RUNS, default_storage, locate
 from nas.study.opening import study_names
 
 
@@ -37,18 +37,17 @@ def studies(output_dir: str | Path = DEFAULT_OUTPUT, storage: str | None = None)
     Raises:
         UserError: the storage cannot be opened.
     """
-    folder = Path(output_dir)
+    folder, storage = Path(output_dir), storage or default_storage()
     if storage is not None:
         names = study_names(locate("any", folder, storage))
-        locations = [locate(name, folder, storage) for name in names if not name.endswith(FINAL_RUNS)]
+        names = [name for name in names if not name.endswith(FINAL_RUNS)]
     else:
-        found = sorted(file.parent for file in folder.glob(f"*/{DATABASE}"))
-        locations = [locate(path.name, folder, None) for path in found]
-    return [_listed(location) for location in locations]
+        names = sorted(file.parent.name for file in folder.glob(f"*/{DATABASE}"))
+    return [_listed(name, folder, storage) for name in names]
 
 
-def _listed(location: StudyLocation) -> ListedStudy:
+def _listed(name: str, folder: Path, storage: str | None) -> ListedStudy:
     try:
-        return ListedStudy(name=location.name, status=Study(location).status())
+        return ListedStudy(name=name, status=Study(locate(name, folder, storage)).status())
     except UserError as error:
-        return ListedStudy(name=location.name, status=None, problem=str(error))
+        return ListedStudy(name=name, status=None, problem=str(error))

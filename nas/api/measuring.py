@@ -3,13 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from nas.analysis.ablation import Ablation, ablation, ablation_runs
+from nas.analysis.ablation import Ablation, Effect, ablation, ablation_runs
 from nas.analysis.finalists import Noise, measured_noise, runs_of
 from nas.analysis.statistics import Spread, spread
 from nas.api.finishing import write_anew
 from nas.data.datasets import Dataset
 from nas.data.images import load_training
 from nas.errors import UserError
+from nas.reporting.ablations import ablation_text
 from nas.reporting.notes import annotate_runs
 from nas.study.commands import this_command
 from nas.study.history import History, read_history
@@ -81,7 +82,7 @@ def _trained(work: Work, wanted: Sequence[Run], title: str, command: str, show: 
         return history
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class MeasuredNoise:
     """How far one network's accuracy moves from seed to seed, and what two single scores must differ by."""
 
@@ -94,7 +95,7 @@ class MeasuredNoise:
         """Mean, deviation and number of the scores."""
         return spread(self.scores)
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         noise, measured = self.noise, self.accuracy
         binomial = 100 * ACCURACY.standard_error(measured.mean, noise.images)
         source = f"Student's t, as from n = {noise.n}"
@@ -128,7 +129,25 @@ def measure_noise(work: Work, seeds: int, command: str, show: Show) -> MeasuredN
     return MeasuredNoise(trial=trial, scores=tuple(scores), noise=noise)
 
 
-def ablate(work: Work, choices: Sequence[str], seeds: int, command: str, show: Show) -> Ablation:
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class MeasuredAblation:
+    """What each change of one design choice does to a network; it prints as the command does."""
+
+    trial: TrialRecord
+    found: Ablation
+    n_val: int  # validation images
+    choices: tuple[str, ...]  # that were asked for
+
+    @property
+    def effects(self) -> tuple[Effect, ...]:
+        """One for each variant that was trained, worst first."""
+        return self.found.effects
+
+    def __repr__(self) -> str:
+        return ablation_text(self.trial, self.found, self.n_val, self.choices)
+
+
+def ablate(work: Work, choices: Sequence[str], seeds: int, command: str, show: Show) -> MeasuredAblation:
     """Train every allowed variant of one network that changes one of these design choices, on the same fresh seeds.
 
     Raises:
@@ -142,4 +161,4 @@ def ablate(work: Work, choices: Sequence[str], seeds: int, command: str, show: S
     found = ablation(trial, _trained(work, wanted, title, command, show).runs, limits, n_val)
     if found is None:
         raise TooFewTrainedError(f"trial {trial.number}, unchanged, did not come to its end on any seed")
-    return found
+    return MeasuredAblation(trial=trial, found=found, n_val=n_val, choices=tuple(choices))

@@ -42,7 +42,8 @@ class TrainedNetwork(nn.Module):
         Raises:
             UserError: another shape or range.
         """
-        return normalize(as_pixels(images, "images", self.input_shape), self.mean, self.std)
+        pixels = as_pixels(images, "images", self.input_shape)
+        return normalize(pixels.to(next(self.parameters()).device), self.mean, self.std)
 
     @torch.inference_mode()
     def predict(self, images: Any) -> Tensor:

@@ -1,6 +1,6 @@
 """What a study has come to, as a value: the best network, the trials, the plots, a view for notebooks."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,17 +39,17 @@ class Best:
     """
 
     trial: int
-    architecture: Architecture
+    architecture: Architecture = field(repr=False)
     notation: str
-    cost: Cost
+    cost: Cost = field(repr=False)
     score: float
     rerun: Spread | None
     test: Spread | None
     reached: bool | None  # the target; None without one, or before the test
-    _record: TrialRecord
-    _winner: Winner | None
-    _location: StudyLocation
-    _dataset: Dataset
+    _record: TrialRecord = field(repr=False)
+    _winner: Winner | None = field(repr=False)
+    _location: StudyLocation = field(repr=False)
+    _dataset: Dataset = field(repr=False)
 
     @property
     def params(self) -> int:

@@ -42,7 +42,7 @@ class ComparedEpoch:
 Tell = Callable[[ComparedEpoch], None]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Retraining:
     """What training again came to, against the record of the first time."""
 
@@ -61,7 +61,7 @@ class Retraining:
         """Whether all of the record's epochs are."""
         return self.equal_epochs == self.record.epochs
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         total = self.record.epochs
         if self.equal:
             return f"{total} of {total} epochs are equal to the last digit."

@@ -12,9 +12,9 @@ import torch
 
 from nas.api.finishing import Finished, finish
 from nas.data.datasets import Dataset
-from nas.data.images import fingerprint, hand_over, load_training, training_data
+from nas.data.images import fingerprint, hand_over, load_training, take_back, training_data
 from nas.data.memory import GivenImages
-from nas.errors import UserError, require, require_whole
+from nas.errors import UserError, require, require_seconds, require_whole
 from nas.network.cost import cost
 from nas.reporting.notes import annotate_trial
 from nas.reporting.sentences import diagnosis, headline
@@ -66,6 +66,7 @@ class SearchOptions:
     def __post_init__(self) -> None:
         for name, least in (("trials", 1), ("seed", 0), ("finalists", 0), ("final_seeds", 1)):
             require_whole("search", name, getattr(self, name), least)
+        require_seconds("search", "timeout", self.timeout)
         require(self.sampler in SAMPLERS, "search", "sampler", self.sampler, f"one of {', '.join(SAMPLERS)}")
         require(self.pruner in PRUNERS, "search", "pruner", self.pruner, f"one of {', '.join(PRUNERS)}")
         if (self.sampler, self.pruner) == ("gp", "rungs"):
@@ -135,7 +136,7 @@ def later_epochs(space: SearchSpace, options: SearchOptions) -> float:
 
 
 def preview(space: SearchSpace, options: SearchOptions, given: GivenImages | None = None) -> Preview:
-    """What the space holds, and how long the search would take; nothing is trained.
+    """What the space holds, and how long the search would take; nothing is trained but a few steps, to time them.
 
     Raises:
         NothingFeasibleError: no draw of the space is within its limits.
@@ -147,7 +148,11 @@ def preview(space: SearchSpace, options: SearchOptions, given: GivenImages | Non
     with TemporaryDirectory() as name:
         if given is not None:
             given.keep(Path(name))
-        return previewed(space, draws, plan_of(space, options, given, Path(name)), options.pruner)
+        plan = plan_of(space, options, given, Path(name))
+        try:
+            return previewed(space, draws, plan, options.pruner)
+        finally:
+            take_back(plan.dataset)
 
 
 @contextmanager

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nas.analysis.ablation import Ablation
-from nas.api.measuring import MeasuredNoise, ablate, measure_noise, trial_of, work_on
+from nas.api.call_text import call_text
+from nas.api.measuring import MeasuredAblation, MeasuredNoise, ablate, measure_noise, trial_of, work_on
 from nas.api.progress import Progressing, said, shown
 from nas.api.result import Best, Plots, Result, result_of
 from nas.api.retraining import Retraining, retrain, trained_before
@@ -18,7 +18,7 @@ from nas.reporting.page import write_report
 from nas.reporting.status import Status, status
 from nas.space.variants import CHOICES
 from nas.study.history import History, dataset_of, read_history
-from nas.study.location import DEFAULT_OUTPUT, StudyLocation, locate
+from nas.study.location import DEFAULT_OUTPUT, StudyLocation, default_storage, locate
 from nas.study.locks import is_being_worked_on
 from nas.study.opening import open_study as opened_study
 from nas.system.files import writable
@@ -116,6 +116,8 @@ class Study:
         Raises:
             UserError: no such training, an unknown device, or the worker was lost.
         """
+        if trial is not None and final_run is not None:
+            raise UserError(f"retrain: trial {trial} and final_run {final_run} are given; give one of them")
         say = said(progress)
         history, dataset = self._read()
         if trial is None and final_run is None:
@@ -132,6 +134,8 @@ class Study:
         device: str = "auto",
         jobs: int | None = None,
         ray: str | None = None,
+        jobs_per_gpu: int | None = None,
+        epoch_timeout: float | None = None,
         progress: Progressing = True,
     ) -> MeasuredNoise:
         """Train one network (default: the winner) on fresh seeds: how far its accuracy moves from seed to seed.
@@ -140,10 +144,12 @@ class Study:
             UserError: no such trial, or another run works on the study.
             TooFewTrainedError: fewer than two trainings came to their end.
         """
+        told = dict(locals())
         require_whole("noise", "seeds", seeds, 2)
         history, dataset = self._read()
-        work = work_on(history, self.location, trial, dataset, Workers(device=device, jobs=jobs, ray=ray))
-        command = f"nas.open_study({self.name!r}).noise(trial={work.trial.number}, seeds={seeds})"
+        workers = Workers(device=device, jobs=jobs, ray=ray, jobs_per_gpu=jobs_per_gpu, epoch_timeout=epoch_timeout)
+        work = work_on(history, self.location, trial, dataset, workers)
+        command = call_text(f"nas.open_study({self.name!r}).noise", Study.noise, told)
         return measure_noise(work, seeds, command, shown(progress))
 
     def ablate(
@@ -155,20 +161,24 @@ class Study:
         device: str = "auto",
         jobs: int | None = None,
         ray: str | None = None,
+        jobs_per_gpu: int | None = None,
+        epoch_timeout: float | None = None,
         progress: Progressing = True,
-    ) -> Ablation:
+    ) -> MeasuredAblation:
         """Change one design choice of a network (default: the winner) at a time: what each change is worth.
 
         Raises:
             UserError: no such trial or choice, or another run works on the study.
             TooFewTrainedError: the network unchanged did not come to its end.
         """
+        told = dict(locals())
         require_whole("ablate", "seeds", seeds, 1)
         for choice in choices:
             require(choice in CHOICES, "ablate", "choice", choice, f"one of {', '.join(CHOICES)}")
         history, dataset = self._read()
-        work = work_on(history, self.location, trial, dataset, Workers(device=device, jobs=jobs, ray=ray))
-        command = f"nas.open_study({self.name!r}).ablate(trial={work.trial.number}, seeds={seeds})"
+        workers = Workers(device=device, jobs=jobs, ray=ray, jobs_per_gpu=jobs_per_gpu, epoch_timeout=epoch_timeout)
+        work = work_on(history, self.location, trial, dataset, workers)
+        command = call_text(f"nas.open_study({self.name!r}).ablate", Study.ablate, told)
         return ablate(work, choices, seeds, command, shown(progress))
 
     def __repr__(self) -> str:
@@ -186,6 +196,6 @@ def open_study(
     Raises:
         UserError: there is none of this name.
     """
-    study = Study(locate(name, Path(output_dir), storage), data_dir)
+    study = Study(locate(name, Path(output_dir), storage or default_storage()), data_dir)
     study.history()
     return study

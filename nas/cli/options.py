@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 from nas.errors import UserError, did_you_mean
 from nas.space.objective import ACCURACY_FIRST
-from nas.study.location import DEFAULT_OUTPUT, StudyLocation, has_password, locate
+from nas.study.location import DEFAULT_OUTPUT, StudyLocation, default_storage, has_password, locate
 
 if TYPE_CHECKING:  # torch takes seconds to import, and --help needs none of it
     from nas.workers.fleet import Workers
@@ -43,9 +43,8 @@ class Parser(argparse.ArgumentParser):
 
 
 def program(command: str) -> str:
-    """How the command was called, for its usage: `nas search` or `python -m nas.search`."""
-    called = sys.argv[0]
-    return called if called == f"nas {command}" else f"python -m nas.{command}"
+    """How a command is called here: `nas search`, or `python -m nas.search` where the module was run."""
+    return f"nas {command}" if sys.argv[0].startswith("nas ") else f"python -m nas.{command}"
 
 
 def whole(text: str, minimum: int, maximum: int = MOST) -> int:
@@ -108,7 +107,7 @@ def add_location(parser: Options) -> None:
     parser.add_argument(
         "--storage",
         metavar="URL",
-        default=os.environ.get("OPTUNA_STORAGE") or None,
+        default=default_storage(),
         help="Optuna storage (default: $OPTUNA_STORAGE, else SQLite in the output folder)",
     )
     parser.add_argument(

@@ -17,13 +17,6 @@ from typing import TYPE_CHECKING, Any, NoReturn, TextIO, TypeVar
 from nas.errors import UserError, printable, without_passwords
 from nas.study.location import StudyLocation
 
-
-def command_line(module: str, location: StudyLocation) -> str:
-    """What was typed, without the passwords that storage URLs may hold; of several, the last one is in use."""
-    arguments = (argument.replace(location.storage, location.public_storage) for argument in sys.argv[1:])
-    return shlex.join(["python", "-m", module, *map(without_passwords, arguments)])
-
-
 if TYPE_CHECKING:  # torch takes seconds to import, and --help needs none of it
     from nas.tuner.progress import Show
 
@@ -31,6 +24,12 @@ DONE, NOTHING_FEASIBLE, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 READER_GONE = 141  # as a shell tells of a program that SIGPIPE has ended: 128 and the signal's number
 SHOW_CURSOR = b"\x1b[?25h"  # which the live view hides
 Event = TypeVar("Event")
+
+
+def command_line(module: str, location: StudyLocation) -> str:
+    """What was typed, without the passwords that storage URLs may hold; of several, the last one is in use."""
+    arguments = (argument.replace(location.storage, location.public_storage) for argument in sys.argv[1:])
+    return shlex.join(["python", "-m", module, *map(without_passwords, arguments)])
 
 
 class Interruption:

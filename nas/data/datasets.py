@@ -15,7 +15,7 @@ import torch
 from filelock import FileLock
 
 from nas.data.folders import load_folder
-from nas.data.memory import IN_MEMORY, read_images_file
+from nas.data.memory import IN_MEMORY, read_given
 from nas.data.split import Images
 from nas.errors import UserError
 
@@ -148,7 +148,7 @@ def read_images(dataset: Dataset, *, train: bool) -> tuple[Images, tuple[str, ..
         _require_shape(dataset, MNIST.input_shape)
         return load_mnist(importlib.resources.files("nas.data.mnist"), "train" if train else "t10k"), MNIST.classes
     if dataset.name.startswith(IN_MEMORY):
-        return read_images_file(Path(dataset.data_dir or "."), train=train)
+        return read_given(Path(dataset.data_dir or "."), dataset.name, train=train)
     if dataset.name in TORCHVISION:
         return _load_torchvision(dataset, TORCHVISION[dataset.name], train=train)
     return load_folder(_folder_named(dataset.name), dataset.input_shape, train=train)

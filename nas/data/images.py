@@ -46,6 +46,12 @@ def hand_over(dataset: Dataset, hold_out: bool, data: TrainingData) -> None:
     _handed_over[dataset, hold_out] = data
 
 
+def take_back(dataset: Dataset) -> None:
+    """Let go of what was handed over for a data set."""
+    for hold_out in (True, False):
+        _handed_over.pop((dataset, hold_out), None)
+
+
 @functools.cache
 def _read_training(dataset: Dataset) -> tuple[Images, tuple[str, ...]]:
     return read_images(dataset, train=True)

@@ -24,7 +24,6 @@ from nas.network.layers import Shape
 from nas.system.files import write_whole
 
 IN_MEMORY = "in memory"  # how the name of such a data set begins
-FILE = "images.safetensors"
 
 
 def collected(data: Any, what: str, shape: Shape) -> Images:
@@ -152,13 +151,33 @@ class GivenImages:
     test: Images
     classes: tuple[str, ...]
 
+    @property
+    def parts(self) -> dict[str, Images]:
+        """The training and the test images."""
+        return {"train": self.train, "test": self.test}
+
     def keep(self, folder: Path) -> None:
-        """Write the images into a study's folder, unless they are there."""
-        if not (folder / FILE).exists():
-            parts = {"train": self.train, "test": self.test}
-            tensors = {f"{name}.images": part.images for name, part in parts.items()}
-            tensors |= {f"{name}.labels": part.labels for name, part in parts.items()}
-            write_whole(folder / FILE, safetensors.torch.save(tensors, {"classes": json.dumps(self.classes)}))
+        """Write the images into a study's folder, unless they are there, whole and the same."""
+        if not self._is_kept(folder):
+            tensors = {f"{name}.images": part.images for name, part in self.parts.items()}
+            tensors |= {f"{name}.labels": part.labels for name, part in self.parts.items()}
+            content = safetensors.torch.save(tensors, {"classes": json.dumps(self.classes)})
+            write_whole(_file(folder, self.name), content)
+
+    def _is_kept(self, folder: Path) -> bool:
+        try:
+            kept = {name: read_given(folder, self.name, train=name == "train")[0] for name in self.parts}
+        except UserError:
+            return False
+        return all(
+            torch.equal(kept[name].images, part.images) and torch.equal(kept[name].labels, part.labels)
+            for name, part in self.parts.items()
+        )
+
+
+def _file(folder: Path, name: str) -> Path:
+    """Where the images of this name are kept in a folder."""
+    return folder / f"images-{name.removeprefix(IN_MEMORY).strip()}.safetensors"
 
 
 def given_images(data: Any, test: Any, shape: Shape) -> GivenImages:
@@ -171,13 +190,13 @@ def given_images(data: Any, test: Any, shape: Shape) -> GivenImages:
     return GivenImages(name=f"{IN_MEMORY} {digest.hexdigest()[:12]}", train=train, test=judged, classes=classes)
 
 
-def read_images_file(folder: Path, *, train: bool) -> tuple[Images, tuple[str, ...]]:
-    """The training or the test images that `write_images` kept, and the names of the classes.
+def read_given(folder: Path, name: str, *, train: bool) -> tuple[Images, tuple[str, ...]]:
+    """The training or the test images that were kept under this name, and the names of the classes.
 
     Raises:
         UserError: the file is missing or damaged.
     """
-    part, path = "train" if train else "test", folder / FILE
+    part, path = "train" if train else "test", _file(folder, name)
     try:
         with safetensors.safe_open(str(path), "pt") as file:
             images, labels = (file.get_tensor(f"{part}.{name}") for name in ("images", "labels"))

@@ -121,7 +121,7 @@ def view(title: str, progress: Progress, elapsed: float) -> RenderableType:
         parts.append(_best_table(progress.best))
     elif isinstance(progress, RunProgress):
         parts.append(_standings_table(progress.standings))
-    return Group(*parts, Text(), Text("Ctrl+C stops; the same command goes on", style="dim"))
+    return Group(*parts, Text(), Text("Interrupting loses nothing: the same command goes on", style="dim"))
 
 
 def _follow_live(events: Iterator[Progress], title: str, console: Console) -> None:

@@ -35,7 +35,7 @@ class StageStatus:
     networks: dict[str, Spread | None]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Status:
     """Where a study stands; accuracies are fractions."""
 
@@ -56,7 +56,7 @@ class Status:
     proposed_by: str | None  # None: in the usual way
     stages: dict[str, StageStatus]
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         return text_of(self)
 
 

@@ -1,4 +1,4 @@
-"""Tables of all trials, runs and ablations of a study, as CSV files."""
+"""Tables of all trials, runs and ablations of a study, as CSV files and for a terminal."""
 
 import csv
 import io

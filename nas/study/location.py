@@ -3,6 +3,7 @@
 Passwords in storage URLs are never shown.
 """
 
+import os
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -62,6 +63,11 @@ def locate(name: str, output_dir: Path, storage: str | None) -> StudyLocation:
         )
     folder = output_dir / name
     return StudyLocation(name=name, storage=_sqlite(folder / DATABASE) if storage is None else storage, folder=folder)
+
+
+def default_storage() -> str | None:
+    """The storage that $OPTUNA_STORAGE names; None for a SQLite file in the study's folder."""
+    return os.environ.get("OPTUNA_STORAGE") or None
 
 
 def location_options(location: StudyLocation) -> list[str]:

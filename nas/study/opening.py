@@ -1,7 +1,4 @@
-"""Where a study lives, and opening it: one SQLite file in its folder, or any storage that Optuna knows.
-
-Passwords in storage URLs are never shown.
-"""
+"""Opening a study, to be read or as its one writer, in one SQLite file or in any storage that Optuna knows."""
 
 import json
 import re
@@ -255,7 +252,7 @@ def writing(
             by another program, or another run works on it; a folder made for it is removed again.
     """
     if wanted is None:
-        open_study(location)
+        close(open_study(location))
     with ExitStack() as held:
         with _told_of_holders(location), ExitStack() as undo:
             with writable(f"--output-dir {location.folder.parent}: {location.folder}", "give a folder that can"):

@@ -20,6 +20,8 @@ PR_SET_PDEATHSIG = 1  # prctl.h
 GLIBC_M_TRIM_THRESHOLD, GLIBC_M_MMAP_THRESHOLD = -1, -3  # malloc.h
 KEPT_BYTES = 1 << 30
 OLDER_MMAP_THRESHOLD = 32 << 20  # the largest that older glibc takes: half of its HEAP_MAX_SIZE
+STARTING = threading.RLock()  # one thread at a time may hide the main module
+
 Value = TypeVar("Value")
 
 
@@ -85,13 +87,13 @@ def starting_processes() -> Iterator[None]:
     multiprocessing would import that in each of them; a script without a `__main__` guard would start all over. What
     is sent to these processes are functions and values of other modules.
     """
-    main = sys.modules["__main__"]
-    sys.modules["__main__"] = ModuleType("__main__")
-    try:
-        with without_interrupts():  # importing torch takes seconds, in which Ctrl+C would end it with a traceback
+    with STARTING, without_interrupts():  # else Ctrl+C would end a process with a traceback while it imports torch
+        main = sys.modules["__main__"]
+        try:
+            sys.modules["__main__"] = ModuleType("__main__")
             yield
-    finally:
-        sys.modules["__main__"] = main
+        finally:
+            sys.modules["__main__"] = main
 
 
 class LocalProcess:

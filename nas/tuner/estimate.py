@@ -45,7 +45,7 @@ class Draws:
         return max(self.feasible, key=lambda found: found.cost.params)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Preview:
     """What a space holds, and what a search of it would take; nothing was trained but a few steps, to time them."""
 
@@ -76,7 +76,7 @@ class Preview:
         """The fewest and the most parameters of a draw within the limits."""
         return self.draws.smallest.cost.params, self.draws.largest.cost.params
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         low, high = self.sizes
         return (
             f"{self.acceptance:.1%} of {self.draws.ledger.proposals:,} draws are within the limits, with {low:,} to "

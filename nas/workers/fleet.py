@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from nas.errors import UserError
+from nas.errors import UserError, require_seconds, require_whole
 from nas.training.training import TrainingJob
 from nas.workers.local import LocalFleet, devices
 from nas.workers.protocol import Fleet
@@ -12,13 +12,23 @@ from nas.workers.ray_address import reach
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workers:
-    """Who trains: at most `jobs` workers on `device`, of this machine or of the Ray cluster at the address `ray`."""
+    """Who trains: at most `jobs` workers on `device`, of this machine or of the Ray cluster at the address `ray`.
+
+    Raises:
+        UserError: a value outside its range.
+    """
 
     device: str = "auto"
     jobs: int | None = None
     ray: str | None = None
     jobs_per_gpu: int | None = None
     epoch_timeout: float | None = None  # seconds, after which a worker is taken for hung; None: a generous guess
+
+    def __post_init__(self) -> None:
+        for name in ("jobs", "jobs_per_gpu"):
+            if getattr(self, name) is not None:
+                require_whole("workers", name, getattr(self, name), 1)
+        require_seconds("workers", "epoch_timeout", self.epoch_timeout)
 
 
 def make_fleet(workers: Workers, typical: Callable[[], TrainingJob]) -> Fleet:
