@@ -41,7 +41,7 @@ from nas.study.settings import settings
 from nas.training.training import EpochReport, TrainingJob
 from nas.tuner.pruning import DEFAULT_PRUNER, make_pruner
 from nas.tuner.sampler import FeasibleSampler, make_sampler
-from nas.tuner.trials import Plan, Search
+from nas.tuner.trials import Plan, Search, train_all
 from nas.workers.protocol import Worker
 
 WORKERS = (2, 16, 64, 256)
@@ -141,14 +141,15 @@ def measure(location: StudyLocation, space: SearchSpace, workers: int, seconds: 
     """Go on with a study: until every worker has something to do, and then for so many seconds."""
     with writing(location, settings(space, seed=SEED, sampler=SAMPLER, pruner=DEFAULT_PRUNER)) as study:
         study.pruner = make_pruner(DEFAULT_PRUNER, space.recipe.epochs)
-        sampler = FeasibleSampler(make_sampler(SAMPLER, SEED), space, SEED, digests(records(study)))
+        held = records(study)
+        sampler = FeasibleSampler(make_sampler(SAMPLER, SEED), space, SEED, digests(held))
         fleet = StandInFleet(workers, seconds)
         plan = Plan(trials=10**9, fleet=fleet, dataset=MNIST, constraints=space.constraints, seed=SEED)
 
         def annotate(trial: optuna.Trial, record: TrialRecord) -> dict[Path, str]:
             return annotate_trial(study, location, plan.dataset, trial, record)
 
-        events = Search(study, location, plan, sampler, annotate=annotate).events()
+        events = train_all(Search(study, location, held, plan, sampler, annotate=annotate), plan)
         decisions = begun = known = 0
         started = computed = 0.0
         for progress in events:

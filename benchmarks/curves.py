@@ -32,7 +32,7 @@ from nas.training.environment import environment, versions
 from nas.training.training import EpochReport, Training, TrainingJob, evaluate
 from nas.tuner.pruning import make_pruner
 from nas.tuner.sampler import FeasibleSampler, make_sampler
-from nas.tuner.trials import Plan, Search
+from nas.tuner.trials import Plan, Search, train_all
 from nas.workers.local import LocalFleet, LocalWorker, devices
 
 SEED = 1  # not that of the published search
@@ -129,7 +129,9 @@ def main() -> int:
             constraints=space.constraints,
             seed=SEED,
         )
-        follow(Search(study, location, plan, sampler).events(), "curves", Console(), verbosity=0)
+        follow(
+            train_all(Search(study, location, records(study), plan, sampler), plan), "curves", Console(), verbosity=0
+        )
         write_whole(FILE, text_of([curves_of(trial) for trial in study.get_trials(states=(TrialState.COMPLETE,))]))
     return 0
 

@@ -38,7 +38,7 @@ from nas.study.records import TrialRecord, digests, records
 from nas.study.settings import settings
 from nas.tuner.pruning import DEFAULT_PRUNER, make_pruner
 from nas.tuner.sampler import make_sampler
-from nas.tuner.trials import Plan, Search
+from nas.tuner.trials import Plan, Search, train_all
 from nas.workers.local import LocalFleet, devices
 
 STEP = 100  # trials a row
@@ -136,7 +136,7 @@ def load(location: StudyLocation, trials: int) -> tuple[list[Row], Looks]:
 
         began = time.perf_counter()
         with dashboard(study, location) as seen:
-            for progress in Search(study, location, plan, sampler, annotate).events():
+            for progress in train_all(Search(study, location, records(study), plan, sampler, annotate), plan):
                 if progress.done >= STEP * (len(rows) + 1):
                     now = time.perf_counter()
                     proposing = sum(sampler.seconds) / STEP

@@ -37,7 +37,7 @@ from nas.study.settings import settings
 from nas.training.training import EpochReport, TrainingJob, weights_of
 from nas.tuner.pruning import DEFAULT_PRUNER, make_pruner
 from nas.tuner.sampler import FeasibleSampler, Proposal, SamplerName, ask, make_sampler
-from nas.tuner.trials import Plan, Search
+from nas.tuner.trials import Plan, Search, train_all
 from nas.workers.local import LocalFleet, LocalWorker, devices
 
 SEED = 0
@@ -131,7 +131,7 @@ def measure(location: StudyLocation, space: SearchSpace, trials: int, measured: 
             return annotate_trial(study, location, plan.dataset, trial, record)
 
         ends: list[float] = []
-        for progress in Search(study, location, plan, sampler, annotate).events():
+        for progress in train_all(Search(study, location, records(study), plan, sampler, annotate), plan):
             if progress.done > trials + len(ends):
                 ends.append(time.perf_counter())
     first = len(plan.fleet.devices)  # they wait for the start of the workers

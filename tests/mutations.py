@@ -78,7 +78,7 @@ from nas.tuner.pruning import DEFAULT_PRUNER, make_pruner
 from nas.tuner.reruns import Runs
 from nas.tuner.sampler import FeasibleSampler, make_sampler
 from nas.tuner.selection import TestSet
-from nas.tuner.trials import Plan, Search
+from nas.tuner.trials import Plan, Search, train_all
 from nas.workers.local import LocalFleet, devices
 
 SECONDS = 10.0  # that one input may compute
@@ -487,7 +487,7 @@ def _study(folder: Path) -> StudyLocation:
         sampler = FeasibleSampler(make_sampler("random", 0), space, 0, seen=digests(records(study)))
         study.pruner = NopPruner()
         plan = _plan(dataset, space, trials=4)
-        list(Search(study, location, plan, sampler).events())
+        list(train_all(Search(study, location, records(study), plan, sampler), plan))
         baseline = small_architecture(9, 9)
         remember_task(study, replace(space, target=0.9, baseline=baseline))
         trials, test = records(study), TestSet(dataset).images
@@ -499,8 +499,7 @@ def _study(folder: Path) -> StudyLocation:
             *runs_of([winner], "noise", 2, 0),
             *ablation_runs(winner, ["dropout"], space.constraints, 2, 0),
         ]
-        runs = Runs(study, location, (), wanted, plan, judge=lambda *_: _score(test), paces={})
-        list(runs.events())
+        list(train_all(Runs(study, location, (), wanted, plan, judge=lambda *_: _score(test), paces={}), plan))
         assert winner_of(read_history(study)) is not None
     return location
 
@@ -595,10 +594,9 @@ def resumed_studies(rng: random.Random, folder: Path) -> None:
     study.pruner = make_pruner(DEFAULT_PRUNER, space.recipe.epochs)
     sampler = FeasibleSampler(make_sampler("random", 0), space, 0, seen=digests(records(study)))
     plan = _plan(dataset, space, trials=5)
-    trials = Search(study, location, plan, sampler)
-    list(trials.events())
+    list(train_all(Search(study, location, records(study), plan, sampler), plan))
     wanted = runs_of(ranked(records(study))[:2], "finalist", 2, 0)
-    list(Runs(study, location, run_records(study), wanted, plan, paces={}).events())
+    list(train_all(Runs(study, location, run_records(study), wanted, plan, paces={}), plan))
 
 
 def _plan(dataset: Dataset, space: SearchSpace, trials: int) -> Plan:

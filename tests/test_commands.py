@@ -30,7 +30,7 @@ from nas.study.runs import run_records
 from nas.study.settings import settings
 from nas.training.training import EpochReport
 from nas.tuner.sampler import FeasibleSampler, make_sampler
-from nas.tuner.trials import Plan, Search
+from nas.tuner.trials import Plan, Search, train_all
 from nas.workers.local import LocalFleet
 
 SEED = 3
@@ -47,7 +47,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> StudyLocation:
     command = this_command(LINE, plan.fleet.devices, {"trials": 3})
     with writing(location, settings(space, seed=SEED, sampler="random", pruner="none"), command) as study:
         sampler = FeasibleSampler(make_sampler("random", SEED), space, SEED, seen=set())
-        events = Search(study, location, plan, sampler).events()
+        events = train_all(Search(study, location, (), plan, sampler), plan)
         for event in events:
             if event.done == 2 and event.running and event.running[0].epoch == 1:
                 break

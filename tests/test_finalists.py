@@ -54,7 +54,7 @@ from nas.training.training import evaluate
 from nas.tuner.progress import Progress
 from nas.tuner.sampler import FeasibleSampler, make_sampler
 from nas.tuner.selection import FinalSettings, TestSet, choose
-from nas.tuner.trials import Plan, Search
+from nas.tuner.trials import Plan, Search, train_all
 from nas.workers.local import LocalFleet
 
 SEED = 3
@@ -347,7 +347,7 @@ def searched(folder: Path, dataset: Dataset, workers: int) -> Searched:
     with writing(location, settings(space, seed=SEED, sampler="random", pruner="none")) as study:
         remember_task(study, space)
         sampler = FeasibleSampler(make_sampler("random", SEED), space, SEED, seen=digests(records(study)))
-        list(Search(study, location, plan, sampler).events())
+        list(train_all(Search(study, location, records(study), plan, sampler), plan))
 
         def show(events: Iterator[Progress], title: str) -> None:
             seen.append(f"{title} ({opened_test_images()} test images opened before)")
@@ -529,7 +529,7 @@ def test_no_winner_is_named_before_its_last_final_model_is_judged(dataset: Datas
     with writing(location, settings(space, seed=SEED, sampler="random", pruner="none")) as study:
         remember_task(study, space)
         sampler = FeasibleSampler(make_sampler("random", SEED), space, SEED, seen=digests(records(study)))
-        list(Search(study, location, plan, sampler).events())
+        list(train_all(Search(study, location, records(study), plan, sampler), plan))
         final = FinalSettings(finalists=1, seeds=2, baseline=False)
         with pytest.raises(CutOffError):
             finish(study, location, plan, final, until_the_first_model)

@@ -31,7 +31,7 @@ from nas.tuner.pruning import make_pruner
 from nas.tuner.reruns import train_runs
 from nas.tuner.sampler import FeasibleSampler, make_sampler
 from nas.tuner.selection import FinalSettings
-from nas.tuner.trials import Plan, Search
+from nas.tuner.trials import Plan, Search, train_all
 from nas.workers.local import LocalFleet
 
 TRIALS, EPOCHS = 10, 3
@@ -90,7 +90,8 @@ def desk(tmp_path: Path, space: SearchSpace, dataset: Dataset) -> Desk:
     remember(study, this_command("python -m nas.search --trials 10", ["cpu"], {"trials": TRIALS}))
     study.pruner = make_pruner("rungs", EPOCHS)
     sampler = FeasibleSampler(make_sampler("random", 0), space, 0, seen=set())
-    list(Search(study, location, plan_of(space, dataset), sampler).events())
+    plan = plan_of(space, dataset)
+    list(train_all(Search(study, location, (), plan, sampler), plan))
     return Desk(study=study, location=location)
 
 
@@ -166,7 +167,7 @@ def test_every_record_of_a_search_is_what_is_read_back(desk: Desk, tmp_path: Pat
         return {}
 
     plan = plan_of(space, Dataset(name=space.dataset, input_shape=space.input_shape))
-    list(Search(study, location, plan, sampler, annotate=annotate).events())
+    list(train_all(Search(study, location, records(study), plan, sampler, annotate=annotate), plan))
     assert sorted(told, key=lambda record: record.number) == records(study)
     assert {digest(record.candidate) for record in told} == read_history(desk.study).digests
 

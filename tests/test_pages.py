@@ -40,7 +40,7 @@ from nas.tuner.pruning import make_pruner
 from nas.tuner.reruns import train_runs
 from nas.tuner.sampler import FeasibleSampler, make_sampler
 from nas.tuner.selection import FinalSettings, TestSet
-from nas.tuner.trials import Plan, Search
+from nas.tuner.trials import Plan, Search, train_all
 from nas.workers.local import LocalFleet
 
 HOSTILE = "<img src=x onerror=alert(1)>"  # a class's folder
@@ -87,7 +87,7 @@ def reported(tmp_path_factory: pytest.TempPathFactory, dataset: Dataset) -> Iter
         def annotate(trial: optuna.Trial, record: TrialRecord) -> dict[Path, str]:
             return annotate_trial(study, location, dataset, trial, record)
 
-        list(Search(study, location, plan, sampler, annotate=annotate).events())
+        list(train_all(Search(study, location, records(study), plan, sampler, annotate=annotate), plan))
         page = write_report(read_history(study), location, dataset, TestSet(dataset), running=True)
         early = page.read_text(encoding="utf-8")
         final = FinalSettings(finalists=2, seeds=2, baseline=True)

@@ -22,7 +22,9 @@ from nas.study.runs import Run, RunRecord, Stage, final_study, run_records
 from nas.training.score import Score
 from nas.training.training import DivergedError, EpochReport, TrainingJob
 from nas.tuner.progress import RunProgress, Standing
+from nas.tuner.recovery import Recovery
 from nas.tuner.reruns import Runs, paces
+from nas.tuner.scheduler import Scheduler
 from nas.tuner.trials import Plan
 from nas.workers.local import LocalFleet
 from nas.workers.protocol import Worker
@@ -55,22 +57,16 @@ def loop(
     make_worker: Callable[[], Worker],
     judge: Callable[[bytes, Candidate], Score] = no_judge,
     workers: int = 2,
-) -> Runs:
-    return Runs(
-        desk.study,
-        desk.location,
-        of(desk),
-        wanted,
-        Plan(
-            trials=0,
-            fleet=LocalFleet(("cpu",) * workers, lambda _: make_worker()),
-            dataset=NOWHERE,
-            constraints=LIMITS,
-            seed=0,
-        ),
-        judge=judge,
-        paces={candidate(2): 0.5},
+) -> Scheduler[RunRecord]:
+    plan = Plan(
+        trials=0,
+        fleet=LocalFleet(("cpu",) * workers, lambda _: make_worker()),
+        dataset=NOWHERE,
+        constraints=LIMITS,
+        seed=0,
     )
+    runs = Runs(desk.study, desk.location, of(desk), wanted, plan, judge=judge, paces={candidate(2): 0.5})
+    return Scheduler(runs, plan.fleet, Recovery())
 
 
 def run(desk: Desk, wanted: list[Run], workshop: Workshop, **options: object) -> list[RunProgress]:

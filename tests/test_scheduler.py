@@ -43,10 +43,12 @@ from nas.study.settings import settings
 from nas.training.training import DivergedError, EpochReport, OutOfMemoryError, TrainingJob, train
 from nas.tuner.progress import Progress, SearchProgress
 from nas.tuner.pruning import PrunerName, make_pruner
+from nas.tuner.recovery import Recovery
 from nas.tuner.sampler import FeasibleSampler, make_sampler
+from nas.tuner.scheduler import Scheduler
 from nas.tuner.trials import Plan, Search
 from nas.workers.local import LocalFleet, LocalWorker
-from nas.workers.protocol import Worker
+from nas.workers.protocol import Fleet, Worker
 
 SPACE = small_space(NOWHERE)
 EPOCHS = SPACE.recipe.epochs
@@ -73,7 +75,7 @@ def desk(tmp_path: Path) -> Desk:
     return a_desk(tmp_path)
 
 
-def scheduler(
+def search_and_loop(
     desk: Desk,
     make_worker: Callable[[], Worker],
     *,
@@ -84,23 +86,32 @@ def scheduler(
     pruner: BasePruner | None = None,
     timeout: float | None = None,
     epoch_timeout: float | None = None,
-) -> Search:
-    """As a new run of the program makes it."""
-    sampler = FeasibleSampler(make_sampler("random", SEED), space, SEED, seen=digests(records(desk.study)))
+    later_epochs: float = 0,
+    fleet: Fleet | None = None,
+) -> tuple[Search, Scheduler[TrialRecord]]:
+    """As a new run of the program makes them."""
+    known = records(desk.study)
+    sampler = FeasibleSampler(make_sampler("random", SEED), space, SEED, seen=digests(known))
     desk.study.pruner = pruner or NopPruner()
     plan = Plan(
         trials=trials,
-        fleet=LocalFleet(("cpu",) * workers, lambda _: make_worker()),
+        fleet=fleet or LocalFleet(("cpu",) * workers, lambda _: make_worker()),
         dataset=dataset,
         constraints=space.constraints,
         seed=SEED,
         timeout=timeout,
-        epoch_timeout=epoch_timeout,
+        later_epochs=later_epochs,
     )
-    return Search(desk.study, desk.location, plan, sampler)
+    search = Search(desk.study, desk.location, known, plan, sampler)
+    return search, Scheduler(search, plan.fleet, Recovery(epoch_timeout))
 
 
-def told(loop: Search) -> list[SearchProgress]:
+def scheduler(desk: Desk, make_worker: Callable[[], Worker], **options: Any) -> Scheduler[TrialRecord]:
+    """The loop alone."""
+    return search_and_loop(desk, make_worker, **options)[1]
+
+
+def told(loop: Scheduler[TrialRecord]) -> list[SearchProgress]:
     """Every event of a loop."""
     return [cast(SearchProgress, event) for event in loop.events()]
 
@@ -228,8 +239,7 @@ def test_seconds_left_are_those_of_the_last_trial_however_many_workers_wait(desk
 
 
 def test_time_left_for_the_final_runs_is_shared_by_workers_that_the_search_has_let_go(desk: Desk) -> None:
-    loop = scheduler(desk, Workshop(), trials=9, workers=8)
-    loop._plan = replace(loop._plan, later_epochs=285)
+    loop = scheduler(desk, Workshop(), trials=9, workers=8, later_epochs=285)
     last = [event.seconds_left for event in loop.events() if event.done == 8]
     assert last[0] is not None
     assert last[0] == pytest.approx(EPOCHS * 0.5 + 285 * 0.5 / 8, rel=0.2)
@@ -488,8 +498,8 @@ def test_what_is_kept_of_a_training_that_fails_again_is_of_its_last_try(desk: De
 def test_only_the_latest_weights_of_a_training_are_held(desk: Desk) -> None:
     loop = scheduler(desk, Workshop(), trials=2, workers=1)
     for _ in loop.events():
-        for flight in loop._flights:
-            assert [bool(report.weights) for report in flight.reports[:-1]] == [False] * (len(flight.reports) - 1)
+        for training in loop.trainings:
+            assert [bool(report.weights) for report in training.reports[:-1]] == [False] * (len(training.reports) - 1)
     assert records(desk.study)[0].epochs == EPOCHS > 2
 
 
@@ -523,18 +533,19 @@ def test_worker_that_hangs_is_replaced(tmp_path: Path, times: int, monkeypatch: 
 
 
 def test_worker_is_given_twenty_times_what_the_slowest_known_network_would_take(desk: Desk) -> None:
-    loop = scheduler(desk, Workshop(), trials=2, workers=1)
+    recovery = Recovery()
+    search, _ = search_and_loop(desk, Workshop(), trials=2, workers=1)
+    loop = Scheduler(search, LocalFleet(("cpu",), lambda _: Workshop()()), recovery)
     patience: list[tuple[str, float]] = []
     for event in loop.events():
         if event.running:
-            (slot,) = loop._slots
-            patience.append((event.running[0].label, loop._patience(slot)))
+            (training,) = loop.trainings
+            patience.append((event.running[0].label, recovery.patience(training.record.macs)))
     assert patience[0] == ("0", 3600)
     assert {seconds for _, seconds in patience[1:]} == {300}, "epochs of half a second; no less than five minutes"
-    loop._slowest = 1.0
     (record, _) = records(desk.study)
-    slot.flight = loop._resumed(record)
-    assert loop._patience(slot) == 20 * record.macs
+    recovery.note_epoch(seconds=float(record.macs), macs=record.macs)
+    assert recovery.patience(record.macs) == 20 * record.macs
 
 
 def test_time_in_which_the_machine_slept_does_not_count(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -568,8 +579,7 @@ def test_without_any_worker_a_search_says_so_and_ends_when_its_time_is_up(
 ) -> None:
     monkeypatch.setattr("nas.tuner.scheduler.TICK", 0.01)
     monkeypatch.setattr("nas.tuner.scheduler.TELLING", 0.05)
-    loop = scheduler(desk, Workshop(), timeout=0.2)
-    loop._fleet = Empty("a node is done without")
+    loop = scheduler(desk, Workshop(), timeout=0.2, fleet=Empty("a node is done without"))
     news = [event.news for event in told(loop)]
     assert news[:2] == ["workers are starting", "a node is done without"]
     assert 2 <= news.count("there is no worker to be had; the search waits for one") <= 4
@@ -638,7 +648,7 @@ def test_interrupted_search_continues_to_the_same_end(tmp_path: Path, seen: int,
     assert events[-1].epochs == 6 * EPOCHS
 
 
-def interrupt(loop: Search, seen: int) -> None:
+def interrupt(loop: Scheduler[TrialRecord], seen: int) -> None:
     """See so many events and close the iterator, which is what Ctrl+C comes to."""
     events = loop.events()
     for _ in range(seen):
@@ -712,13 +722,13 @@ def test_timeout_finishes_the_trials_begun(desk: Desk) -> None:
 
 def test_space_with_fewer_candidates_than_trials_ends_cleanly(desk: Desk) -> None:
     space = small_space(NOWHERE, most=3)  # (2, 2), (2, 3), (3, 2) and (3, 3)
-    loop = scheduler(desk, Workshop(), trials=9, space=space)
+    search, loop = search_and_loop(desk, Workshop(), trials=9, space=space)
     (*_, last), trained = told(loop), records(desk.study)
     assert last.done == 4
     assert [t.state for t in trained] == [TrialState.COMPLETE] * 4
     assert desk.study.get_trials(states=(TrialState.RUNNING,)) == []
     assert last.ledger.reasons["duplicate"] == last.ledger.rejected > 1_000
-    assert loop.exhausted == Ledger(
+    assert search.exhausted == Ledger(
         proposals=MAX_PROPOSALS, rejected=MAX_PROPOSALS, reasons={"duplicate": MAX_PROPOSALS}
     )
     assert last.news == "no new feasible candidate was found, so the search ends here"
@@ -726,18 +736,18 @@ def test_space_with_fewer_candidates_than_trials_ends_cleanly(desk: Desk) -> Non
 
 
 def test_space_without_a_feasible_candidate_tells_of_the_nearest_miss(desk: Desk) -> None:
-    loop = scheduler(desk, Workshop(), space=small_space(NOWHERE, most=3, max_params=50))
+    search, loop = search_and_loop(desk, Workshop(), space=small_space(NOWHERE, most=3, max_params=50))
     events = list(loop.events())
     assert (events[-1].done, records(desk.study)) == (0, [])
-    assert loop.exhausted is not None
+    assert search.exhausted is not None
     # 3×3 kernels 2·9 + 2·2·9, two batch normalizations of 2·2, classifier 2·10 + 10: 92
-    assert str(loop.exhausted.nearest).endswith(": 92 params, 84.0 % over the limit of 50")
+    assert str(search.exhausted.nearest).endswith(": 92 params, 84.0 % over the limit of 50")
 
 
 def test_search_that_is_not_exhausted_says_so(desk: Desk) -> None:
-    loop = scheduler(desk, Workshop(), trials=1)
+    search, loop = search_and_loop(desk, Workshop(), trials=1)
     list(loop.events())
-    assert loop.exhausted is None
+    assert search.exhausted is None
 
 
 # real workers, real images

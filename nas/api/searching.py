@@ -32,7 +32,7 @@ from nas.tuner.progress import Show
 from nas.tuner.pruning import DEFAULT_PRUNER, PRUNERS, PrunerName, make_pruner
 from nas.tuner.sampler import SAMPLERS, FeasibleSampler, SamplerName, make_sampler
 from nas.tuner.selection import FinalSettings
-from nas.tuner.trials import Plan, Search
+from nas.tuner.trials import Plan, Search, train_all
 from nas.workers.fleet import Workers, make_fleet
 
 # GPSampler (Optuna 5.0) learns from completed trials only, and draws at random until it has ten. Measured by
@@ -200,7 +200,7 @@ def search(
             trials = _trials(study, location, space, options, plan, known)
             if known.trained:
                 say(_goes_on(known, options.trials))
-            show(trials.events(), headline(space, location))
+            show(train_all(trials, plan), headline(space, location))
             finished = finish(study, location, plan, options.final, show)
             return finished if trials.exhausted is None else replace(finished, exhausted=trials.exhausted)
 
@@ -227,4 +227,4 @@ def _trials(
     def annotate(trial: optuna.Trial, record: TrialRecord) -> dict[Path, str]:
         return annotate_trial(study, location, plan.dataset, trial, record)
 
-    return Search(study, location, plan, sampler, annotate=annotate)
+    return Search(study, location, known.trials, plan, sampler, annotate=annotate)

@@ -5,6 +5,7 @@ nor whoever reads its study takes them for trials of it.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TypeAlias
@@ -17,7 +18,7 @@ from nas.data.split import HOLDOUT
 from nas.network.architecture import notation
 from nas.network.cost import cost
 from nas.optuna_internals.attributes import keep_detail
-from nas.optuna_internals.batched_storage import commit
+from nas.optuna_internals.batched_storage import commit, together
 from nas.optuna_internals.trials import stored, trial_numbered
 from nas.space.candidate import Candidate
 from nas.study.history import History
@@ -26,16 +27,17 @@ from nas.study.records import Record
 from nas.study.runs import Run, RunRecord, accuracies, begin_run, final_study, read_run
 from nas.system.files import write_whole
 from nas.training.score import Score
-from nas.tuner.progress import Progress, RunProgress, Show, Standing
-from nas.tuner.scheduler import Flight, Scheduler, keep
-from nas.tuner.trials import Plan
+from nas.tuner.active_training import ActiveTraining
+from nas.tuner.progress import RunProgress, Show, Standing
+from nas.tuner.scheduler import LoopState
+from nas.tuner.trials import Plan, train_all
 
 ALL_IMAGES = HOLDOUT / (HOLDOUT - 1)  # so many times as many to train on as with some held out
 Judge: TypeAlias = Callable[[bytes, Candidate], Score]
 
 
-class Runs(Scheduler[RunRecord]):
-    """Trains what is still missing of the wanted runs; `events` is the loop.
+class Runs:
+    """What is still missing of the wanted runs, as a source of work.
 
     `known` are the runs that the study holds; `ended` are those that this command has brought to their end. `judge`
     reads the test images for the weights of a final run; other stages need none. `paces` are the seconds an epoch of
@@ -53,7 +55,7 @@ class Runs(Scheduler[RunRecord]):
         judge: Judge | None = None,
         paces: Mapping[Candidate, float],
     ) -> None:
-        super().__init__(final_study(study), plan.fleet, plan.epoch_timeout)
+        self._study = final_study(study)
         self._location = location
         self._wanted = {run.key: run for run in wanted}
         self._plan = plan
@@ -63,52 +65,58 @@ class Runs(Scheduler[RunRecord]):
         self._settled = {key for key, record in self._records.items() if record.settled}
         self.ended: list[RunRecord] = []
 
-    def events(self) -> Iterator[Progress]:
+    @property
+    def left(self) -> int:
+        return len(self._wanted.keys() - self._settled)
+
+    @property
+    def closed(self) -> bool:
+        return not self.left
+
+    def prepare(self, state: LoopState[RunRecord]) -> Iterator[RunProgress]:
+        """Conclude the runs of which all is kept."""
         for key in self._wanted:
             record = self._records.get(key)
             if record is not None and record.state is TrialState.RUNNING and self._is_kept(record):
                 trial = trial_numbered(self._study, record.number)
-                yield self._progress(self._conclude(trial, replace(record, state=TrialState.COMPLETE)))
-        yield from super().events()
+                yield self.progress(state, self._conclude(trial, replace(record, state=TrialState.COMPLETE)))
 
     def _is_kept(self, record: RunRecord) -> bool:
         """Whether all of a training is there, and the program was killed before the study was told."""
         return record.epochs == record.candidate.recipe.epochs and self._weights(record.number).exists()
 
-    def _finished(self) -> list[RunRecord]:
-        return [self._records[key] for key in self._wanted if key in self._settled]
-
-    def _left(self) -> int:
-        return len(self._wanted.keys() - self._settled)
-
-    def _next_flight(self) -> Flight[RunRecord] | None:
-        flying = {flight.record.key for flight in self._flights}
+    def next(self, active: Sequence[ActiveTraining[RunRecord]]) -> ActiveTraining[RunRecord] | None:
+        """The first wanted run that is neither settled nor active."""
+        begun = {training.record.key for training in active}
         for key, run in self._wanted.items():
-            if key in self._settled or key in flying:
+            if key in self._settled or key in begun:
                 continue
             known = self._records.get(key)
             if known is None or known.state.is_finished():  # one that crashed in an earlier command runs anew
                 trial = begin_run(self._study, run)
-                return self._flight(run, trial, read_run(stored(trial)))
-            return self._flight(run, trial_numbered(self._study, known.number), known)
+                return self._training(run, trial, read_run(stored(trial)))
+            return self._training(run, trial_numbered(self._study, known.number), known)
         return None
 
-    def _flight(self, run: Run, trial: optuna.Trial, record: RunRecord) -> Flight[RunRecord]:
+    def _training(self, run: Run, trial: optuna.Trial, record: RunRecord) -> ActiveTraining[RunRecord]:
         job = run.job(self._plan.constraints, self._plan.dataset)
-        return Flight(trial, record, replace(job, micro_batches=record.micro_batches), reported=record.epochs)
+        return ActiveTraining(trial, record, replace(job, micro_batches=record.micro_batches), reported=record.epochs)
 
     def _weights(self, number: int) -> Path:
         return self._location.run_weights_path(number)
 
-    def _hopeless(self, flight: Flight[RunRecord]) -> bool:
+    def is_hopeless(self, training: ActiveTraining[RunRecord]) -> bool:
         return False
 
-    def _leave(self) -> Iterator[RunProgress]:
-        yield from ()
+    def recording(self) -> AbstractContextManager[None]:
+        return together(self._study)
 
-    def _tell(self, flight: Flight[RunRecord], state: TrialState, reason: str) -> str:
-        record = keep(flight, self._weights(flight.record.number), state, reason, write_whole)
-        return self._conclude(flight.trial, record)
+    def end(self, training: ActiveTraining[RunRecord], state: TrialState, reason: str) -> str:
+        record = training.keep(self._weights(training.record.number), state, reason, write_whole)
+        return self._conclude(training.trial, record)
+
+    def leave(self, state: LoopState[RunRecord]) -> Iterator[RunProgress]:
+        yield from ()
 
     def _conclude(self, trial: optuna.Trial, record: RunRecord) -> str:
         """Judge a run whose weights are kept, and tell the study how it ended; the news of it."""
@@ -131,23 +139,26 @@ class Runs(Scheduler[RunRecord]):
         commit(self._study)  # it has been read now
         return score
 
-    def _progress(self, news: str) -> RunProgress:
-        finished, running = self._finished(), self._running
+    def _finished(self) -> list[RunRecord]:
+        return [self._records[key] for key in self._wanted if key in self._settled]
+
+    def progress(self, state: LoopState[RunRecord], news: str) -> RunProgress:
+        finished = self._finished()
         return RunProgress(
             done=len(finished),
             total=len(self._wanted),
             failed=sum(record.state is TrialState.FAIL for record in finished),
-            epochs=sum(record.epochs for record in finished) + sum(run.epoch for run in running),
-            running=running,
-            seconds_left=self._seconds_left(),
+            epochs=sum(record.epochs for record in finished) + sum(run.epoch for run in state.running),
+            running=state.running,
+            seconds_left=self._seconds_left(state),
             standings=standings(self._wanted.values(), finished),
             news=news,
-            nodes=self._nodes,
+            nodes=state.nodes,
         )
 
-    def _seconds_left(self) -> float | None:
+    def _seconds_left(self, state: LoopState[RunRecord]) -> float | None:
         """At the known pace of each network, or that of a known one at equal seconds per MAC; None without any."""
-        begun = {flight.record.key: flight for flight in self._flights}
+        begun = {training.record.key: training for training in state.trainings}
         finished = {record.key for record in self._finished()}
         left: list[float] = []
         for key, run in self._wanted.items():
@@ -159,7 +170,7 @@ class Runs(Scheduler[RunRecord]):
             images = ALL_IMAGES if run.stage == "final" else 1
             spent = begun[key].seconds if key in begun else 0.0
             left.append(max(0.0, pace * images * run.candidate.recipe.epochs - spent))
-        return max(sum(left) / self._workers, max(left, default=0.0))
+        return max(sum(left) / state.workers, max(left, default=0.0))
 
     def _pace(self, candidate: Candidate) -> float | None:
         """Seconds an epoch of a candidate."""
@@ -205,5 +216,5 @@ def train_runs(
 ) -> History:
     """Train the wanted runs that are missing, while `show` tells of it; the history with them, failed ones included."""
     runs = Runs(study, location, history.runs, wanted, plan, judge=judge, paces=paces(history.trainings))
-    show(runs.events(), title)
+    show(train_all(runs, plan), title)
     return history.with_runs(runs.ended)

@@ -1,6 +1,7 @@
 """The trials of a search: new ones are asked for within the limits, interrupted ones come first, hopeless ones end."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
@@ -14,11 +15,14 @@ from nas.optuna_internals.batched_storage import together
 from nas.optuna_internals.trials import is_hopeless, stored, tell, trial_numbered
 from nas.space.rejections import Ledger
 from nas.study.location import StudyLocation
-from nas.study.records import TrialRecord, ranked, read_trial, records, total_ledger
+from nas.study.records import TrialRecord, ranked, read_trial
+from nas.system.files import Writer
 from nas.training.training import TrainingJob
-from nas.tuner.progress import SearchProgress
+from nas.tuner.active_training import ActiveTraining, AnyRecord
+from nas.tuner.progress import Progress, SearchProgress
+from nas.tuner.recovery import Recovery
 from nas.tuner.sampler import FeasibleSampler, NothingNewError, ask
-from nas.tuner.scheduler import Flight, Scheduler, keep
+from nas.tuner.scheduler import LoopState, Scheduler, Work
 from nas.workers.protocol import Fleet
 
 BEST = 5  # trials that are shown
@@ -37,6 +41,11 @@ class Plan:
     timeout: float | None = None  # seconds, after which no further trial begins
     epoch_timeout: float | None = None  # seconds, after which a worker is taken for hung; None: a generous guess
     later_epochs: float = 0  # of typical trials, which the final runs will take; for the time left
+
+
+def train_all(work: Work[AnyRecord], plan: Plan) -> Iterator[Progress]:
+    """Train what is left of some work on the plan's workers, telling of every epoch; closing it ends the workers."""
+    return Scheduler(work, plan.fleet, Recovery(plan.epoch_timeout)).events()
 
 
 @dataclass(slots=True)
@@ -64,54 +73,65 @@ class _Ended:
         self.best = tuple(ranked([*self.best, record])[:BEST])
 
 
-class Search(Scheduler[TrialRecord]):
-    """One run of a search; `events` is the loop.
+class Search:
+    """One run of a search, as a source of work: new trials, and those that an earlier run left.
 
-    `annotate` is called for every trial that has ended, before the study is told, and gives the files to be written
-    with its weights. If the search ended because no new candidate was feasible, `exhausted` tells of the proposals.
+    `known` are the trials that the study holds. `annotate` is called for every trial that has ended, before the study
+    is told, and gives the files to be written with its weights. If the search ended because no new candidate was
+    feasible, `exhausted` tells of the proposals.
     """
 
     def __init__(
         self,
         study: optuna.Study,
         location: StudyLocation,
+        known: Iterable[TrialRecord],
         plan: Plan,
         sampler: FeasibleSampler,
         annotate: Callable[[optuna.Trial, TrialRecord], Mapping[Path, str]] = lambda *_: {},
     ) -> None:
-        super().__init__(study, plan.fleet, plan.epoch_timeout)
-        self._annotate = annotate
+        self._study = study
         self._location = location
         self._plan = plan
         self._sampler = sampler
+        self._annotate = annotate
         self._started = monotonic()
-        known = records(study)
+        self._writer = Writer()  # of the files of trials that end, before the study says that they have
         self._ended = _Ended()
+        self._interrupted: list[TrialRecord] = []
+        self._ledger = Ledger()
         for record in known:
+            self._ledger += record.ledger
             if record.state.is_finished():
                 self._ended.add(record)
-        self._interrupted = [record for record in known if not record.state.is_finished()]
-        self._ledger = total_ledger(known)
+            else:
+                self._interrupted.append(record)
         self.exhausted: Ledger | None = None
 
-    def _left(self) -> int:
+    @property
+    def left(self) -> int:
         return max(0, self._plan.trials - self._ended.trained)
 
-    def _done(self) -> bool:
-        return self._late or self.exhausted is not None or super()._done()
+    @property
+    def closed(self) -> bool:
+        return self._late or self.exhausted is not None or not self.left
 
     @property
     def _late(self) -> bool:
         return self._plan.timeout is not None and monotonic() - self._started > self._plan.timeout
 
-    def _next_flight(self) -> Flight[TrialRecord] | None:
+    def prepare(self, state: LoopState[TrialRecord]) -> Iterator[SearchProgress]:
+        yield from ()
+
+    def next(self, active: Sequence[ActiveTraining[TrialRecord]]) -> ActiveTraining[TrialRecord] | None:
         """While the plan is short of trials: an interrupted one, or else a new one."""
-        if self._late or self._ended.trained + len(self._flights) >= self._plan.trials:
+        if self._late or self._ended.trained + len(active) >= self._plan.trials:
             return None
         if self._interrupted:
             return self._resumed(self._interrupted.pop(0))
-        if self.exhausted is not None:
-            return None
+        return None if self.exhausted is not None else self._new()
+
+    def _new(self) -> ActiveTraining[TrialRecord] | None:
         try:
             trial = ask(self._study, self._sampler, self._plan.seed)
         except NothingNewError as error:
@@ -121,7 +141,11 @@ class Search(Scheduler[TrialRecord]):
         record = read_trial(stored(trial))
         assert record is not None
         self._ledger += record.ledger
-        return Flight(trial, record, self._job_of(record), reported=0)
+        return ActiveTraining(trial, record, self._job_of(record), reported=0)
+
+    def _resumed(self, record: TrialRecord) -> ActiveTraining[TrialRecord]:
+        trial = trial_numbered(self._study, record.number)
+        return ActiveTraining(trial, record, self._job_of(record), reported=record.epochs)
 
     def _job_of(self, record: TrialRecord) -> TrainingJob:
         plan = self._plan
@@ -133,59 +157,58 @@ class Search(Scheduler[TrialRecord]):
             micro_batches=record.micro_batches,
         )
 
-    def _resumed(self, record: TrialRecord) -> Flight[TrialRecord]:
-        return Flight(trial_numbered(self._study, record.number), record, self._job_of(record), reported=record.epochs)
+    def is_hopeless(self, training: ActiveTraining[TrialRecord]) -> bool:
+        return is_hopeless(training.trial)
 
-    def _hopeless(self, flight: Flight[TrialRecord]) -> bool:
-        return is_hopeless(flight.trial)
+    def recording(self) -> AbstractContextManager[None]:
+        return together(self._study, self._writer.finish)
 
-    def _leave(self) -> Iterator[SearchProgress]:
-        if self.exhausted is not None:
-            yield self._progress("no new feasible candidate was found, so the search ends here")
-        while not self._left() and self._interrupted:
-            with together(self._study, self._writer.finish):
-                news = self._tell(self._resumed(self._interrupted.pop(0)), TrialState.FAIL, GIVEN_UP)
-            yield self._progress(news)
-
-    def _tell(self, flight: Flight[TrialRecord], state: TrialState, reason: str) -> str:
-        weights = self._location.weights_path(flight.record.number)
-        record = keep(flight, weights, state, reason, self._writer.write)
-        for path, text in self._annotate(flight.trial, record).items():
+    def end(self, training: ActiveTraining[TrialRecord], state: TrialState, reason: str) -> str:
+        weights = self._location.weights_path(training.record.number)
+        record = training.keep(weights, state, reason, self._writer.write)
+        for path, text in self._annotate(training.trial, record).items():
             self._writer.write(path, text)
-        tell(flight.trial, state, None if state is TrialState.FAIL else record.val_accuracy)
+        tell(training.trial, state, None if state is TrialState.FAIL else record.val_accuracy)
         self._ended.add(record)
         accuracy = f"{record.val_accuracy:.2%}, " if record.val_accuracy is not None else ""
         return f"{record.title}: {accuracy}{reason or 'trained to the end'} ({record.params:,} params)"
 
-    def _progress(self, news: str) -> SearchProgress:
-        running = self._running
+    def leave(self, state: LoopState[TrialRecord]) -> Iterator[SearchProgress]:
+        if self.exhausted is not None:
+            yield self.progress(state, "no new feasible candidate was found, so the search ends here")
+        while not self.left and self._interrupted:
+            with self.recording():
+                news = self.end(self._resumed(self._interrupted.pop(0)), TrialState.FAIL, GIVEN_UP)
+            yield self.progress(state, news)
+
+    def progress(self, state: LoopState[TrialRecord], news: str) -> SearchProgress:
         return SearchProgress(
             done=self._ended.trained,
             total=self._plan.trials,
             stopped_early=self._ended.stopped_early,
             failed=self._ended.failed,
-            epochs=self._ended.epochs + sum(trial.epoch for trial in running),
+            epochs=self._ended.epochs + sum(trial.epoch for trial in state.running),
             ledger=self._ledger,
-            running=running,
+            running=state.running,
             best=self._ended.best,
-            seconds_left=self._seconds_left(),
+            seconds_left=self._seconds_left(state),
             news=news,
-            nodes=self._nodes,
+            nodes=state.nodes,
         )
 
-    def _seconds_left(self) -> float | None:
+    def _seconds_left(self, state: LoopState[TrialRecord]) -> float | None:
         """With the mean training time of the finished trials, shared out; at least the longest that a trial takes.
 
         None before the first has finished; 0 when all have, for then those who train the final runs know better.
         """
-        if not self._left() and not self._flights:
+        if not self.left and not state.trainings:
             return 0.0
         ended = self._ended
         if not ended.timed:
             return None
         typical, per_epoch = ended.timed_seconds / ended.timed, ended.timed_seconds / ended.timed_epochs
-        begun = [max(0.0, typical - flight.seconds) for flight in self._flights]
+        begun = [max(0.0, typical - training.seconds) for training in state.trainings]
         to_begin = 0 if self.exhausted else max(0, self._plan.trials - ended.trained - len(begun))
         longest = max([*begun, typical] if to_begin else begun, default=0.0)
-        search = max((sum(begun) + typical * to_begin) / self._workers, longest)
-        return search + self._plan.later_epochs * per_epoch / max(self._workers, len(self._plan.fleet.devices))
+        search = max((sum(begun) + typical * to_begin) / state.workers, longest)
+        return search + self._plan.later_epochs * per_epoch / max(state.workers, len(self._plan.fleet.devices))
