@@ -30,7 +30,7 @@ from benchmarks.networks import MNIST
 from benchmarks.overhead import SAMPLER, SEED, curve, fill
 from nas.cli.options import positive, positive_seconds
 from nas.cli.terminal import run
-from nas.optuna_internals.batched_storage import together
+from nas.optuna_internals.batched_storage import batch
 from nas.reporting.notes import annotate_trial
 from nas.space.loading import load_space
 from nas.space.search_space import SearchSpace
@@ -195,7 +195,7 @@ def main() -> int:
             filled = locate("capacity", Path(folder) / f"{trials}", None)
             with writing(filled, settings(space, seed=SEED, sampler=SAMPLER, pruner=DEFAULT_PRUNER)) as study:
                 study.pruner = make_pruner(DEFAULT_PRUNER, space.recipe.epochs)
-                with together(study):
+                with batch(study):
                     fill(study, space, trials)
             for workers in args.workers:
                 location = locate("capacity", Path(folder) / f"{trials} {workers}", None)

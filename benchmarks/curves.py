@@ -20,7 +20,7 @@ from nas.cli.options import positive
 from nas.cli.terminal import run
 from nas.data.datasets import Dataset
 from nas.errors import UserError
-from nas.optuna_internals.attributes import details
+from nas.optuna_internals.attributes import own_attributes
 from nas.reporting.live_view import follow
 from nas.space.loading import load_space
 from nas.study.location import locate
@@ -76,7 +76,7 @@ class Curves:
 def curves_of(trial: FrozenTrial) -> Curves:
     """What a trial that was trained to the end tells."""
     attributes = trial.user_attrs
-    epochs = details(trial)["curve"]
+    epochs = own_attributes(trial)["curve"]
 
     def column(name: str, digits: int) -> list[float]:
         return [round(epoch[name], digits) for epoch in epochs]

@@ -32,10 +32,12 @@ def several(text: str) -> int:
 def main() -> int:
     """The command; its exit status."""
     from nas.api.measuring import measure_noise
-    from nas.cli.further import further
+    from nas.cli.measuring import run_measurement
 
     args = parser().parse_args()
-    return further("nas.noise", args, lambda work, command, show: str(measure_noise(work, args.seeds, command, show)))
+    return run_measurement(
+        "nas.noise", args, lambda work, command, show: str(measure_noise(work, args.seeds, command, show))
+    )
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from nas.network.architecture import Architecture
 from nas.network.layers import Conv, Head, MaxPool
 from nas.network.limits import Constraints
 from nas.network.module import build
-from nas.optuna_internals.attributes import keep_detail
+from nas.optuna_internals.attributes import set_own_attribute
 from nas.optuna_internals.trials import report_epoch
 from nas.reporting.conclusions import verdict
 from nas.space.candidate import Candidate
@@ -76,7 +76,7 @@ def report(trial: optuna.Trial, accuracies: list[float], loss: float) -> None:
     curve = [{"epoch": i, "val_accuracy": accuracy, "val_loss": loss} for i, accuracy in enumerate(accuracies, 1)]
     for epoch in range(1, len(curve) + 1):
         report_epoch(trial, curve[:epoch])
-    keep_detail(trial, "environment", {"nas": "0.1.0", "precision": "float32"})
+    set_own_attribute(trial, "environment", {"nas": "0.1.0", "precision": "float32"})
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from optuna.artifacts import get_all_artifact_meta
 from optuna.trial import TrialState
 from optuna_dashboard import get_note
 
-from nas.optuna_internals.attributes import keep_detail
+from nas.optuna_internals.attributes import set_own_attribute
 from nas.optuna_internals.studies import id_of
 from nas.optuna_internals.trials import report_epoch
 from nas.reporting.notes import annotate_runs, annotate_trial, artifact_store, layer_table
@@ -38,7 +38,7 @@ def a_trial(desk: Desk, reason: str) -> tuple[optuna.Trial, TrialRecord]:
     desk.study.set_user_attr("settings", settings(space, seed=0, sampler="random", pruner="none"))
     trial = ask(desk.study, FeasibleSampler(make_sampler("random", 0), space, 0, seen=set()), 0)
     report_epoch(trial, ROWS)
-    keep_detail(trial, "environment", {"precision": "float32"})
+    set_own_attribute(trial, "environment", {"precision": "float32"})
     trial.set_user_attr("reason", reason)
     return trial, records(desk.study)[-1]
 

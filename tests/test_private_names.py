@@ -17,7 +17,7 @@ from optuna.trial import TrialState
 from optuna_dashboard import get_note
 
 import nas
-from nas.optuna_internals.batched_storage import OrderedStorage, together
+from nas.optuna_internals.batched_storage import OrderedStorage, batch
 from nas.optuna_internals.proposals import public_tpe
 from nas.optuna_internals.studies import new_study, storage_of
 from nas.optuna_internals.trials import tell, trial_numbered
@@ -197,7 +197,7 @@ def test_optunas_own_storage_hears_of_an_end_once_the_files_are_there(tmp_path: 
         raise OSError("No space left on device")
 
     def end(ready: Callable[[], None]) -> None:
-        with together(study, ready):
+        with batch(study, ready):
             tell(trial, TrialState.COMPLETE, 0.5)
 
     with pytest.raises(OSError, match="No space left"):

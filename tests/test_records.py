@@ -18,7 +18,7 @@ from nas.network.architecture import notation
 from nas.network.cost import cost
 from nas.network.layers import Conv
 from nas.network.limits import Constraints
-from nas.optuna_internals.attributes import keep_detail
+from nas.optuna_internals.attributes import set_own_attribute
 from nas.optuna_internals.studies import new_study
 from nas.optuna_internals.trials import report_epoch
 from nas.space.candidate import Candidate, digest
@@ -89,7 +89,7 @@ def test_described_trial_is_read_back(study: optuna.Study) -> None:
     report_epoch(trial, curve[:1])
     report_epoch(trial, curve)
     trial.set_user_attr("seconds", 2.5)
-    keep_detail(trial, "environment", {"precision": "bfloat16"})
+    set_own_attribute(trial, "environment", {"precision": "bfloat16"})
     study.tell(trial, 0.75)
     (record,) = records(study)
     assert record == TrialRecord(

@@ -12,7 +12,7 @@ from optuna.trial import TrialState
 
 from nas.analysis.statistics import spread
 from nas.network.limits import Constraints
-from nas.optuna_internals.attributes import keep_detail
+from nas.optuna_internals.attributes import set_own_attribute
 from nas.optuna_internals.studies import storage_of
 from nas.optuna_internals.trials import trial_numbered
 from nas.space.candidate import Candidate
@@ -202,7 +202,7 @@ def test_a_run_that_was_judged_before_the_kill_is_not_judged_again(desk: Desk) -
     wanted = [a_run(7, 400, "final")]
     with pytest.raises(KeyboardInterrupt):
         run(desk, wanted, Workshop(answer), judge=killed)
-    keep_detail(trial_numbered(final_study(desk.study), 0), "test", asdict(Score(loss=0.5, accuracy=0.5, n=120)))
+    set_own_attribute(trial_numbered(final_study(desk.study), 0), "test", asdict(Score(loss=0.5, accuracy=0.5, n=120)))
     run(desk, wanted, Workshop(answer), judge=no_judge)
     assert [(record.state, record.accuracy) for record in of(desk)] == [(TrialState.COMPLETE, 0.5)]
 

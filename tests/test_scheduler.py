@@ -30,7 +30,7 @@ from nas.network.cost import cost
 from nas.network.layers import Conv, Head
 from nas.network.limits import Constraints
 from nas.network.measure import LimitBrokenError
-from nas.optuna_internals.attributes import details
+from nas.optuna_internals.attributes import own_attributes
 from nas.space.candidate import Candidate, digest
 from nas.space.recipe import Recipe
 from nas.space.rejections import MAX_PROPOSALS, Ledger, derive_seed
@@ -195,9 +195,9 @@ def test_every_trial_has_its_weights_and_attributes(desk: Desk) -> None:
         assert attributes["seed"] == seed_of(trial.number)
         assert attributes["val_loss"] == reports[-1].val_loss
         assert attributes["seconds"] == 0.5 * last
-        assert details(trial)["environment"] == {"precision": "float32"}
+        assert own_attributes(trial)["environment"] == {"precision": "float32"}
         keys = ("epoch", "train_loss", "val_loss", "val_accuracy", "seconds")
-        assert details(trial)["curve"] == [{key: getattr(report, key) for key in keys} for report in reports]
+        assert own_attributes(trial)["curve"] == [{key: getattr(report, key) for key in keys} for report in reports]
         assert {"notation", "macs", "receptive_field", "peak_activation_bytes", "digest"} <= attributes.keys()
 
 
@@ -209,7 +209,7 @@ def job_of(record: TrialRecord) -> TrainingJob:
 
 def test_ledger_is_the_sum_of_what_the_trials_tell(desk: Desk) -> None:
     (*_, last), _ = run(desk, Workshop(), trials=12)
-    stored = [details(trial)["ledger"] for trial in desk.study.get_trials()]
+    stored = [own_attributes(trial)["ledger"] for trial in desk.study.get_trials()]
     again = total_ledger(records(desk.study))
     assert last.ledger.proposals == sum(ledger["proposals"] for ledger in stored)
     assert last.ledger.rejected == sum(ledger["rejected"] for ledger in stored) == last.ledger.proposals - 12

@@ -22,7 +22,7 @@ from optuna.artifacts import ArtifactMeta, get_all_artifact_meta
 from optuna.trial import FrozenTrial, TrialState
 
 from nas.cli.terminal import run
-from nas.optuna_internals.attributes import details
+from nas.optuna_internals.attributes import own_attributes
 from nas.optuna_internals.studies import storage_of
 from nas.search import main, options_of, parser
 from nas.study.commands import commands
@@ -538,7 +538,7 @@ def test_search_cut_off_many_times_ends_as_an_uninterrupted_one(searches: Search
                 *(their.state, their.params, their.values, their.intermediate_values),
             )
             assert {**our.user_attrs, "seconds": 0} == {**their.user_attrs, "seconds": 0}
-            assert without_times(details(our)) == without_times(details(their))
+            assert without_times(own_attributes(our)) == without_times(own_attributes(their))
 
 
 def test_search_cut_off_many_times_leaves_the_same_files(searches: Searches) -> None:

@@ -57,7 +57,7 @@ def expected(value: Any, *kinds: type[Value]) -> Value:
     return value  # type: ignore[no-any-return]  # it is one of them
 
 
-def details(trial: FrozenTrial) -> dict[str, Any]:
+def own_attributes(trial: FrozenTrial) -> dict[str, Any]:
     """All that a trial keeps, by name."""
     kept = trial.system_attrs.items()
     return {key.removeprefix(PREFIX): value for key, value in kept if key.startswith(PREFIX)}
@@ -68,16 +68,16 @@ def as_system_attributes(kept: dict[str, Any]) -> dict[str, Any]:
     return {PREFIX + name: value for name, value in kept.items()}
 
 
-def keep_detail(trial: optuna.Trial, name: str, value: Any) -> None:
+def set_own_attribute(trial: optuna.Trial, name: str, value: Any) -> None:
     """Keep a value that JSON can hold."""
     trial.storage.set_trial_system_attr(trial_id(trial), PREFIX + name, value)
 
 
-def study_detail(study: optuna.Study, name: str, default: Any) -> Any:
+def own_study_attribute(study: optuna.Study, name: str, default: Any) -> Any:
     """A value that a study keeps."""
     return storage_of(study).get_study_system_attrs(id_of(study)).get(PREFIX + name, default)
 
 
-def keep_study_detail(study: optuna.Study, name: str, value: Any) -> None:
+def set_own_study_attribute(study: optuna.Study, name: str, value: Any) -> None:
     """Keep a value that JSON can hold."""
     storage_of(study).set_study_system_attr(id_of(study), PREFIX + name, value)

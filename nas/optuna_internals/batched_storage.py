@@ -50,7 +50,7 @@ def for_writer(storage: RDBStorage) -> BaseStorage:
 
 
 @contextmanager
-def together(study: optuna.Study, ready: Callable[[], None] = lambda: None) -> Iterator[None]:
+def batch(study: optuna.Study, ready: Callable[[], None] = lambda: None) -> Iterator[None]:
     """Within it, what is written of a study that this process works on is committed at the end, or by `commit`.
 
     That is after `ready`; where it raises, nothing is committed.

@@ -7,7 +7,7 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from nas.optuna_internals.attributes import keep_detail
+from nas.optuna_internals.attributes import set_own_attribute
 from nas.optuna_internals.studies import id_of, storage_of, trial_id
 
 
@@ -16,7 +16,7 @@ def report_epoch(trial: optuna.Trial, curve: Sequence[Mapping[str, Any]]) -> Non
 
     Epochs beyond it, of an earlier try, have no value any more. `Trial.report` would leave a known one as it is.
     """
-    keep_detail(trial, "curve", list(curve))
+    set_own_attribute(trial, "curve", list(curve))
     known = stored(trial).intermediate_values
     values = dict.fromkeys(known, math.nan) | {epoch["epoch"]: epoch["val_accuracy"] for epoch in curve}
     for step, value in values.items():

@@ -1,6 +1,6 @@
 """The record of every trial of a search, as its study tells it.
 
-A trial's user attributes are what a person should see in the dashboard; its details are what only this program reads.
+A trial's user attributes are what a person should see in the dashboard; its own attributes are what only this program reads.
 A `TrialRecord` holds both.
 """
 
@@ -13,7 +13,13 @@ from optuna.trial import FrozenTrial, TrialState
 
 from nas.network.architecture import notation
 from nas.network.cost import cost
-from nas.optuna_internals.attributes import details, expected, keep_study_detail, reading, study_detail
+from nas.optuna_internals.attributes import (
+    expected,
+    own_attributes,
+    own_study_attribute,
+    reading,
+    set_own_study_attribute,
+)
 from nas.space.candidate import Candidate, digest, from_json
 from nas.space.objective import ACCURACY_FIRST, Objective
 from nas.space.rejections import Ledger, NearestMiss
@@ -102,7 +108,7 @@ class TrialRecord(Record):
 
 def read_trial(trial: FrozenTrial) -> TrialRecord | None:
     """What the study says of a trial; None for one that this program did not make."""
-    kept = details(trial)
+    kept = own_attributes(trial)
     if "ledger" not in kept:
         return None
     with reading(f"trial {trial.number}"):
@@ -120,7 +126,7 @@ def read_trial(trial: FrozenTrial) -> TrialRecord | None:
 
 def common(trial: FrozenTrial) -> dict[str, Any]:
     """The fields of any Record, read from a trial. Raises what `reading` turns into a UserError."""
-    attributes, kept = trial.user_attrs, details(trial)
+    attributes, kept = trial.user_attrs, own_attributes(trial)
     if trial.state is TrialState.WAITING or (trial.state is TrialState.COMPLETE and not trial.values):
         raise ValueError(f"state {trial.state.name}, values {trial.values}")
     candidate = from_json(expected(kept["architecture"], str))
@@ -205,9 +211,9 @@ def _read_ledger(stored: dict[str, Any]) -> Ledger:
 def scores_on_test(study: optuna.Study) -> dict[int, Score]:
     """The scores on the test images of the weights of trials, by trial, in the order in which they were read."""
     with reading("what the test images said"):
-        return {expected(trial, int): read_score(score) for trial, score in study_detail(study, TEST_SCORES, [])}
+        return {expected(trial, int): read_score(score) for trial, score in own_study_attribute(study, TEST_SCORES, [])}
 
 
 def add_test_score(study: optuna.Study, trial: int, score: Score) -> None:
     """Remember that the test images were read, for which trial, and what they said."""
-    keep_study_detail(study, TEST_SCORES, [*study_detail(study, TEST_SCORES, []), (trial, asdict(score))])
+    set_own_study_attribute(study, TEST_SCORES, [*own_study_attribute(study, TEST_SCORES, []), (trial, asdict(score))])

@@ -11,7 +11,7 @@ from nas.data.datasets import Dataset
 from nas.network.architecture import notation
 from nas.network.cost import cost
 from nas.network.limits import Constraints
-from nas.optuna_internals.attributes import as_system_attributes, details, expected, reading
+from nas.optuna_internals.attributes import as_system_attributes, expected, own_attributes, reading
 from nas.optuna_internals.studies import StoredStudy, new_study, storage_of
 from nas.optuna_internals.trials import begin
 from nas.space.candidate import Candidate, digest, to_json
@@ -140,7 +140,7 @@ def run_records(study: optuna.Study) -> list[RunRecord]:
 
 def read_run(trial: FrozenTrial) -> RunRecord:
     """What the study of the runs says of one of them."""
-    attributes, kept = trial.user_attrs, details(trial)
+    attributes, kept = trial.user_attrs, own_attributes(trial)
     with reading(f"final run {trial.number}"):
         known = common(trial)
         run = Run(

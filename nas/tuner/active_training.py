@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 import optuna
 from optuna.trial import TrialState
 
-from nas.optuna_internals.attributes import keep_detail
+from nas.optuna_internals.attributes import set_own_attribute
 from nas.optuna_internals.trials import report_epoch
 from nas.study.curves import Epoch
 from nas.study.records import Record
@@ -90,7 +90,7 @@ class ActiveTraining(Generic[AnyRecord]):
             self.trial.set_user_attr("reason", reason)
         if self.reports:
             last = self.reports[-1]
-            keep_detail(self.trial, "environment", dict(last.environment))
+            set_own_attribute(self.trial, "environment", dict(last.environment))
             self.trial.set_user_attr("seconds", round(self.seconds, 2))
             if last.val_loss is not None:
                 self.trial.set_user_attr("val_loss", last.val_loss)

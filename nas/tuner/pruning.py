@@ -9,7 +9,7 @@ import optuna
 from optuna.pruners import BasePruner
 from optuna.trial import FrozenTrial
 
-from nas.optuna_internals.attributes import details
+from nas.optuna_internals.attributes import own_attributes
 
 PrunerName: TypeAlias = Literal["rungs", "hyperband", "median", "none"]
 PRUNERS: tuple[PrunerName, ...] = get_args(PrunerName)
@@ -45,7 +45,7 @@ class RungPruner(BasePruner):
                 self._reached[epoch].add(other, epoch)
         reached = self._reached[epoch]
         reached.add(trial, epoch)
-        own: float = details(trial)["curve"][epoch - 1]["val_loss"]
+        own: float = own_attributes(trial)["curve"][epoch - 1]["val_loss"]
         return own > reached.losses[max(1, int(share * len(reached.losses))) - 1]
 
 
@@ -57,7 +57,7 @@ class _Reached:
     losses: list[float] = field(default_factory=list)
 
     def add(self, trial: FrozenTrial, epoch: int) -> None:
-        curve = details(trial).get("curve", ())
+        curve = own_attributes(trial).get("curve", ())
         if trial.number not in self.numbers and len(curve) >= epoch:
             self.numbers.add(trial.number)
             insort(self.losses, curve[epoch - 1]["val_loss"])

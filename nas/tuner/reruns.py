@@ -17,8 +17,8 @@ from nas.analysis.statistics import spread
 from nas.data.split import HOLDOUT
 from nas.network.architecture import notation
 from nas.network.cost import cost
-from nas.optuna_internals.attributes import keep_detail
-from nas.optuna_internals.batched_storage import commit, together
+from nas.optuna_internals.attributes import set_own_attribute
+from nas.optuna_internals.batched_storage import batch, commit
 from nas.optuna_internals.trials import stored, trial_numbered
 from nas.space.candidate import Candidate
 from nas.study.history import History
@@ -109,7 +109,7 @@ class Runs:
         return False
 
     def recording(self) -> AbstractContextManager[None]:
-        return together(self._study)
+        return batch(self._study)
 
     def end(self, training: ActiveTraining[RunRecord], state: TrialState, reason: str) -> str:
         record = training.keep(self._weights(training.record.number), state, reason, write_whole)
@@ -135,7 +135,7 @@ class Runs:
             return record.test
         assert self._judge is not None
         score = self._judge(self._weights(record.number).read_bytes(), record.candidate)
-        keep_detail(trial, "test", asdict(score))
+        set_own_attribute(trial, "test", asdict(score))
         commit(self._study)  # it has been read now
         return score
 

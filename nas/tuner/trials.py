@@ -11,7 +11,7 @@ from optuna.trial import TrialState
 
 from nas.data.datasets import Dataset
 from nas.network.limits import Constraints
-from nas.optuna_internals.batched_storage import together
+from nas.optuna_internals.batched_storage import batch
 from nas.optuna_internals.trials import is_hopeless, stored, tell, trial_numbered
 from nas.space.rejections import Ledger
 from nas.study.location import StudyLocation
@@ -161,7 +161,7 @@ class Search:
         return is_hopeless(training.trial)
 
     def recording(self) -> AbstractContextManager[None]:
-        return together(self._study, self._writer.finish)
+        return batch(self._study, self._writer.finish)
 
     def end(self, training: ActiveTraining[TrialRecord], state: TrialState, reason: str) -> str:
         weights = self._location.weights_path(training.record.number)

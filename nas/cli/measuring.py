@@ -14,7 +14,7 @@ from nas.tuner.progress import Show
 UNMEASURED = 1
 
 
-def further(module: str, args: argparse.Namespace, measure: Callable[[Work, str, Show], str]) -> int:
+def run_measurement(module: str, args: argparse.Namespace, measure: Callable[[Work, str, Show], str]) -> int:
     """Measure what is asked for, print it, and give the exit status; an interrupted command goes on later."""
     location = study_location(args)
     history = Study(location).history()
