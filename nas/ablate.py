@@ -12,6 +12,7 @@ Change one design choice of a network at a time (a pool or transition removed or
 normalization, depth, batch size, augmentation, …), train every variant on the same fresh seeds, and say what each
 change does to the validation accuracy, worst first. Variants that break a limit of the study are listed, not trained.
 The runs are kept in the study, an interrupted ablation goes on, and the report that nas.report writes shows the table.
+While a search works on the study, they are not kept.
 
 exit status: 0 done, 1 the network unchanged did not come to its end, 2 bad input, 130 interrupted,
 141 nobody reads the output

@@ -8,7 +8,7 @@ from nas.cli.terminal import run
 DESCRIPTION = """\
 Train one network of a study to the end on several fresh seeds, and say how far its validation accuracy moves from seed
 to seed: two trials that differ by less than that tell nothing. The runs are kept in the study, an interrupted
-measurement goes on, and the summary of a search uses it.
+measurement goes on, and the summary of a search uses it. While a search works on the study, they are not kept.
 
 exit status: 0 done, 1 too few trainings came to their end, 2 bad input, 130 interrupted, 141 nobody reads the output
 """

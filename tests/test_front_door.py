@@ -21,6 +21,7 @@ import nas
 from nas.api.result import Result
 from nas.data.images import load_test, load_training
 from nas.network.measure import measure
+from nas.study.opening import writing
 from nas.tuner.progress import Progress
 
 SPACE = replace(small_space(MNIST, epochs=2), name="tiny")
@@ -149,6 +150,25 @@ def test_a_study_answers_what_the_commands_answer(result: Result, folder: Path) 
     assert sorted(path.name for path in study.export(trial=0).iterdir()) == ["model.py", "weights.safetensors"]
     (listed,) = nas.studies(folder)
     assert listed.cells[:3] == ("demo", status.dataset, f"{status.trained} of {status.trials}")
+
+
+def test_noise_and_ablation_are_measured_while_a_search_writes_the_study_which_keeps_nothing_of_them(
+    result: Result, folder: Path
+) -> None:
+    study = nas.open_study("demo", output_dir=folder)
+    kept = study.noise(trial=0, seeds=2, jobs=2, progress=False)
+    held = len(study.history().runs)
+    with writing(study.location, None):
+        files = {path: path.stat().st_mtime_ns for path in study.location.folder.rglob("*")}
+        noise = study.noise(trial=0, seeds=3, jobs=2, progress=False)
+        ablation = study.ablate(trial=0, choices=["head"], seeds=1, progress=False)
+        assert {path: path.stat().st_mtime_ns for path in study.location.folder.rglob("*")} == files
+    assert (kept.kept, noise.kept, ablation.kept) == (True, False, False)
+    assert (noise.accuracy.n, noise.scores[:2]) == (3, kept.scores)
+    assert str(noise).endswith("\nThese runs are not kept, as another run works on the study.")
+    assert [effect.variant.choice for effect in ablation.effects] == ["head"]
+    assert len(study.history().runs) == held
+    assert study.noise(trial=0, seeds=3, jobs=2, progress=False).scores == noise.scores, "trained again, and kept"
 
 
 def test_preview_is_what_the_dry_run_says_as_a_value() -> None:

@@ -1,7 +1,9 @@
 """Trainings of a study's networks outside its search: the noise of one network, and the ablation of one."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from nas.analysis.ablation import Ablation, Effect, ablation, ablation_runs
 from nas.analysis.finalists import Noise, measured_noise, runs_of
@@ -14,16 +16,18 @@ from nas.reporting.ablations import ablation_text
 from nas.reporting.notes import annotate_runs
 from nas.study.commands import this_command
 from nas.study.history import History, read_history
-from nas.study.location import StudyLocation
-from nas.study.opening import writing
+from nas.study.location import StudyLocation, locate
+from nas.study.opening import BusyError, writing
 from nas.study.records import TrialRecord
-from nas.study.runs import Run, accuracies
+from nas.study.runs import Run, RunRecord, accuracies
 from nas.training.metrics import ACCURACY
 from nas.training.training import TrainingJob
 from nas.tuner.progress import Show
 from nas.tuner.reruns import train_runs
 from nas.tuner.trials import Plan
 from nas.workers.fleet import Workers, make_fleet
+
+NOT_KEPT = "not kept, as another run works on the study"
 
 
 class TooFewTrainedError(Exception):
@@ -34,6 +38,7 @@ class TooFewTrainedError(Exception):
 class Work:
     """A study to be worked on further, the trial that is asked about, and what to train with what."""
 
+    history: History
     location: StudyLocation
     trial: TrialRecord
     plan: Plan
@@ -70,16 +75,46 @@ def work_on(history: History, location: StudyLocation, number: int | None, datas
         seed=history.seed,
         epoch_timeout=workers.epoch_timeout,
     )
-    return Work(location=location, trial=trial, plan=plan)
+    return Work(history=history, location=location, trial=trial, plan=plan)
 
 
-def _trained(work: Work, wanted: Sequence[Run], title: str, command: str, show: Show) -> History:
-    """Train what is missing of the runs, and write the results anew; an interrupted call goes on later."""
-    with writing(work.location, None, this_command(command, work.plan.fleet.devices, {})) as study:
-        history = train_runs(study, work.location, read_history(study), wanted, work.plan, show, title)
-        annotate_runs(study, history)
-        write_anew(study, work.location, history, work.plan.dataset)
-        return history
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Trained:
+    """The runs of a study with those that were wanted, and whether it keeps them."""
+
+    runs: Sequence[RunRecord]
+    kept: bool
+
+
+def _trained(work: Work, wanted: Sequence[Run], title: str, command: str, show: Show) -> _Trained:
+    """Train what is missing of the runs, and write the results anew; an interrupted call goes on later.
+
+    While a search works on the study, nobody else may write it: then the runs are for this answer only.
+    """
+    try:
+        with writing(work.location, None, this_command(command, work.plan.fleet.devices, {})) as study:
+            history = train_runs(study, work.location, read_history(study), wanted, work.plan, show, title)
+            annotate_runs(study, history)
+            write_anew(study, work.location, history, work.plan.dataset)
+            return _Trained(runs=history.runs, kept=True)
+    except BusyError:
+        return _trained_aside(work, wanted, f"{title}, {NOT_KEPT}", show)
+
+
+def _trained_aside(work: Work, wanted: Sequence[Run], title: str, show: Show) -> _Trained:
+    """Train what is missing of the runs in a study of their own, which is gone afterwards."""
+    history = work.history
+    settled = {run.key: run for run in history.runs if run.settled}
+    missing = [run for run in wanted if run.key not in settled]
+    with TemporaryDirectory(prefix="nas-") as folder:
+        aside = locate(history.name, Path(folder), None)
+        with writing(aside, dict(history.settings)) as study:
+            trained = train_runs(study, aside, replace(history, runs=()), missing, work.plan, show, title)
+    return _Trained(runs=(*settled.values(), *trained.runs), kept=False)
+
+
+def _remark(kept: bool) -> str:
+    return "" if kept else f"\nThese runs are {NOT_KEPT}."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -89,6 +124,7 @@ class MeasuredNoise:
     trial: TrialRecord
     scores: tuple[float, ...]  # on the validation images, one a seed
     noise: Noise  # of all the networks of the study that were trained on fresh seeds
+    kept: bool = True  # in the study
 
     @property
     def accuracy(self) -> Spread:
@@ -107,7 +143,7 @@ class MeasuredNoise:
             f"mean ± sd: {measured}; "
             f"one score of {noise.images:,} images has a binomial deviation of {binomial:.2f} points\n"
             f"Two single scores that differ by less than {100 * noise.least_difference:.2f} points mean nothing "
-            f"(95 %, {source})."
+            f"(95 %, {source}).{_remark(self.kept)}"
         )
 
 
@@ -121,12 +157,12 @@ def measure_noise(work: Work, seeds: int, command: str, show: Show) -> MeasuredN
     n_val = len(load_training(work.plan.dataset).validation)
     wanted = runs_of([trial], "noise", seeds, work.plan.seed)
     title = f"study {work.location.name} · noise of trial {trial.number} on {seeds} seeds"
-    history, keys = _trained(work, wanted, title, command, show), {run.key for run in wanted}
-    scores = accuracies((run for run in history.runs if run.key in keys), trial.candidate)
-    noise = measured_noise(history.runs, n_val)
+    trained, keys = _trained(work, wanted, title, command, show), {run.key for run in wanted}
+    scores = accuracies((run for run in trained.runs if run.key in keys), trial.candidate)
+    noise = measured_noise(trained.runs, n_val)
     if len(scores) < 2 or noise is None:
         raise TooFewTrainedError(f"{len(scores)} of {seeds} trainings came to their end, which is too few")
-    return MeasuredNoise(trial=trial, scores=tuple(scores), noise=noise)
+    return MeasuredNoise(trial=trial, scores=tuple(scores), noise=noise, kept=trained.kept)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -137,6 +173,7 @@ class MeasuredAblation:
     found: Ablation
     n_val: int  # validation images
     choices: tuple[str, ...]  # that were asked for
+    kept: bool = True  # in the study
 
     @property
     def effects(self) -> tuple[Effect, ...]:
@@ -144,7 +181,7 @@ class MeasuredAblation:
         return self.found.effects
 
     def __repr__(self) -> str:
-        return ablation_text(self.trial, self.found, self.n_val, self.choices)
+        return ablation_text(self.trial, self.found, self.n_val, self.choices) + _remark(self.kept)
 
 
 def ablate(work: Work, choices: Sequence[str], seeds: int, command: str, show: Show) -> MeasuredAblation:
@@ -158,7 +195,8 @@ def ablate(work: Work, choices: Sequence[str], seeds: int, command: str, show: S
     wanted = ablation_runs(trial, choices, limits, seeds, work.plan.seed)
     networks = len({run.candidate for run in wanted})
     title = f"study {work.location.name} · ablation of trial {trial.number}: {networks} networks on {seeds} seeds"
-    found = ablation(trial, _trained(work, wanted, title, command, show).runs, limits, n_val)
+    trained = _trained(work, wanted, title, command, show)
+    found = ablation(trial, trained.runs, limits, n_val)
     if found is None:
         raise TooFewTrainedError(f"trial {trial.number}, unchanged, did not come to its end on any seed")
-    return MeasuredAblation(trial=trial, found=found, n_val=n_val, choices=tuple(choices))
+    return MeasuredAblation(trial=trial, found=found, n_val=n_val, choices=tuple(choices), kept=trained.kept)

@@ -140,8 +140,10 @@ class Study:
     ) -> MeasuredNoise:
         """Train one network (default: the winner) on fresh seeds: how far its accuracy moves from seed to seed.
 
+        The runs are kept in the study, unless another run works on it at the moment.
+
         Raises:
-            UserError: no such trial, or another run works on the study.
+            UserError: no such trial.
             TooFewTrainedError: fewer than two trainings came to their end.
         """
         told = dict(locals())
@@ -167,8 +169,10 @@ class Study:
     ) -> MeasuredAblation:
         """Change one design choice of a network (default: the winner) at a time: what each change is worth.
 
+        The runs are kept in the study, unless another run works on it at the moment.
+
         Raises:
-            UserError: no such trial or choice, or another run works on the study.
+            UserError: no such trial or choice.
             TooFewTrainedError: the network unchanged did not come to its end.
         """
         told = dict(locals())

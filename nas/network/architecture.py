@@ -1,9 +1,9 @@
 """What a network is, as an immutable value; no torch.
 
 Shapes are (channels, height, width). The one-line notation reads from input to output: `c16` is a convolution cell of
-sixteen 3×3 kernels, `k5` its other kernel size, `v` one without padding, `d5` 5 % dropout, `n` one without batch
-normalization; `t8` a transition to 8 channels; `p2` a 2×2 max-pool; a block has a word of its own; after the bar comes
-the head.
+sixteen 3×3 kernels, `k5` its other kernel size, `v` one without padding, `+2` one with another padding than that which
+keeps the size, `n` one without batch normalization, `-silu` its other activation, `d5` 5 % dropout; `t8` a transition
+to 8 channels; `p2` a 2×2 max-pool; a block has a word of its own; after the bar comes the head.
 """
 
 from dataclasses import dataclass

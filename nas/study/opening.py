@@ -218,13 +218,17 @@ def _told_of_losses(location: StudyLocation) -> Iterator[None]:
         ) from error
 
 
+class BusyError(UserError):
+    """Another run works on the study."""
+
+
 @contextmanager
 def _told_of_holders(location: StudyLocation) -> Iterator[None]:
     """Says who holds a lock of the study."""
     try:
         yield
     except HeldError as error:
-        raise UserError(
+        raise BusyError(
             f"study {location.name!r} is being worked on by {_owner(location)}; wait for it or stop it"
         ) from error
 
@@ -248,8 +252,9 @@ def writing(
     It is made if missing, unless `wanted`, the settings, is None.
 
     Raises:
-        UserError: the folder cannot be written, the storage cannot be used, the study was made with other settings or
-            by another program, or another run works on it; a folder made for it is removed again.
+        BusyError: another run works on it.
+        UserError: the folder cannot be written, the storage cannot be used, or the study was made with other settings
+            or by another program; a folder made for it is removed again.
     """
     if wanted is None:
         close(open_study(location))

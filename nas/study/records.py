@@ -1,7 +1,7 @@
 """The record of every trial of a search, as its study tells it.
 
-A trial's user attributes are what a person should see in the dashboard; its own attributes are what only this program reads.
-A `TrialRecord` holds both.
+A trial's user attributes are what a person should see in the dashboard; its own attributes are what only this program
+reads. A `TrialRecord` holds both.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
