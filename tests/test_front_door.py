@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -169,6 +170,25 @@ def test_noise_and_ablation_are_measured_while_a_search_writes_the_study_which_k
     assert [effect.variant.choice for effect in ablation.effects] == ["head"]
     assert len(study.history().runs) == held
     assert study.noise(trial=0, seeds=3, jobs=2, progress=False).scores == noise.scores, "trained again, and kept"
+
+
+@pytest.mark.parametrize("space", [None, 3, (torch.zeros(2, 28, 28), torch.zeros(2))])
+def test_what_is_no_space_is_a_sentence(space: Any) -> None:
+    message = rf"^space: it is a {type(space).__name__}; give a SearchSpace, its name or its path, and images to data=$"
+    with pytest.raises(nas.UserError, match=message):
+        nas.search(space, trials=1)
+
+
+def test_names_and_paths_are_checked_for_what_they_are(tmp_path: Path) -> None:
+    assert nas.load_space(Path(nas.__file__).parents[1] / "search_spaces" / "mnist.py").name == "mnist"
+    with pytest.raises(nas.UserError, match=r"^load_space: space 3 must be a name, or the path of a \.py file$"):
+        nas.load_space(3)  # type: ignore[arg-type]
+    with pytest.raises(nas.UserError, match=r"^study: name 5 must be text, such as 'demo'$"):
+        nas.open_study(5, output_dir=tmp_path)  # type: ignore[arg-type]
+    with pytest.raises(
+        nas.UserError, match=r"^data: Tensor is neither \(images, labels\) nor a data set of such pairs;"
+    ):
+        nas.preview(SPACE, data=torch.zeros(2, 28, 28))
 
 
 def test_preview_is_what_the_dry_run_says_as_a_value() -> None:

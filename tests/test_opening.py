@@ -384,6 +384,30 @@ def test_writing_refuses_other_settings_and_names_them(location: StudyLocation) 
         assert study.user_attrs["settings"] == wanted()
 
 
+def test_writing_a_study_of_another_space_is_refused_in_a_sentence_short_enough_to_read(
+    location: StudyLocation,
+) -> None:
+    settings = wanted()
+    known = settings["parameters"]
+    other = {**settings, "parameters": {f"other {name}": value for name, value in known.items()}}
+    with writing(location, settings):
+        pass
+    with pytest.raises(UserError) as refused, writing(location, other):
+        pass
+    names = sorted(f"parameters.{name} is gone" for name in known) + [f"parameters.other {n} is new" for n in known]
+    assert str(refused.value).startswith(f"study 'study' cannot go on with other settings: {names[0]}; ")
+    assert len(str(refused.value)) < 400
+    assert ("; and " in str(refused.value)) == (len(names) > 4)
+
+
+def test_a_study_of_images_from_memory_asks_for_the_same_images(location: StudyLocation) -> None:
+    with writing(location, {**wanted(), "dataset": "in memory 0123456789ab"}):
+        pass
+    way_out = 'was "in memory 0123456789ab" and is .*; give the same images to data=, or begin anew'
+    with pytest.raises(UserError, match=way_out), writing(location, wanted()):
+        pass
+
+
 @pytest.mark.parametrize("directions", [["minimize"], ["maximize", "minimize"], ["maximize"]])
 def test_writing_refuses_a_study_of_another_program(
     location: StudyLocation, directions: list[Any], tmp_path: Path

@@ -85,6 +85,8 @@ def test_parser_raises_a_sentence_instead_of_printing_usage() -> None:
         options.parse_args(["--trials", "0"])
     with pytest.raises(UserError, match=r"^unrecognized arguments: --trails 3; did you mean --trials\?; see --help$"):
         options.parse_args(["--trails", "3"])
+    with pytest.raises(UserError, match=r"^unrecognized arguments: --trial 3; did you mean --trials\?; see --help$"):
+        options.parse_args(["--trial", "3"])  # a beginning of an option is none: here it would be another command's
     with pytest.raises(UserError, match=r"^unrecognized arguments: --colour 3; see --help$"):
         options.parse_args(["--colour", "3"])
 

@@ -22,7 +22,7 @@ from nas.workers.fleet import Workers
 
 
 def search(
-    space: SearchSpace | str,
+    space: SearchSpace | str | Path,
     trials: int = 50,
     *,
     study: str | None = None,
@@ -93,7 +93,7 @@ def search(
 
 
 def preview(
-    space: SearchSpace | str,
+    space: SearchSpace | str | Path,
     trials: int = 50,
     *,
     epochs: int | None = None,
@@ -130,10 +130,13 @@ def preview(
 
 
 def _settled(
-    space: SearchSpace | str, epochs: int | None, target: float | None, data: Any, test: Any
+    space: SearchSpace | str | Path, epochs: int | None, target: float | None, data: Any, test: Any
 ) -> tuple[SearchSpace, GivenImages | None]:
     """The space as it is to be searched, and the images that were given for it."""
-    wanted = load_space(space) if isinstance(space, str) else space
+    if not isinstance(space, SearchSpace | str | Path):
+        given_as = type(space).__name__
+        raise UserError(f"space: it is a {given_as}; give a SearchSpace, its name or its path, and images to data=")
+    wanted = space if isinstance(space, SearchSpace) else load_space(space)
     if epochs is not None:
         wanted = wanted.restrict(epochs=epochs)
     if target is not None:

@@ -23,7 +23,10 @@ Options: TypeAlias = argparse.ArgumentParser | argparse._ArgumentGroup
 
 
 class Parser(argparse.ArgumentParser):
-    """An ArgumentParser whose errors are one sentence, without the usage."""
+    """An ArgumentParser whose errors are one sentence, without the usage; options are written out."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings, allow_abbrev=False)
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
         """As always, but a value of two dashes is refused; Python up to 3.12 makes an empty list of it."""

@@ -54,8 +54,7 @@ def _unzipped(data: Any, what: str) -> tuple[list[Any], list[Any]]:
         images, labels = zip(*((np.asarray(image), int(label)) for image, label in pairs), strict=True)
     except (TypeError, ValueError, LookupError) as error:
         raise UserError(
-            f"{what}: {type(data).__name__} is neither (images, labels) nor a data set of such pairs ({error}); "
-            "give one of them"
+            f"{what}: {type(data).__name__} is neither (images, labels) nor a data set of such pairs; give one of them"
         ) from error
     return list(images), list(labels)
 
@@ -64,7 +63,7 @@ def _as_tensor(values: Any, what: str) -> Tensor:
     try:
         return values.detach().cpu() if isinstance(values, Tensor) else torch.from_numpy(np.asarray(values))
     except (TypeError, ValueError) as error:
-        raise UserError(f"{what} are no array of numbers ({error}); give them one shape and one type") from error
+        raise UserError(f"{what} are no array of numbers; give them one shape, and one type of number") from error
 
 
 def _as_bytes(pixels: Tensor, what: str) -> Tensor:

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import search_spaces
-from nas.errors import UserError, did_you_mean
+from nas.errors import UserError, did_you_mean, require
 from nas.space.search_space import SearchSpace
 
 
@@ -15,12 +15,12 @@ def known_spaces() -> dict[str, Path]:
     return {file.stem: file for file in sorted(files) if not file.stem.startswith("_")}
 
 
-def space_name(name_or_path: str) -> str:
+def space_name(name_or_path: str | Path) -> str:
     """What a space is called when no study name is given."""
     return Path(name_or_path).stem
 
 
-def load_space(name_or_path: str) -> SearchSpace:
+def load_space(name_or_path: str | Path) -> SearchSpace:
     """The `SPACE` of a file in search_spaces/, by name, or of any Python file, by path.
 
     A space file is code and is run.
@@ -28,7 +28,10 @@ def load_space(name_or_path: str) -> SearchSpace:
     Raises:
         UserError: no such space, a file that raises, or a space that breaks the rules of `SearchSpace`.
     """
-    known = known_spaces()
+    require(
+        isinstance(name_or_path, str | Path), "load_space", "space", name_or_path, "a name, or the path of a .py file"
+    )
+    name_or_path, known = str(name_or_path), known_spaces()
     path = known.get(name_or_path, Path(name_or_path))
     if path.suffix != ".py" or not path.is_file():
         names = ", ".join(known)

@@ -9,7 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nas.errors import UserError
+from nas.errors import UserError, require
 
 if TYPE_CHECKING:  # torch takes seconds to import, and --help needs none of it
     from sqlalchemy.engine import URL
@@ -50,6 +50,7 @@ def locate(name: str, output_dir: Path, storage: str | None) -> StudyLocation:
     Raises:
         UserError: a name that is not a plain file name.
     """
+    require(isinstance(name, str), "study", "name", name, "text, such as 'demo'")
     if name.endswith(FINAL_RUNS):
         raise UserError(f"--study-name {name!r} must not end with {FINAL_RUNS!r}, which names the runs of another")
     if (

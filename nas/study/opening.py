@@ -1,7 +1,5 @@
 """Opening a study, to be read or as its one writer, in one SQLite file or in any storage that Optuna knows."""
 
-import json
-import re
 import shutil
 import sqlite3
 import warnings
@@ -22,6 +20,7 @@ from nas.space.objective import ACCURACY_FIRST
 from nas.study.commands import Command, commands, remember
 from nas.study.location import DATABASE, FINAL_RUNS, LOCK, StudyLocation, parse_url, sqlite_file
 from nas.study.locks import HeldError, acquire, lock_files, locked_in_server
+from nas.study.settings import difference
 from nas.system.files import reason_of, remove_partial, writable
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)  # what it warns of, it quotes as it stands in the database
@@ -157,23 +156,6 @@ def study_names(location: StudyLocation) -> list[str]:
             storage.engine.dispose()
 
 
-def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> Iterator[str]:
-    for key in sorted(old.keys() | new.keys()):
-        before, now = old.get(key), new.get(key)
-        if isinstance(before, dict) and isinstance(now, dict):
-            yield from _differences(before, now, f"{prefix}{key}.")
-        elif before != now:
-            name = re.sub(r"^parameters\.(.+)\.attributes\.", r"parameter \1: ", f"{prefix}{key}")
-            yield f"{name} was {json.dumps(before)} and is {json.dumps(now)}"
-
-
-def _all_differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    plain = list(_differences({**old, "candidates": ""}, {**new, "candidates": ""}))
-    if not plain and old.get("candidates") != new.get("candidates"):
-        return ["the space's sample makes other candidates of the same parameters"]
-    return plain
-
-
 def _create_or_resume(location: StudyLocation, wanted: dict[str, Any]) -> optuna.Study:
     study = new_study(location.name, for_writer(_made(location)), direction=ACCURACY_FIRST.direction)
     stored = study.user_attrs.get("settings")
@@ -190,10 +172,10 @@ def _create_or_resume(location: StudyLocation, wanted: dict[str, Any]) -> optuna
             study.set_metric_names([ACCURACY_FIRST.name])
     elif not isinstance(stored, dict):
         raise UserError(f"study {location.name!r} was made by another program; give another --study-name")
-    elif differences := _all_differences(stored, wanted):
+    elif found := difference(stored, wanted):
         raise UserError(
-            f"study {location.name!r} cannot go on with other settings: {'; '.join(differences)}; "
-            "use the old ones, or begin anew with another --study-name"
+            f"study {location.name!r} cannot go on with other settings: {found}, "
+            "or begin anew with another --study-name"
         )
     return study
 

@@ -3,6 +3,8 @@
 import hashlib
 import json
 import random
+import re
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -17,6 +19,7 @@ from nas.space.candidate import Candidate, digest, from_json, to_json
 from nas.space.search_space import SearchSpace
 
 DIGESTED_DRAWS = 100
+MOST_TOLD = 4  # differences between two searches
 SETTINGS: dict[str, type] = {
     "dataset": str,
     "input_shape": list,
@@ -77,6 +80,43 @@ def settings_of(study: optuna.Study) -> dict[str, Any]:
         for size in (channels, height, width):
             expected(size, int)
     return stored
+
+
+def difference(stored: dict[str, Any], wanted: dict[str, Any]) -> str:
+    """How the settings of a study differ from others, and how they would agree; "" where they do."""
+    found = list(_differences({**stored, "candidates": ""}, {**wanted, "candidates": ""}))
+    if not found and stored.get("candidates") != wanted.get("candidates"):
+        found = ["the space's sample makes other candidates of the same parameters"]
+    if not found:
+        return ""
+    few, more = found[:MOST_TOLD], len(found) - MOST_TOLD  # those between two spaces would fill a page
+    told = "; ".join([*few, f"and {more} more"] if more > 0 else few)
+    return f"{told}; {_way_back(stored, wanted)}"
+
+
+def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    for key in sorted(old.keys() | new.keys()):
+        before, now = old.get(key), new.get(key)
+        if isinstance(before, dict) and isinstance(now, dict):
+            yield from _differences(before, now, f"{prefix}{key}.")
+        elif before != now:
+            name = re.sub(r"^parameters\.(.+)\.attributes\.", r"parameter \1: ", f"{prefix}{key}")
+            yield f"{name} {_change(before, now)}"
+
+
+def _change(before: Any, now: Any) -> str:
+    """What became of a setting; all of a parameter would be too long to read."""
+    if isinstance(before, dict) or isinstance(now, dict):
+        return "is gone" if now is None else "is new"
+    return f"was {json.dumps(before)} and is {json.dumps(now)}"
+
+
+def _way_back(stored: dict[str, Any], wanted: dict[str, Any]) -> str:
+    from nas.data.memory import IN_MEMORY
+
+    before = str(stored.get("dataset"))
+    of_memory = before.startswith(IN_MEMORY) and before != wanted.get("dataset")
+    return "give the same images to data=" if of_memory else "use the old ones"
 
 
 def constraints_of(study: optuna.Study) -> Constraints:
