@@ -96,7 +96,7 @@ def test_studies_lists_what_there_is(folder: Path, tmp_path: Path) -> None:
     assert [one["name"] for one in listed] == ["broken", "digits"]
     assert listed[1]["status"]["trained"] == 2
     none = call(tmp_path, "studies")
-    assert none == Ended(status=0, out="There is no study in results; python -m nas.search makes one.\n", err="")
+    assert none == Ended(status=0, out="There is no study in results; nas search makes one.\n", err="")
     assert list(tmp_path.iterdir()) == []
 
 

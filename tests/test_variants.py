@@ -142,7 +142,7 @@ def test_padding_and_head_change_one_thing() -> None:
 def test_a_variant_is_forbidden_for_the_limits_it_breaks() -> None:
     assert forbidden_by(CANDIDATE, LIMITS) == ""
     removed = changed("pool after cell 2 removed").candidate
-    assert forbidden_by(removed, LIMITS) == "2,492,952 macs, 24.6 % over the limit of 2,000,000"
+    assert forbidden_by(removed, LIMITS) == "2,492,952 MACs, 24.6 % over the limit of 2,000,000"
     longer = replace(CANDIDATE, recipe=Recipe(epochs=20))
     assert forbidden_by(longer, LIMITS) == "20 epochs, 5.3 % over the limit of 19"
     small = (Conv(out_channels=4), MaxPool(kernel_size=14), Conv(out_channels=4, kernel_size=5, padding=0))
