@@ -73,7 +73,7 @@ def guarded(app: WSGIApplication, storage: BaseStorage, *, allow_edits: bool) ->
                 return _say(start_response, "403 Forbidden", {"reason": reason})
             if _without_parameters(storage, path):  # the answer is the dashboard's own where no trial has ended
                 return _say(start_response, "200 OK", {"param_importances": [[]]})
-            body = app(environ, lambda *start: begun.append(start))  # type: ignore[arg-type]
+            body = app(environ, lambda *start: begun.append(start))  # type: ignore[arg-type]  # no write()
             if not begun[-1][0].startswith("500"):
                 start_response(*begun[-1])
                 return body
