@@ -1,0 +1,1 @@
+"""What the records allow to be said: statistics, finalists, ablations."""

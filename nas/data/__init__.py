@@ -1,0 +1,1 @@
+"""Images: read, split, held as whole tensors, changed at random."""

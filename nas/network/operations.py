@@ -4,6 +4,7 @@ A map's shape is (channels, height, width), a vector's (length,). A MAC is one m
 dense layer for one image; biases, batch normalization, activations and pooling have none. Torch is not imported.
 """
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from math import prod
 from typing import ClassVar, Literal, NamedTuple, TypeAlias, get_args
@@ -41,7 +42,7 @@ def covers_map(kernel_height: int, kernel_width: int, height: int, width: int) -
     return kernel_height * kernel_width > 1 and kernel_height >= height and kernel_width >= width
 
 
-class _Base:
+class _Base(ABC):
     """What an operation is unless it says otherwise: no parameters, no MACs, each value from one value, same shape."""
 
     __slots__ = ()
@@ -72,9 +73,9 @@ class _Base:
         """Whether it is a fully connected layer, or one in disguise."""
         return False
 
+    @abstractmethod
     def call(self, shape: Sizes) -> ModuleCall:
         """The torch module that it is."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,9 +94,9 @@ class _Kernels(_Base):
             require_whole(where, name, getattr(self, name), minimum)
         require_bool(where, "bias", self.bias)
 
+    @abstractmethod
     def channels(self, in_channels: int) -> tuple[int, int]:
         """How many channels leave it, and in how many groups, when so many reach it."""
-        raise NotImplementedError
 
     @property
     def extent(self) -> int:

@@ -1,0 +1,1 @@
+"""What a study has come to, in words, tables, figures and pages."""

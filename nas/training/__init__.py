@@ -1,0 +1,1 @@
+"""One training, epoch by epoch, and the score of its weights."""
