@@ -38,7 +38,7 @@ from nas.study.location import StudyLocation, locate
 from nas.study.opening import writing
 from nas.study.records import TrialRecord, digests, records
 from nas.study.settings import settings
-from nas.training.training import EpochReport, TrainingJob
+from nas.training.job import EpochReport, TrainingJob
 from nas.tuner.pruning import DEFAULT_PRUNER, make_pruner
 from nas.tuner.sampler import FeasibleSampler, make_sampler
 from nas.tuner.trials import Plan, Search, train_all

@@ -18,7 +18,7 @@ from rich.console import Console
 
 from nas.cli.options import positive
 from nas.cli.terminal import run
-from nas.data.datasets import Dataset
+from nas.data.dataset import Dataset
 from nas.errors import UserError
 from nas.optuna_internals.attributes import own_attributes
 from nas.reporting.live_view import follow
@@ -29,7 +29,8 @@ from nas.study.records import digests, records
 from nas.study.settings import settings
 from nas.system.files import write_whole
 from nas.training.environment import environment, versions
-from nas.training.training import EpochReport, Training, TrainingJob, evaluate
+from nas.training.job import EpochReport, TrainingJob
+from nas.training.training import Training, evaluate
 from nas.tuner.pruning import make_pruner
 from nas.tuner.sampler import FeasibleSampler, make_sampler
 from nas.tuner.trials import Plan, Search, train_all

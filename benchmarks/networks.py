@@ -2,12 +2,12 @@
 
 from dataclasses import replace
 
-from nas.data.datasets import Dataset
+from nas.data.dataset import Dataset
 from nas.network.architecture import Architecture
 from nas.network.layers import Conv, Head, Layer, MaxPool
 from nas.network.limits import Constraints
 from nas.space.candidate import Candidate
-from nas.training.training import TrainingJob
+from nas.training.job import TrainingJob
 from search_spaces.mnist import RECIPE, SEED
 
 MNIST = Dataset(name="mnist", input_shape=(1, 28, 28))

@@ -34,7 +34,8 @@ from nas.study.location import StudyLocation, locate
 from nas.study.opening import writing
 from nas.study.records import TrialRecord, digests, records
 from nas.study.settings import settings
-from nas.training.training import EpochReport, TrainingJob, weights_of
+from nas.training.job import EpochReport, TrainingJob
+from nas.training.training import weights_of
 from nas.tuner.pruning import DEFAULT_PRUNER, make_pruner
 from nas.tuner.sampler import FeasibleSampler, Proposal, SamplerName, ask, make_sampler
 from nas.tuner.trials import Plan, Search, train_all

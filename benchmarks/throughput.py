@@ -29,7 +29,8 @@ from nas.cli.terminal import run
 from nas.network.cost import cost
 from nas.system.processes import process_pool
 from nas.training.acceleration import activation_dtype
-from nas.training.training import CHUNK, Training, TrainingJob
+from nas.training.job import TrainingJob
+from nas.training.training import CHUNK, Training
 from nas.workers.local import devices
 
 SIZE = 1024

@@ -19,9 +19,9 @@ from nas.data.images import TrainingData, load_training
 from nas.data.split import Images
 from nas.network.module import build
 from nas.space.recipe import Augmentation
+from nas.training.job import TrainingJob
 from nas.training.optimizer import learning_rate
 from nas.training.score import Score
-from nas.training.training import TrainingJob
 
 Batches: TypeAlias = DataLoader[tuple[Tensor, int]]
 

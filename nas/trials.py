@@ -26,11 +26,11 @@ def main() -> int:
     """The command; its exit status."""
     from rich.console import Console
 
-    from nas.api.study import Study
     from nas.reporting.tables import as_csv, as_table, trial_rows
+    from nas.study.history import history_at
 
     args = parser().parse_args()
-    rows = trial_rows(Study(study_location(args)).history().trials)
+    rows = trial_rows(history_at(study_location(args)).trials)
     match args.format:
         case "json":
             print(json.dumps(rows, indent=2))

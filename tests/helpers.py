@@ -14,8 +14,9 @@ from threading import Barrier
 import optuna
 from PIL import Image
 
-from nas.data.datasets import Dataset, load_mnist
+from nas.data.dataset import Dataset
 from nas.data.images import load_test, load_training
+from nas.data.reading import load_mnist
 from nas.data.split import Images
 from nas.network.architecture import Architecture
 from nas.network.cost import Cost, MapTooSmallError, cost
@@ -29,7 +30,7 @@ from nas.space.search_space import SearchSpace
 from nas.space.suggestions import Trial
 from nas.study.location import StudyLocation, locate
 from nas.study.opening import writing
-from nas.training.training import EpochReport, TrainingJob
+from nas.training.job import EpochReport, TrainingJob
 from nas.workers.protocol import Worker
 
 SHAPE = (1, 28, 28)

@@ -46,8 +46,9 @@ from nas.analysis.finalists import final_runs, runs_of, winner_of
 from nas.cli.terminal import run
 from nas.codegen.card import ModelCard, winner_card
 from nas.codegen.source import model_source
-from nas.data.datasets import Dataset, load_mnist, read_images
+from nas.data.dataset import Dataset
 from nas.data.images import forget, load_training
+from nas.data.reading import load_mnist, read_images
 from nas.data.split import Images
 from nas.errors import UserError
 from nas.network.architecture import notation

@@ -26,7 +26,7 @@ from nas.errors import UserError
 from nas.network.limits import Constraints
 from nas.space.candidate import Candidate
 from nas.space.recipe import Recipe
-from nas.training.training import DivergedError, OutOfMemoryError, TrainingJob
+from nas.training.job import DivergedError, OutOfMemoryError, TrainingJob
 from nas.workers.protocol import TRIES, Worker
 from nas.workers.ray_actor import Greeting, _answer, require_same_versions, restored, shared, versions
 from nas.workers.ray_address import give_token, reach

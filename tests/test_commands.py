@@ -28,7 +28,7 @@ from nas.study.opening import open_study, writing
 from nas.study.records import ranked, records
 from nas.study.runs import run_records
 from nas.study.settings import settings
-from nas.training.training import EpochReport
+from nas.training.job import EpochReport
 from nas.tuner.sampler import FeasibleSampler, make_sampler
 from nas.tuner.trials import Plan, Search, train_all
 from nas.workers.local import LocalFleet

@@ -26,9 +26,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from nas.data.augmentation import augment, normalize, prepare, sampling_grid
-from nas.data.datasets import MNIST_SHA256, MOST_BYTES, TORCHVISION, Dataset, load_mnist
+from nas.data.dataset import Dataset
 from nas.data.folders import IMAGE_EXTENSIONS
 from nas.data.images import channel_statistics, fingerprint, forget, load_test, load_training
+from nas.data.reading import MNIST_SHA256, MOST_BYTES, TORCHVISION, load_mnist
 from nas.data.split import stratified_sixth
 from nas.errors import UserError
 from nas.space.recipe import Augmentation

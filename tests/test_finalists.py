@@ -29,7 +29,7 @@ from nas.analysis.finalists import (
 from nas.analysis.statistics import Spread, least_difference, spread
 from nas.api.finishing import finish
 from nas.api.measuring import MeasuredNoise
-from nas.data.datasets import Dataset
+from nas.data.dataset import Dataset
 from nas.data.images import load_test, load_training
 from nas.network.architecture import Architecture
 from nas.network.layers import Head

@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from nas.analysis.finalists import runs_of, winner_of
 from nas.api.finishing import finish
-from nas.data.datasets import Dataset
+from nas.data.dataset import Dataset
 from nas.network.module import build
 from nas.optuna_internals.studies import new_study, storage_of
 from nas.space.candidate import digest
@@ -25,7 +25,8 @@ from nas.study.location import StudyLocation
 from nas.study.records import TrialRecord, records
 from nas.study.runs import final_study, run_records
 from nas.study.settings import remember_task, settings
-from nas.training.training import DivergedError, EpochReport, TrainingJob, weights_of
+from nas.training.job import DivergedError, EpochReport, TrainingJob
+from nas.training.training import weights_of
 from nas.tuner.progress import Progress
 from nas.tuner.pruning import make_pruner
 from nas.tuner.reruns import train_runs

@@ -46,6 +46,14 @@ WITHOUT_TORCH = (
     "network.cost",
     "network.limits",
     "space",
+    "data.dataset",
+    "training.job",
+    "training.score",
+    "analysis",
+    "study",
+    "reporting.status",
+    "reporting.tables",
+    "api.listing",
 )
 WITHOUT_OPTUNA = ("network", "data", "training", "workers")
 

@@ -23,16 +23,18 @@ from nas.codegen.card import ModelCard
 from nas.codegen.exporting import export
 from nas.codegen.source import model_source
 from nas.data.augmentation import augment, normalize
-from nas.data.datasets import Dataset, load_mnist
+from nas.data.dataset import Dataset
 from nas.data.images import load_test, load_training
+from nas.data.reading import load_mnist
 from nas.network.architecture import Architecture
 from nas.network.limits import Constraints
 from nas.network.module import build
 from nas.space.candidate import Candidate
 from nas.space.recipe import Augmentation, Recipe
+from nas.training.job import TrainingJob
 from nas.training.optimizer import learning_rate
 from nas.training.score import Score
-from nas.training.training import Training, TrainingJob, evaluate
+from nas.training.training import Training, evaluate
 
 RECIPE = Recipe(epochs=2, batch_size=16, mixed_precision=False)
 ARCHITECTURE = small_architecture(6, 8)

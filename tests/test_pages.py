@@ -22,7 +22,7 @@ from nas.analysis.ablation import ablation, ablation_runs
 from nas.analysis.effects import answers
 from nas.analysis.finalists import Winner, winner_of
 from nas.api.finishing import finish
-from nas.data.datasets import Dataset
+from nas.data.dataset import Dataset
 from nas.data.images import load_training
 from nas.errors import UserError
 from nas.reporting.figures.costs import pareto_front

@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from nas.errors import UserError
-from nas.training.training import OutOfMemoryError
+from nas.training.job import OutOfMemoryError
 from nas.tuner.recovery import EndFailed, GiveUp, Recovery, TrainAgain
 
 FULL = OutOfMemoryError("CUDA out of memory")

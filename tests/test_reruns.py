@@ -19,8 +19,8 @@ from nas.space.candidate import Candidate
 from nas.space.recipe import Recipe
 from nas.study.records import records
 from nas.study.runs import Run, RunRecord, Stage, final_study, run_records
+from nas.training.job import DivergedError, EpochReport, TrainingJob
 from nas.training.score import Score
-from nas.training.training import DivergedError, EpochReport, TrainingJob
 from nas.tuner.progress import RunProgress, Standing
 from nas.tuner.recovery import Recovery
 from nas.tuner.reruns import Runs, paces

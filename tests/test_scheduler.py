@@ -22,7 +22,7 @@ from helpers import NOWHERE, Desk, InstantWorker, Workshop, a_desk, made_up, sma
 from optuna.pruners import BasePruner, NopPruner
 from optuna.trial import TrialState
 
-from nas.data.datasets import Dataset
+from nas.data.dataset import Dataset
 from nas.data.images import load_training
 from nas.errors import UserError
 from nas.network.architecture import Architecture
@@ -40,7 +40,8 @@ from nas.study.location import locate
 from nas.study.opening import writing
 from nas.study.records import TrialRecord, digests, records, total_ledger
 from nas.study.settings import settings
-from nas.training.training import DivergedError, EpochReport, OutOfMemoryError, TrainingJob, train
+from nas.training.job import DivergedError, EpochReport, OutOfMemoryError, TrainingJob
+from nas.training.training import train
 from nas.tuner.progress import Progress, SearchProgress
 from nas.tuner.pruning import PrunerName, make_pruner
 from nas.tuner.recovery import Recovery

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nas.data.augmentation import prepare
-from nas.data.datasets import Dataset
+from nas.data.dataset import Dataset
 from nas.data.images import TrainingData, forget, load_training
 from nas.data.split import Images
 from nas.network.architecture import Architecture
@@ -26,19 +26,8 @@ from nas.network.measure import LimitBrokenError
 from nas.network.module import build
 from nas.space.candidate import Candidate
 from nas.space.recipe import Augmentation, Recipe
-from nas.training.training import (
-    CHUNK,
-    DivergedError,
-    EpochReport,
-    OutOfMemoryError,
-    Training,
-    TrainingJob,
-    evaluate,
-    seconds_per_epoch,
-    shuffled_batches,
-    train,
-    weights_of,
-)
+from nas.training.job import DivergedError, EpochReport, OutOfMemoryError, TrainingJob
+from nas.training.training import CHUNK, Training, evaluate, seconds_per_epoch, shuffled_batches, train, weights_of
 
 CPU = torch.device("cpu")
 RECIPE = Recipe(epochs=2, batch_size=16)

@@ -19,7 +19,7 @@ import pytest
 import torch
 from helpers import MNIST, SHAPE, interrupt, small_architecture, write_mnist_folder
 
-from nas.data.datasets import Dataset
+from nas.data.dataset import Dataset
 from nas.errors import UserError
 from nas.network.architecture import Architecture
 from nas.network.cost import cost
@@ -29,7 +29,8 @@ from nas.space.candidate import Candidate
 from nas.space.recipe import Recipe
 from nas.system.interrupts import interrupts_wait, without_interrupts
 from nas.system.processes import keep_freed_memory, process_pool
-from nas.training.training import DivergedError, EpochReport, TrainingJob, seconds_per_epoch, train
+from nas.training.job import DivergedError, EpochReport, TrainingJob
+from nas.training.training import seconds_per_epoch, train
 from nas.workers.local import LocalWorker, devices
 from search_spaces.mnist import SPACE
 
@@ -144,7 +145,7 @@ def test_interrupt_from_the_keyboard_does_not_reach_a_training(
 EARLY_INTERRUPT = """
 import sys
 from helpers import SHAPE
-from nas.data.datasets import Dataset
+from nas.data.dataset import Dataset
 from nas.workers.local import LocalWorker
 from test_workers import a_job
 
@@ -289,7 +290,7 @@ def test_killed_worker_is_a_failed_future_and_can_be_stopped(worker: LocalWorker
 PARENT = """
 import sys, time
 from helpers import SHAPE
-from nas.data.datasets import Dataset
+from nas.data.dataset import Dataset
 from nas.workers.local import LocalWorker
 from test_workers import begin_long
 

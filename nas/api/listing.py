@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from nas.api.study import Study
 from nas.errors import UserError
-from nas.reporting.status import Status
+from nas.reporting.status import Status, status
+from nas.study.history import history_at
 from nas.study.location import DATABASE, DEFAULT_OUTPUT, FINAL_RUNS, default_storage, locate
 from nas.study.opening import study_names
 
@@ -47,7 +47,8 @@ def studies(output_dir: str | Path = DEFAULT_OUTPUT, storage: str | None = None)
 
 
 def _listed(name: str, folder: Path, storage: str | None) -> ListedStudy:
+    location = locate(name, folder, storage)
     try:
-        return ListedStudy(name=name, status=Study(locate(name, folder, storage)).status())
+        return ListedStudy(name=name, status=status(history_at(location), location))
     except UserError as error:
         return ListedStudy(name=name, status=None, problem=str(error))

@@ -9,7 +9,7 @@ from nas.analysis.ablation import Ablation, Effect, ablation, ablation_runs
 from nas.analysis.finalists import Noise, measured_noise, runs_of
 from nas.analysis.statistics import Spread, spread
 from nas.api.finishing import write_anew
-from nas.data.datasets import Dataset
+from nas.data.dataset import Dataset
 from nas.data.images import load_training
 from nas.errors import UserError
 from nas.reporting.ablations import ablation_text
@@ -20,8 +20,8 @@ from nas.study.location import StudyLocation, locate
 from nas.study.opening import BusyError, writing
 from nas.study.records import TrialRecord
 from nas.study.runs import Run, RunRecord, accuracies
+from nas.training.job import TrainingJob
 from nas.training.metrics import ACCURACY
-from nas.training.training import TrainingJob
 from nas.tuner.progress import Show
 from nas.tuner.reruns import train_runs
 from nas.tuner.trials import Plan

@@ -5,7 +5,7 @@ from concurrent.futures import BrokenExecutor
 from dataclasses import dataclass, replace
 from time import sleep
 
-from nas.data.datasets import Dataset
+from nas.data.dataset import Dataset
 from nas.errors import UserError
 from nas.study.curves import Epoch
 from nas.study.history import History
@@ -13,8 +13,8 @@ from nas.study.records import Record
 from nas.study.runs import RunRecord
 from nas.system.files import reason_of
 from nas.training.environment import differences
-from nas.training.training import DivergedError, EpochReport, TrainingJob
-from nas.training.training import OutOfMemoryError as TrainingOutOfMemoryError
+from nas.training.job import DivergedError, EpochReport, TrainingJob
+from nas.training.job import OutOfMemoryError as TrainingOutOfMemoryError
 from nas.workers.fleet import Workers, make_fleet
 from nas.workers.protocol import Fleet
 

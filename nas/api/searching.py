@@ -11,7 +11,7 @@ import optuna
 import torch
 
 from nas.api.finishing import Finished, finish
-from nas.data.datasets import Dataset
+from nas.data.dataset import Dataset
 from nas.data.images import fingerprint, hand_over, load_training, take_back, training_data
 from nas.data.memory import GivenImages
 from nas.errors import UserError, require, require_seconds, require_whole
@@ -26,7 +26,7 @@ from nas.study.location import StudyLocation
 from nas.study.opening import writing
 from nas.study.records import TrialRecord
 from nas.study.settings import remember_task, settings
-from nas.training.training import TrainingJob
+from nas.training.job import TrainingJob
 from nas.tuner.estimate import Preview, draw, previewed
 from nas.tuner.progress import Show
 from nas.tuner.pruning import DEFAULT_PRUNER, PRUNERS, PrunerName, make_pruner

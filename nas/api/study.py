@@ -11,16 +11,14 @@ from nas.api.progress import Progressing, said, shown
 from nas.api.result import Best, Plots, Result, result_of
 from nas.api.retraining import Retraining, retrain, trained_before
 from nas.codegen.exporting import export_trial
-from nas.data.datasets import Dataset
+from nas.data.dataset import Dataset
 from nas.errors import UserError, require, require_whole
-from nas.optuna_internals.batched_storage import close
 from nas.reporting.page import write_report
 from nas.reporting.status import Status, status
 from nas.space.variants import CHOICES
-from nas.study.history import History, dataset_of, read_history
+from nas.study.history import History, dataset_of, history_at
 from nas.study.location import DEFAULT_OUTPUT, StudyLocation, default_storage, locate
 from nas.study.locks import is_being_worked_on
-from nas.study.opening import open_study as opened_study
 from nas.system.files import writable
 from nas.tuner.selection import TestSet
 from nas.workers.fleet import Workers
@@ -43,11 +41,7 @@ class Study:
 
     def history(self) -> History:
         """The study as it stands. Raises UserError when there is none."""
-        study = opened_study(self.location)
-        try:
-            return read_history(study)
-        finally:
-            close(study)
+        return history_at(self.location)
 
     def _read(self) -> tuple[History, Dataset]:
         """The study as it stands, and its data set."""

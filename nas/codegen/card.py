@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from nas.analysis.finalists import Winner
 from nas.analysis.statistics import Spread, spread
-from nas.data.datasets import Dataset
+from nas.data.dataset import Dataset
 from nas.data.images import load_training
 from nas.space.recipe import Recipe
 from nas.study.location import StudyLocation

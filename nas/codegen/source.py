@@ -8,7 +8,7 @@ from typing import Any
 
 from nas.codegen.card import ModelCard
 from nas.codegen.docstring import WIDTH, docstring
-from nas.data.datasets import MNIST, TORCHVISION
+from nas.data.reading import MNIST, TORCHVISION
 from nas.network.architecture import Architecture
 from nas.network.cost import Step, cost, lower
 from nas.system.templates import templates

@@ -14,7 +14,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from nas.data.datasets import Dataset, read_images
+from nas.data.dataset import Dataset
+from nas.data.reading import read_images
 from nas.data.split import Images, stratified_sixth
 
 

@@ -10,12 +10,13 @@ from typing import Any
 import optuna
 from optuna.trial import TrialState
 
-from nas.data.datasets import Dataset
-from nas.data.memory import IN_MEMORY
+from nas.data.dataset import IN_MEMORY, Dataset
 from nas.network.limits import Constraints
+from nas.optuna_internals.batched_storage import close
 from nas.space.rejections import Ledger
 from nas.study.commands import Command, commands
 from nas.study.location import StudyLocation
+from nas.study.opening import open_study
 from nas.study.records import (
     Record,
     TrialRecord,
@@ -175,6 +176,15 @@ def read_history(study: optuna.Study) -> History:
         choice=choice_of(study),
         test_scores=scores_on_test(study),
     )
+
+
+def history_at(location: StudyLocation) -> History:
+    """The study that lives there as it stands. Raises UserError when there is none."""
+    study = open_study(location)
+    try:
+        return read_history(study)
+    finally:
+        close(study)
 
 
 def dataset_of(history: History, location: StudyLocation, data_dir: str | None) -> Dataset:

@@ -48,7 +48,7 @@ class Record:
     seconds: float | None
     environment: Mapping[str, str]  # see nas.training.environment; empty before its end
     reason: str
-    micro_batches: int = 1  # see nas.training.training.TrainingJob
+    micro_batches: int = 1  # see nas.training.job.TrainingJob
 
     @property
     def notation(self) -> str:

@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias, get_args
 import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from nas.data.datasets import Dataset
+from nas.data.dataset import Dataset
 from nas.network.architecture import notation
 from nas.network.cost import cost
 from nas.network.limits import Constraints
@@ -18,8 +18,8 @@ from nas.space.candidate import Candidate, digest, to_json
 from nas.space.objective import ACCURACY_FIRST
 from nas.study.location import FINAL_RUNS
 from nas.study.records import Record, common, trials_of
+from nas.training.job import TrainingJob
 from nas.training.score import Score, read_score
-from nas.training.training import TrainingJob
 
 Stage: TypeAlias = Literal["finalist", "final", "noise", "ablation"]
 STAGES: tuple[Stage, ...] = get_args(Stage)

@@ -11,6 +11,7 @@ from typing import Any
 import optuna
 from optuna.distributions import distribution_to_json
 
+from nas.data.dataset import IN_MEMORY
 from nas.errors import UserError
 from nas.network.architecture import Architecture
 from nas.network.limits import Constraints
@@ -112,8 +113,6 @@ def _change(before: Any, now: Any) -> str:
 
 
 def _way_back(stored: dict[str, Any], wanted: dict[str, Any]) -> str:
-    from nas.data.memory import IN_MEMORY
-
     before = str(stored.get("dataset"))
     of_memory = before.startswith(IN_MEMORY) and before != wanted.get("dataset")
     return "give the same images to data=" if of_memory else "use the old ones"

@@ -3,10 +3,12 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from nas.training.score import Mistake
+
+if TYPE_CHECKING:  # tables of scores need no torch
+    from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -14,7 +16,7 @@ class Metric:
     """A number from 0 to 1 that says how well images are answered: more is better."""
 
     name: str
-    of: Callable[[Tensor, Sequence[Mistake]], float]  # the labels (N,), and which of them were missed
+    of: Callable[["Tensor", Sequence[Mistake]], float]  # the labels (N,), and which of them were missed
     standard_error: Callable[[float, int], float]  # of one score on so many images, from their choice alone
 
     def shown(self, value: float) -> str:
@@ -22,7 +24,7 @@ class Metric:
         return f"{100 * value:.2f} %"
 
 
-def correct_share(labels: Tensor, mistakes: Sequence[Mistake]) -> float:
+def correct_share(labels: "Tensor", mistakes: Sequence[Mistake]) -> float:
     """The fraction of correct answers."""
     return (len(labels) - len(mistakes)) / len(labels)
 

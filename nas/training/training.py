@@ -8,8 +8,7 @@ import copy
 import itertools
 import math
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
 
 import safetensors.torch
 import torch
@@ -17,16 +16,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nas.data.augmentation import prepare
-from nas.data.datasets import Dataset
 from nas.data.images import TrainingData, load_training
 from nas.data.split import Images
-from nas.network.limits import Constraints
 from nas.network.measure import check_built
 from nas.network.module import build
-from nas.space.candidate import Candidate
 from nas.space.recipe import Recipe
 from nas.training.acceleration import activation_dtype, faster, training_form
 from nas.training.environment import environment
+from nas.training.job import DivergedError, EpochReport, OutOfMemoryError, TrainingJob
 from nas.training.metrics import ACCURACY
 from nas.training.optimizer import SGD, FlatState, WeightAverage, learning_rate
 from nas.training.score import Mistake, Score
@@ -36,40 +33,6 @@ EVALUATION_BATCH = 250  # images whose losses are summed in one go
 FORWARD_BATCH = 50  # of them in memory at a time; measured: the same scores, 1.6 times the speed, 60 MB less
 # What torch's RuntimeErrors say when memory runs out; the last is oneDNN's.
 NO_MEMORY = ("DefaultCPUAllocator: can't allocate memory", "std::bad_alloc", "could not create a primitive")
-
-
-class DivergedError(Exception):
-    """A loss is not finite any more."""
-
-
-class OutOfMemoryError(Exception):
-    """The device, or this process, has no memory left for a step."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainingJob:
-    """All that decides a training; `hold_out=False` trains on the validation images, too."""
-
-    candidate: Candidate
-    constraints: Constraints
-    dataset: Dataset
-    seed: int
-    hold_out: bool = True
-    micro_batches: int = 1  # parts that a batch is cut into to save memory; their gradients add up
-    device: str = "cpu"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EpochReport:
-    """One epoch, counted from 1; `weights` are the averaged weights after it, as safetensors bytes."""
-
-    epoch: int
-    train_loss: float
-    val_loss: float | None  # None, like val_accuracy, if no images are held out
-    val_accuracy: float | None
-    seconds: float
-    environment: Mapping[str, str]  # see nas.training.environment
-    weights: bytes
 
 
 def shuffled_batches(

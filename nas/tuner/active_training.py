@@ -13,7 +13,7 @@ from nas.optuna_internals.attributes import set_own_attribute
 from nas.optuna_internals.trials import report_epoch
 from nas.study.curves import Epoch
 from nas.study.records import Record
-from nas.training.training import EpochReport, TrainingJob
+from nas.training.job import EpochReport, TrainingJob
 from nas.tuner.progress import Running
 
 AnyRecord = TypeVar("AnyRecord", bound=Record)

@@ -17,7 +17,8 @@ from nas.space.objective import ACCURACY_FIRST
 from nas.space.rejections import Ledger, probe
 from nas.space.search_space import Feasible, SearchSpace
 from nas.system.processes import process_pool, starting_processes
-from nas.training.training import TrainingJob, seconds_per_epoch
+from nas.training.job import TrainingJob
+from nas.training.training import seconds_per_epoch
 from nas.tuner.pruning import PrunerName, make_pruner
 from nas.tuner.trials import Plan
 from nas.workers.local import LocalFleet, devices

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from nas.errors import UserError, printable
-from nas.training.training import OutOfMemoryError
+from nas.training.job import OutOfMemoryError
 
 MAX_RERUNS = 2  # of a training whose worker was lost
 MAX_ALIKE = 3  # trainings that failed for the same reason, with none that ended well between them: then it is a bug

@@ -19,7 +19,7 @@ from optuna.trial import TrialState
 
 from nas.errors import UserError
 from nas.study.records import DIVERGED
-from nas.training.training import DivergedError, EpochReport
+from nas.training.job import DivergedError, EpochReport
 from nas.tuner.active_training import ActiveTraining, AnyRecord
 from nas.tuner.progress import Progress, Running
 from nas.tuner.recovery import Decision, EndFailed, GiveUp, Recovery, TrainAgain

@@ -20,7 +20,7 @@ from nas.analysis.finalists import (
     winner_of,
 )
 from nas.analysis.statistics import least_difference
-from nas.data.datasets import Dataset
+from nas.data.dataset import Dataset
 from nas.data.images import load_test, load_training
 from nas.data.split import Images
 from nas.network.module import with_weights

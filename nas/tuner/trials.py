@@ -9,7 +9,7 @@ from time import monotonic
 import optuna
 from optuna.trial import TrialState
 
-from nas.data.datasets import Dataset
+from nas.data.dataset import Dataset
 from nas.network.limits import Constraints
 from nas.optuna_internals.batched_storage import batch
 from nas.optuna_internals.trials import is_hopeless, stored, tell, trial_numbered
@@ -17,7 +17,7 @@ from nas.space.rejections import Ledger
 from nas.study.location import StudyLocation
 from nas.study.records import TrialRecord, ranked, read_trial
 from nas.system.files import Writer
-from nas.training.training import TrainingJob
+from nas.training.job import TrainingJob
 from nas.tuner.active_training import ActiveTraining, AnyRecord
 from nas.tuner.progress import Progress, SearchProgress
 from nas.tuner.recovery import Recovery

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from nas.errors import UserError, require_seconds, require_whole
-from nas.training.training import TrainingJob
+from nas.training.job import TrainingJob
 from nas.workers.local import LocalFleet, devices
 from nas.workers.protocol import Fleet
 from nas.workers.ray_address import reach

@@ -17,7 +17,8 @@ import torch
 from nas.errors import UserError
 from nas.system.files import reason_of
 from nas.system.processes import LocalProcess
-from nas.training.training import EpochReport, TrainingJob, train
+from nas.training.job import EpochReport, TrainingJob
+from nas.training.training import train
 from nas.workers.protocol import TRIES, Train, Worker
 
 MOST_JOBS = 1_000

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from typing import Protocol, TypeAlias
 
-from nas.training.training import EpochReport, TrainingJob
+from nas.training.job import EpochReport, TrainingJob
 
 TRIES = 3  # to make a worker, before that is an error
 

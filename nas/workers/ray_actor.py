@@ -20,7 +20,8 @@ from nas.data.split import Images
 from nas.errors import UserError
 from nas.system.processes import keep_freed_memory
 from nas.training.environment import source_digest
-from nas.training.training import EpochReport, TrainingJob, seconds_per_epoch
+from nas.training.job import EpochReport, TrainingJob
+from nas.training.training import seconds_per_epoch
 from nas.workers.protocol import Train
 
 Arrays = Mapping[str, npt.NDArray[Any]]

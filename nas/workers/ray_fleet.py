@@ -16,10 +16,11 @@ from typing import Any
 import ray
 from ray.exceptions import ObjectStoreFullError
 
-from nas.data.datasets import Dataset
+from nas.data.dataset import Dataset
 from nas.data.images import load_training
 from nas.errors import UserError
-from nas.training.training import OutOfMemoryError, TrainingJob, train
+from nas.training.job import OutOfMemoryError, TrainingJob
+from nas.training.training import train
 from nas.workers.protocol import TRIES, Train, Worker
 from nas.workers.ray_actor import RayWorker, require_same_versions, shared
 from nas.workers.ray_connection import connect, reaching

@@ -14,28 +14,19 @@ import numpy.typing as npt
 import torch
 from filelock import FileLock
 
+from nas.data.dataset import DATA_DIR, IN_MEMORY, Dataset
 from nas.data.folders import load_folder
-from nas.data.memory import IN_MEMORY, read_given
+from nas.data.memory import read_given
 from nas.data.split import Images
 from nas.errors import UserError
 
 MOST_BYTES = 96 << 20  # of an unpacked file; EMNIST's training images have 88 million
-DATA_DIR = "~/.cache/nas"
 MNIST_SHA256 = {  # of the uncompressed files, as in nas/data/mnist/README.md
     "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
     "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
     "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
     "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
 }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Dataset:
-    """Which images: a small value that a worker process is sent and loads the images from."""
-
-    name: str  # "mnist", one of TORCHVISION, IN_MEMORY, or the path of a folder of class folders
-    input_shape: tuple[int, int, int]  # C, H, W
-    data_dir: str | None = None  # where torchvision's data sets are kept (None: DATA_DIR), or those given from memory
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
