@@ -1,5 +1,6 @@
 """Layers of one's own: a strided convolution that only a space file knows is priced, trained, exported and drawn."""
 
+import contextlib
 import json
 import re
 import subprocess
@@ -17,6 +18,7 @@ from test_export import CARD, SMALL, trained_weights
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+import nas
 from nas.analysis.questions import QUESTIONS
 from nas.codegen.exporting import export
 from nas.codegen.source import model_source
@@ -414,7 +416,7 @@ def test_source_of_long_calls_is_clean_for_default_ruff(tmp_path: Path) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Searched:
-    """A search in two commands, after which its space file is gone."""
+    """A search in two calls, after which its space file is gone."""
 
     folder: Path
     location: StudyLocation
@@ -433,9 +435,9 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Searched:
     folder = make_task(tmp_path_factory.mktemp("strided"))
     space = folder / "strided.py"
     space.write_bytes(SPACE_FILE.read_bytes())
-    options = ("--space", "strided.py", "--jobs", "1", "--device", "cpu", "-q")
-    call(folder, "nas.search", *options, "--trials", "1", "--finalists", "0")
-    call(folder, "nas.search", *options, "--trials", "3", "--finalists", "1", "--final-seeds", "1")
+    with contextlib.chdir(folder):
+        nas.search("strided.py", trials=1, finalists=0, jobs=1, device="cpu", progress=False)
+        nas.search("strided.py", trials=3, finalists=1, final_seeds=1, jobs=1, device="cpu", progress=False)
     space.unlink()
     return Searched(folder=folder, location=locate("strided", folder / "results", None))
 
@@ -463,10 +465,11 @@ def test_the_winner_of_blocks_is_exported_and_drawn(searched: Searched) -> None:
 
 
 def test_a_study_with_blocks_is_read_without_its_space_file(searched: Searched) -> None:
-    again = call(searched.folder, "nas.retrain", "--study-name", "strided", "--trial", "0", "--device", "cpu")
-    assert again.endswith(" epochs are equal to the last digit.\n")
-    call(searched.folder, "nas.export", "--study-name", "strided", "--trial", "0")
-    call(searched.folder, "nas.report", "--study-name", "strided")
+    with contextlib.chdir(searched.folder):
+        study = nas.open_study("strided")
+        assert study.retrain(trial=0, device="cpu", progress=False).equal
+        assert study.export(trial=0).is_dir()
+        assert study.report().is_file()
 
 
 def test_export_of_a_strided_convolution_is_proven(tmp_path: Path) -> None:

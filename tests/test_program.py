@@ -1,5 +1,6 @@
 """`nas` and `python -m nas`: every command is listed, and each runs under its short name."""
 
+import contextlib
 import csv
 import io
 import json
@@ -8,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from helpers import ENVIRONMENT, Ended, ended, make_task, started
+from helpers import ENVIRONMENT, Ended, ended, make_task
 
 import nas
 from nas.__main__ import COMMANDS
@@ -27,7 +28,8 @@ def call(folder: Path, *arguments: str) -> Ended:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """With a study of two trials, and a folder that only looks like one."""
     task = make_task(tmp_path_factory.mktemp("task"))
-    assert ended(started(task, "--trials", "2", "--finalists", "0")).status == 0
+    with contextlib.chdir(task):
+        nas.search("digits.py", trials=2, finalists=0, jobs=1, device="cpu", progress=False)
     (task / "results" / "broken").mkdir()
     (task / "results" / "broken" / "study.db").write_text("not a database", encoding="utf-8")
     return task
