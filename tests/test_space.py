@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from math import log
 from pathlib import Path
-from time import perf_counter
+from time import process_time
 from typing import Any, cast
 
 import optuna
@@ -145,12 +145,12 @@ def test_draw_decode_and_check_of_the_default_space_exceed_5000_candidates_a_sec
     space, rng, count = load_space("mnist"), random.Random(0), 2_000
 
     def rate() -> float:
-        start = perf_counter()
+        start = process_time()  # of this process alone, because the machine may be busy
         for _ in range(count):
             space.check(space.decode(space.draw(rng)))
-        return count / (perf_counter() - start)
+        return count / (process_time() - start)
 
-    assert max(rate() for _ in range(8)) > 5_000  # the best round, because the machine may be busy
+    assert max(rate() for _ in range(8)) > 5_000
 
 
 def test_load_space_by_path_gives_its_parameters_and_task() -> None:
