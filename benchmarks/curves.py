@@ -30,6 +30,7 @@ from nas.study.settings import settings
 from nas.system.files import write_whole
 from nas.training.environment import environment, versions
 from nas.training.job import EpochReport, TrainingJob
+from nas.training.kernels import TORCHS_OWN
 from nas.training.training import Training, evaluate
 from nas.tuner.pruning import make_pruner
 from nas.tuner.sampler import FeasibleSampler, make_sampler
@@ -96,7 +97,7 @@ def curves_of(trial: FrozenTrial) -> Curves:
 def text_of(table: list[Curves]) -> str:
     """JSON, one candidate a line."""
     lines = ",\n".join(json.dumps(asdict(curves)) for curves in table)
-    told = json.dumps(versions(environment(torch.device("cpu"), torch.float32)))
+    told = json.dumps(versions(environment(torch.device("cpu"), torch.float32, TORCHS_OWN.said)))
     return f'{{"versions": {told},\n"candidates": [\n{lines}\n]}}\n'
 
 

@@ -6,9 +6,10 @@ from nas.training.environment import differences, environment, source_digest, ve
 
 
 def test_environment_names_what_numbers_depend_on() -> None:
-    told = environment(torch.device("cpu"), torch.bfloat16)
-    assert set(told) == {"nas", "source", "torch", "python", "processor", "device", "precision"}
+    told = environment(torch.device("cpu"), torch.bfloat16, "torch's own")
+    assert set(told) == {"nas", "source", "torch", "python", "processor", "device", "precision", "kernels"}
     assert (told["torch"], told["device"], told["precision"]) == (torch.__version__, "cpu", "bfloat16")
+    assert told["kernels"] == "torch's own"
     assert told["source"] == source_digest()
     assert len(source_digest()) == 12
     assert told["processor"].endswith(f"({torch.backends.cpu.get_cpu_capability()})")

@@ -84,6 +84,7 @@ def show_preview(found: Preview, space: SearchSpace, pruner: PrunerName, console
     say(_extreme("largest", found.draws.largest) + "\n")
     if space.baseline is not None:
         console.print(layer_table(space.baseline))
+    say(f"kernels: {found.kernels}")
     say(_time(found, space, pruner))
     if found.final_seconds:
         say(f"the final runs after them take {roughly(found.final_seconds)}")

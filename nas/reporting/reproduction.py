@@ -47,6 +47,7 @@ def how_to_repeat(history: History, winner: Winner | None, data: TrainingData) -
         *([("proposed by", history.unusual_path)] if history.unusual_path is not None else ()),
         ("recipe", ", ".join(f"{_words(name)} {value}" for name, value in recipe.items() if name != "augmentation")),
         ("augmentation", ", ".join(f"{name} ± {value}" for name, value in recipe["augmentation"].items())),
+        *(("kernels", kernels) for kernels in history.kernels),
         *_machines([trial.environment for trial in history.trials if trial.environment]),
         *(_seeds(winner) if winner is not None else ()),
         ("training on one worker", f"{duration(history.seconds)} in all"),

@@ -54,6 +54,7 @@ class Status:
     best: Best | None
     winner: int | None  # the trial chosen last
     proposed_by: str | None  # None: in the usual way
+    kernels: tuple[str, ...]  # whose the trainings used
     stages: dict[str, StageStatus]
 
     def __repr__(self) -> str:
@@ -89,6 +90,7 @@ def status(history: History, location: StudyLocation) -> Status:
         best=None if history.best is None else _best(history.best),
         winner=None if history.choice is None else history.choice.winner,
         proposed_by=history.unusual_path,
+        kernels=history.kernels,
         stages={stage: _stage(history.runs_of(stage)) for stage in dict.fromkeys(run.stage for run in history.runs)},
     )
 
@@ -131,4 +133,5 @@ def text_of(status: Status) -> str:
         lines.append(f"winner: trial {status.winner}")
     if status.proposed_by is not None:
         lines.append(f"proposed by: {status.proposed_by}")
+    lines += [f"kernels: {kernels}" for kernels in status.kernels]
     return "\n".join(lines)

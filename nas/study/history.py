@@ -145,6 +145,12 @@ class History:
         paths = [trial.proposed_by for trial in self.trials if trial.proposed_by is not None]
         return f"{', '.join(dict.fromkeys(paths))} ({len(paths)} of {len(self.trials)} trials)" if paths else None
 
+    @property
+    def kernels(self) -> tuple[str, ...]:
+        """Whose kernels the trainings used, as `nas.training.kernels` tells."""
+        told = (training.environment.get("kernels") for training in self.trainings)
+        return tuple(dict.fromkeys(kernels for kernels in told if kernels is not None))
+
     def trial(self, number: int) -> TrialRecord | None:
         """The trial of this number; None if there is none."""
         return next((trial for trial in self.trials if trial.number == number), None)

@@ -3,9 +3,13 @@
 Measurements were made in alternating pairs on one core of an AMD EPYC with AVX512-BF16.
 """
 
+import ctypes
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from nas.training.fused import fused
 
 OVERWRITTEN = (nn.Conv2d, nn.BatchNorm2d, nn.MaxPool2d)  # do not need their output for their gradient
 
@@ -31,20 +35,21 @@ def faster(network: nn.Sequential) -> nn.Sequential:
     return nn.Sequential(*modules)
 
 
-def training_form(network: nn.Sequential, dtype: torch.dtype) -> nn.Sequential:
+def training_form(network: nn.Sequential, dtype: torch.dtype, library: ctypes.CDLL | None = None) -> nn.Sequential:
     """`faster`, and changes that round differently, for a network that `nas.network.module.build` made.
 
     Convolutions and what follows them, up to the last average, are computed in `dtype`, dropout's factor included;
     parameters, their gradients, the statistics of batch normalization and the class scores are float32. Measured on the
     networks of `benchmarks/networks.py`, seed, 10k and 3k: 1.17, 1.00 and 1.03 times the speed of `faster` in float32,
-    1.77, 1.18 and 1.01 times in bfloat16. A module that is kept has its own options; one that is replaced must have
-    those that its replacement computes.
+    1.77, 1.18 and 1.01 times in bfloat16. With the library of `nas.training.kernels`, batch normalization and what
+    follows it are one operation (see `nas.training.fused`). A module that is kept has its own options; one that is
+    replaced must have those that its replacement computes.
 
     Raises:
         NotImplementedError: something else would be trained than is judged.
     """
     modules: list[nn.Module] = []
-    for module in faster(network):
+    for module in fused(list(faster(network)), library, dtype):
         match module:
             case nn.Conv2d() if modules and isinstance(modules[-1], GlobalAverage) and _is_product(module):
                 modules.append(Classifier(module))

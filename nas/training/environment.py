@@ -11,8 +11,11 @@ import torch
 import nas
 
 
-def environment(device: torch.device, dtype: torch.dtype) -> dict[str, str]:
-    """What a person would need to repeat a training to the last digit; `dtype` is that of the activations."""
+def environment(device: torch.device, dtype: torch.dtype, kernels: str) -> dict[str, str]:
+    """What a person would need to repeat a training to the last digit.
+
+    `dtype` is that of the activations, `kernels` what `nas.training.kernels` says of itself.
+    """
     return {
         "nas": nas.__version__,
         "source": source_digest(),
@@ -21,6 +24,7 @@ def environment(device: torch.device, dtype: torch.dtype) -> dict[str, str]:
         "processor": processor(),
         "device": "cpu" if device.type == "cpu" else torch.cuda.get_device_name(device),
         "precision": str(dtype).removeprefix("torch."),
+        "kernels": kernels,
     }
 
 
@@ -40,7 +44,8 @@ def differences(before: Mapping[str, str], now: Mapping[str, str]) -> Iterator[s
 @functools.cache
 def source_digest() -> str:
     """A digest of this package's source, which differs between two states with the same version number."""
-    sources = sorted(Path(nas.__file__).parent.rglob("*.py"))
+    folder = Path(nas.__file__).parent
+    sources = sorted([*folder.rglob("*.py"), *folder.rglob("cpp/*")])
     return hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:12]
 
 

@@ -24,6 +24,7 @@ from nas.space.recipe import Recipe
 from nas.training.acceleration import activation_dtype, faster, training_form
 from nas.training.environment import environment
 from nas.training.job import DivergedError, EpochReport, OutOfMemoryError, TrainingJob
+from nas.training.kernels import TORCHS_OWN, kernels
 from nas.training.metrics import ACCURACY
 from nas.training.optimizer import SGD, FlatState, WeightAverage, learning_rate
 from nas.training.score import Mistake, Score
@@ -102,7 +103,8 @@ class Training:
         self._optimizer = SGD(state, self.recipe)
         self._average = WeightAverage(FlatState(self.averaged), state, self.recipe.ema_decay)
         self.dtype = activation_dtype(self.device) if self.recipe.mixed_precision else torch.float32
-        self.forward = training_form(self.network, self.dtype)
+        self._kernels = kernels() if self.device.type == "cpu" else TORCHS_OWN
+        self.forward = training_form(self.network, self.dtype, self._kernels.library)
         self._parts = job.micro_batches
         self._step = 0
 
@@ -144,7 +146,7 @@ class Training:
                 val_loss=score.loss if score else None,
                 val_accuracy=score.accuracy if score else None,
                 seconds=time.perf_counter() - started,
-                environment=environment(self.device, self.dtype),
+                environment=environment(self.device, self.dtype, self._kernels.said),
                 weights=weights_of(self.averaged),
             )
 

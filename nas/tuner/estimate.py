@@ -18,6 +18,7 @@ from nas.space.rejections import Ledger, probe
 from nas.space.search_space import Feasible, SearchSpace
 from nas.system.processes import process_pool, starting_processes
 from nas.training.job import TrainingJob
+from nas.training.kernels import kernels
 from nas.training.training import seconds_per_epoch
 from nas.tuner.pruning import PrunerName, make_pruner
 from nas.tuner.trials import Plan
@@ -61,6 +62,7 @@ class Preview:
     epochs_per_trial: float  # on average, under the pruner
     search_seconds: float
     final_seconds: float  # of what follows the search
+    kernels: str  # whose this machine trains with; see nas.training.kernels
 
     @property
     def acceptance(self) -> float:
@@ -114,6 +116,7 @@ def previewed(space: SearchSpace, draws: Draws, plan: Plan, pruner: PrunerName) 
         epochs_per_trial=epochs,
         search_seconds=plan.trials * epochs * seconds / workers,
         final_seconds=plan.later_epochs * seconds / workers,
+        kernels=kernels().said,
     )
 
 
