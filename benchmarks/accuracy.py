@@ -1,6 +1,7 @@
-"""Final validation accuracy at equal epochs: the search's training against the usual way, on the same seeds.
+"""Final validation accuracy at equal epochs: the search's training against another way, on the same seeds.
 
-Only accuracy is compared, so both train in as many processes as there are cores, one thread each.
+The other is the usual way, or the search's training with torch's own kernels instead of compiled ones. Only accuracy is
+compared, so all train in as many processes as there are cores, one thread each.
 """
 
 import argparse
@@ -8,6 +9,7 @@ import sys
 from collections import deque
 from math import sqrt
 from statistics import fmean, stdev
+from unittest import mock
 
 from rich.console import Console
 from rich.table import Table
@@ -18,6 +20,7 @@ from nas.cli.options import positive
 from nas.cli.terminal import run
 from nas.errors import UserError
 from nas.system.processes import process_pool
+from nas.training.kernels import TORCHS_OWN
 from nas.training.training import train
 from nas.workers.local import devices
 from search_spaces.mnist import RECIPE
@@ -30,10 +33,19 @@ def ours(name: str, seed: int, epochs: int) -> float:
     return last.val_accuracy
 
 
+def torchs(name: str, seed: int, epochs: int) -> float:
+    """The same with torch's own kernels."""
+    with mock.patch("nas.training.training.kernels", return_value=TORCHS_OWN):
+        return ours(name, seed, epochs)
+
+
 def usual(name: str, seed: int, epochs: int) -> float:
     """Of the weights after the last epoch, as a fraction."""
     (last,) = deque(UsualTraining(job(name, seed=seed, epochs=epochs)).epochs(), maxlen=1)
     return last.accuracy
+
+
+WAYS = {"usual": ("usual way", usual), "torch": ("torch's kernels", torchs)}
 
 
 def main() -> int:
@@ -42,12 +54,14 @@ def main() -> int:
     options.add_argument("--epochs", type=positive, default=RECIPE.epochs, help="of a training (default: the recipe's)")
     options.add_argument("--seeds", type=positive, default=3, help="of each network and way, at least 2 (default: 3)")
     options.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS), help="(default: all)")
+    options.add_argument("--against", choices=WAYS, default="usual", help="the other way (default: usual)")
     args = options.parse_args()
+    other, function = WAYS[args.against]
     if args.seeds < 2:
         raise UserError(f"--seeds {args.seeds} gives no standard error; give at least 2")
     table = Table(title=f"Validation accuracy after {args.epochs} epochs in per cent, mean ± sd of {args.seeds} seeds")
     table.add_column("network")
-    for column in ("ours", "usual way", "difference ± standard error"):
+    for column in ("ours", other, "difference ± standard error"):
         table.add_column(column, justify="right")
     differences = []
     workers = len(devices("cpu", None))
@@ -55,10 +69,10 @@ def main() -> int:
         futures = {
             (name, way): [pool.submit(way, name, seed, args.epochs) for seed in range(args.seeds)]
             for name in args.networks
-            for way in (ours, usual)
+            for way in (ours, function)
         }
         for name in args.networks:
-            a, b = ([100 * future.result() for future in futures[name, way]] for way in (ours, usual))
+            a, b = ([100 * future.result() for future in futures[name, way]] for way in (ours, function))
             difference = fmean(a) - fmean(b)
             error = sqrt((stdev(a) ** 2 + stdev(b) ** 2) / args.seeds)
             table.add_row(
@@ -70,7 +84,7 @@ def main() -> int:
             differences.append(f"{difference:+.2f} on {name}")
     console = Console()
     console.print(table)
-    console.print(f"ours - usual way, points: {', '.join(differences)}")
+    console.print(f"ours - {other}, points: {', '.join(differences)}")
     return 0
 
 
