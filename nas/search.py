@@ -148,12 +148,15 @@ def dry_run(args: argparse.Namespace, space: SearchSpace) -> int:
 
 def main() -> int:
     """The command; its exit status."""
+    from nas.system.processes import start_server
+
     args = parser().parse_args()
     space = space_of(args)
     name = space_name(args.space) if args.study_name is None else args.study_name
     location = locate(name, args.output_dir, args.storage)
     try:
         with resumable("nas.search", location) as interruption:
+            start_server()
             return dry_run(args, space) if args.dry_run else search(args, space, location, interruption)
     except NothingFeasibleError as error:
         print(error, file=sys.stderr)

@@ -287,6 +287,25 @@ def test_killed_worker_is_a_failed_future_and_can_be_stopped(worker: LocalWorker
     worker.stop()
 
 
+SERVER = """
+import multiprocessing.forkserver as forkserver, os, signal, sys
+from nas.system.processes import start_server
+start_server()
+number = forkserver._forkserver._forkserver_pid
+os.kill(number, signal.SIGINT)
+print("torch" in sys.modules)
+from nas.workers.local import LocalWorker
+worker = LocalWorker()
+print(worker.submit(os.getppid).result(timeout=60) == number)
+worker.stop()
+"""
+
+
+def test_a_server_that_is_started_early_is_the_one_that_forks_workers_whatever_the_keyboard_says() -> None:
+    told = subprocess.run([sys.executable, "-c", SERVER], capture_output=True, text=True, check=False)
+    assert (told.stdout, told.stderr) == ("False\nTrue\n", "")
+
+
 PARENT = """
 import sys, time
 from helpers import SHAPE

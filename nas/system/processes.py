@@ -12,14 +12,14 @@ from multiprocessing import connection, forkserver, get_all_start_methods, get_c
 from types import ModuleType
 from typing import Any, TypeVar
 
-import torch
-
 from nas.system.interrupts import without_interrupts
 
 PR_SET_PDEATHSIG = 1  # prctl.h
 GLIBC_M_TRIM_THRESHOLD, GLIBC_M_MMAP_THRESHOLD = -1, -3  # malloc.h
 KEPT_BYTES = 1 << 30
 OLDER_MMAP_THRESHOLD = 32 << 20  # the largest that older glibc takes: half of its HEAP_MAX_SIZE
+CAN_FORK = "forkserver" in get_all_start_methods()
+PRELOADED = ["nas.training.training"]  # by the server that forks processes
 STARTING = threading.RLock()  # one thread at a time may hide the main module
 
 Value = TypeVar("Value")
@@ -66,6 +66,8 @@ def prepare_process() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C reaches the whole group; the scheduler decides
     threading.Thread(target=_end_with_parent, daemon=True).start()
     keep_freed_memory()
+    import torch  # the server has imported it; whoever only starts that need not
+
     torch.set_num_threads(1)
 
 
@@ -75,9 +77,17 @@ def process_pool(processes: int) -> ProcessPoolExecutor:
     A server that has imported torch forks them, where the system can fork: otherwise each of them imports it, which
     takes seconds.
     """
-    context = get_context("forkserver" if "forkserver" in get_all_start_methods() else "spawn")
-    context.set_forkserver_preload(["nas.training.training"])
+    context = get_context("forkserver" if CAN_FORK else "spawn")
+    context.set_forkserver_preload(PRELOADED)
     return ProcessPoolExecutor(processes, mp_context=context, initializer=prepare_process)
+
+
+def start_server() -> None:
+    """Let the server import torch while this process does something else: it will be asked for processes soon."""
+    if CAN_FORK:
+        with starting_processes():
+            forkserver.set_forkserver_preload(PRELOADED)
+            forkserver.ensure_running()
 
 
 @contextmanager
