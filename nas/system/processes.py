@@ -8,7 +8,14 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
 from contextlib import contextmanager
-from multiprocessing import connection, forkserver, get_all_start_methods, get_context, parent_process
+from multiprocessing import (
+    connection,
+    forkserver,
+    get_all_start_methods,
+    get_context,
+    parent_process,
+    resource_tracker,
+)
 from types import ModuleType
 from typing import Any, TypeVar
 
@@ -85,6 +92,7 @@ def process_pool(processes: int) -> ProcessPoolExecutor:
 def start_server() -> None:
     """Let the server import torch while this process does something else: it will be asked for processes soon."""
     if CAN_FORK:
+        resource_tracker.ensure_running()  # else the server starts it, which lets Ctrl+C through again
         with starting_processes():
             forkserver.set_forkserver_preload(PRELOADED)
             forkserver.ensure_running()
