@@ -1,7 +1,6 @@
 """The kernels are compiled once for a machine; where they cannot be, it is said why, and torch's own are taken."""
 
 import platform
-import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -27,7 +26,7 @@ def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Asked:
 
 
 @COMPILER
-def test_kernels_are_compiled_once(asked: Asked, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kernels_are_compiled_once(asked: Asked, tmp_path: Path) -> None:
     first = asked()
     assert first.library is not None
     assert first.said.startswith("compiled by ")
@@ -35,9 +34,6 @@ def test_kernels_are_compiled_once(asked: Asked, tmp_path: Path, monkeypatch: py
     then = made.stat().st_mtime_ns
     assert asked().said == first.said
     assert made.stat().st_mtime_ns == then
-    monkeypatch.setenv("CXX", f"{shutil.which('c++')} -O1")
-    assert asked().library is not None
-    assert len(list(made.parent.glob("*.so"))) == 2, "other options are other kernels"
 
 
 @pytest.mark.parametrize(

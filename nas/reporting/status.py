@@ -131,7 +131,7 @@ def text_of(status: Status) -> str:
         ]
     if status.winner is not None:
         lines.append(f"winner: trial {status.winner}")
+    lines += [f"kernels: {kernels}" for kernels in status.kernels]
     if status.proposed_by is not None:
         lines.append(f"proposed by: {status.proposed_by}")
-    lines += [f"kernels: {kernels}" for kernels in status.kernels]
     return "\n".join(lines)
