@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from mutations import SHARES, attack
 
-INPUTS = 5_000
+INPUTS = 2_500
 
 
 @pytest.mark.usefixtures("one_thread")

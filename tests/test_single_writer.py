@@ -94,7 +94,7 @@ def take(study: optuna.Study, step: tuple[Any, ...]) -> None:
             tell()
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(steps=STEPS, together=st.booleans())
 def test_what_is_known_is_what_the_database_holds(
     tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[Any, ...]], together: bool
