@@ -172,6 +172,9 @@ def test_one_value_a_channel_is_refused_as_torch_does(library: ctypes.CDLL) -> N
     (block,) = fused(list(made(4, RELU)), library, torch.float32)
     with pytest.raises(ValueError, match="Expected more than 1 value per channel"):
         block(torch.zeros(1, 4, 1, 1))
+    (first,) = fused([nn.Conv2d(1, 4, 3), *made(4, RELU)], library, torch.float32)
+    with pytest.raises(ValueError, match="Expected more than 1 value per channel"):
+        first(torch.zeros(1, 1, 3, 3))
 
 
 def test_whole_networks_give_the_scores_and_gradients(library: ctypes.CDLL) -> None:

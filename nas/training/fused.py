@@ -150,7 +150,7 @@ class FirstBlock(FusedBlock):
         self._sums = torch.empty((TAPS + 1) * conv.out_channels, dtype=torch.float64)
 
     def forward(self, x: Tensor) -> Tensor:
-        if not self.training or x.device.type != "cpu" or x.requires_grad:
+        if not self.training or x.device.type != "cpu" or x.requires_grad or len(x) < 2:
             result: Tensor = self.each(self.conv(x.to(self.conv.weight.dtype))).to(self.dtype)
             return result
         conv, norm = self.conv, self._norm
