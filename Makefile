@@ -7,7 +7,7 @@ VENV := .venv
 READY := $(VENV)/.ready
 BIN := $(VENV)/bin
 
-.PHONY: help search test lint browser bench chaos mutations load dashboard report pictures clean
+.PHONY: help search test lint browser bench chaos mutations arm load dashboard report pictures clean
 
 help:  ## what there is to make
 	@awk -F ':.*  ## ' '/^[a-z]+:.*  ## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +37,9 @@ chaos: $(READY)  ## 200 faults in real searches
 
 mutations: $(READY)  ## 100,000 damaged and hostile inputs
 	$(BIN)/python tests/mutations.py $(ARGS)
+
+arm: $(READY)  ## the compiled kernels on an emulated ARM processor
+	$(BIN)/python tests/arm.py $(ARGS)
 
 load: $(READY)  ## 2,000 trials in one study, with the dashboard open
 	$(BIN)/python -m benchmarks.load $(ARGS)

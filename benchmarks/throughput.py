@@ -1,8 +1,9 @@
 """Training images per second on all cores of this machine: the workers of a search against the usual way.
 
 Pairs alternate, so that whatever else the machine does meets both. The usual way trains in float32, the workers with
-activations in bfloat16 where the CPU has AVX512-BF16. The roofline is the rate of torch's own matrix product of two
-1024 x 1024 matrices, measured in the same pairs, in float32 (sgemm) and in the precision of the activations.
+activations in bfloat16 where the CPU has AVX512-BF16. Two bounds are measured beside them: the rate of torch's own
+product of two 1024 x 1024 matrices, in float32 (sgemm) and in the precision of the activations, and the least time of a
+step of each network (see `benchmarks.roofline`).
 """
 
 import argparse
@@ -14,7 +15,8 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from multiprocessing import get_context
-from statistics import median
+from statistics import fmean, median
+from typing import TypeVar
 
 import torch
 from rich.console import Console
@@ -23,6 +25,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from benchmarks.networks import NETWORKS, job
+from benchmarks.roofline import LeastTime, least_time
 from benchmarks.usual import UsualTraining
 from nas.cli.options import positive, positive_seconds
 from nas.cli.terminal import run
@@ -34,6 +37,7 @@ from nas.training.training import CHUNK, Training
 from nas.workers.local import devices
 
 SIZE = 1024
+T = TypeVar("T")
 
 
 class _Process:
@@ -123,6 +127,7 @@ class Pairs:
     ours: list[float] = field(default_factory=list)  # images per second, all workers together
     usual: list[float] = field(default_factory=list)
     products: dict[torch.dtype, list[float]] = field(default_factory=lambda: defaultdict(list))  # GFLOP/s, the same
+    least: list[list[LeastTime]] = field(default_factory=list)  # of a step of each worker
 
     @property
     def ratio(self) -> float:
@@ -134,10 +139,15 @@ class Pairs:
         flops, rates = flops_per_image(name), self.products[dtype]
         return median(ours * flops / 1e9 / rate for ours, rate in zip(self.ours, rates, strict=True))
 
+    def share_of_least(self, batch_size: int) -> float:
+        """The least time of a step as a share of what it took, median."""
+        steps = (len(least) * batch_size / ours for least, ours in zip(self.least, self.ours, strict=True))
+        return median(fmean(of.total for of in least) / step for least, step in zip(self.least, steps, strict=True))
 
-def all_at_once(workers: list[ProcessPoolExecutor], function: Callable[..., float], *args: object) -> float:
-    """The sum of what the workers measure, each in the presence of the others."""
-    return sum(future.result() for future in [worker.submit(function, *args) for worker in workers])
+
+def all_at_once(workers: list[ProcessPoolExecutor], function: Callable[..., T], *args: object) -> list[T]:
+    """What each worker measures in the presence of the others."""
+    return [future.result() for future in [worker.submit(function, *args) for worker in workers]]
 
 
 def measure(
@@ -152,8 +162,9 @@ def measure(
             if pair % 2:
                 result.usual.append(usual.submit(images_per_second, UsualTraining, job, seconds).result())
             for dtype in dtypes:
-                result.products[dtype].append(all_at_once(workers, matrix_products, 1.0, dtype))
-            result.ours.append(all_at_once(workers, images_per_second, Training, job, seconds))
+                result.products[dtype].append(sum(all_at_once(workers, matrix_products, 1.0, dtype)))
+            result.ours.append(sum(all_at_once(workers, images_per_second, Training, job, seconds)))
+            result.least.append(all_at_once(workers, least_time, job))
             if not pair % 2:
                 result.usual.append(usual.submit(images_per_second, UsualTraining, job, seconds).result())
     return result
@@ -180,6 +191,19 @@ def rates_table(measured: dict[str, Pairs], dtypes: Iterable[torch.dtype]) -> Ta
             f"{median(pairs.ours) * flops_per_image(name) / 1e9:.0f}",
             *(f"{pairs.share(dtype, name):.0%}" for dtype in dtypes),
         )
+    return table
+
+
+def roofline_table(measured: dict[str, Pairs]) -> Table:
+    table = Table(title="The least time of a step, all workers busy: ms, medians")
+    table.add_column("network")
+    for column in ("convolutions", "memory traffic", "least", "of the step"):
+        table.add_column(column, justify="right")
+    for name, pairs in measured.items():
+        least = [of for workers in pairs.least for of in workers]
+        parts = (median(getattr(of, part) for of in least) for part in ("arithmetic", "traffic", "total"))
+        share = pairs.share_of_least(job(name).candidate.recipe.batch_size)
+        table.add_row(name, *(f"{1e3 * part:.2f}" for part in parts), f"{share:.0%}")
     return table
 
 
@@ -218,6 +242,7 @@ def main() -> int:
     for dtype in dtypes:
         rates = [rate for pairs in measured.values() for rate in pairs.products[dtype]]
         console.print(f"  {precision(dtype)} {median(rates):.0f} ({min(rates):.0f}–{max(rates):.0f})")
+    console.print(roofline_table(measured))
     console.print(step_table(times))
     ratios = ", ".join(f"{pairs.ratio:.1f} × on {name}" for name, pairs in measured.items())
     console.print(f"ours / usual way: {ratios}", soft_wrap=True)
