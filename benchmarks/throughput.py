@@ -22,7 +22,6 @@ import torch
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
-from torch.nn import functional as F
 
 from benchmarks.networks import NETWORKS, job
 from benchmarks.roofline import LeastTime, least_time
@@ -33,6 +32,8 @@ from nas.network.cost import cost
 from nas.system.processes import process_pool
 from nas.training.acceleration import activation_dtype
 from nas.training.job import TrainingJob
+from nas.training.kernels import kernels
+from nas.training.loss import cross_entropy
 from nas.training.training import CHUNK, Training
 from nas.workers.local import devices
 
@@ -108,7 +109,7 @@ def time_of_step(job: TrainingJob, steps: int) -> dict[str, float]:
             lap(f"{type(module).__name__} forward")
             kind = "loss" if following is None else f"{type(following).__name__} backward"
             x.register_hook(lambda _, kind=kind, lap=lap: lap(kind))
-        loss = F.cross_entropy(x, labels)
+        loss = cross_entropy(x, labels, len(labels), kernels().library)
         lap("loss")
         loss.backward()  # type: ignore[no-untyped-call]  # torch's stub
         lap(f"{type(modules[0]).__name__} backward")

@@ -1,10 +1,13 @@
 """What pytest gives to any test that asks for it."""
 
+import ctypes
 import signal
 from collections.abc import Iterator
 
 import pytest
 import torch
+
+from nas.training.kernels import kernels
 
 # A shell ignores it for what it starts in the background, and so would every program that the tests interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -17,3 +20,12 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def library() -> ctypes.CDLL:
+    """The compiled kernels."""
+    found = kernels()
+    if found.library is None:
+        pytest.skip(f"not run: {found.said}; get one with: apt-get install g++")
+    return found.library

@@ -14,18 +14,8 @@ from torch import Tensor, nn
 from nas.network.module import build
 from nas.training.acceleration import training_form
 from nas.training.fused import FirstBlock, FusedBlock, fused
-from nas.training.kernels import kernels
 
 RELU, DROPOUT, POOL = nn.ReLU(), nn.Dropout2d(0.3), nn.MaxPool2d(2)
-
-
-@pytest.fixture(scope="module")
-def library() -> ctypes.CDLL:
-    """The compiled kernels."""
-    found = kernels()
-    if found.library is None:
-        pytest.skip(f"not run: {found.said}; get one with: apt-get install g++")
-    return found.library
 
 
 def maps(generator: torch.Generator, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:

@@ -6,13 +6,14 @@ window are equal, the first gets the gradient.
 """
 
 import ctypes
-import functools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
+
+from nas.training.kernels import function
 
 NAMES = {torch.bfloat16: "bfloat16", torch.float32: "float32", torch.float64: "float64"}
 TAPS = 9  # of a kernel of the first convolution; measured: with 25 or 27, torch's convolution is quicker
@@ -112,7 +113,7 @@ class FusedBlock(nn.Module):
     def call(self, name: str, dtype: torch.dtype, what: ctypes.Structure, *tensors: Tensor | None) -> None:
         """Call a function of the library for a dtype of maps."""
         pointers = [None if tensor is None else tensor.data_ptr() for tensor in tensors]
-        _function(self._library, f"{name}_{NAMES[dtype]}", len(pointers))(ctypes.byref(what), *pointers)
+        function(self._library, f"{name}_{NAMES[dtype]}", len(pointers))(ctypes.byref(what), *pointers)
 
 
 class _Fused(torch.autograd.Function):
@@ -207,14 +208,6 @@ class _FusedFirst(torch.autograd.Function):
         dkernels = dtaps.view(height, width, 1, channels).permute(3, 2, 0, 1)
         dshift = torch.zeros_like(mean) if ctx.has_shift else None  # batch normalization takes away what it adds
         return None, dkernels, dshift, dweight, dbias, None, None
-
-
-@functools.cache
-def _function(library: ctypes.CDLL, name: str, pointers: int) -> Callable[..., None]:
-    """One that takes a structure and so many pointers."""
-    function = library[name]
-    function.argtypes, function.restype = (ctypes.c_void_p,) * (1 + pointers), None
-    return function
 
 
 def _map(images: int, channels: int, height: int, width: int, dtype: torch.dtype) -> Tensor:

@@ -14,7 +14,7 @@ import shlex
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,6 +54,14 @@ def kernels() -> Kernels:
         return Kernels(library=ctypes.CDLL(str(_compiled(compiler, version))), said=f"compiled by {version}")
     except (OSError, RuntimeError, subprocess.SubprocessError) as error:  # RuntimeError: no home folder
         return _without(f"{shlex.join(compiler)} has failed ({_reason(error)})")
+
+
+@functools.cache
+def function(library: ctypes.CDLL, name: str, pointers: int) -> Callable[..., None]:
+    """One of the library's, which takes a structure and so many pointers."""
+    found = library[name]
+    found.argtypes, found.restype = (ctypes.c_void_p,) * (1 + pointers), None
+    return found
 
 
 def _without(why: str) -> Kernels:

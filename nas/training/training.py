@@ -25,6 +25,7 @@ from nas.training.acceleration import activation_dtype, faster, training_form
 from nas.training.environment import environment
 from nas.training.job import DivergedError, EpochReport, OutOfMemoryError, TrainingJob
 from nas.training.kernels import TORCHS_OWN, kernels
+from nas.training.loss import cross_entropy
 from nas.training.metrics import ACCURACY
 from nas.training.optimizer import SGD, FlatState, WeightAverage, learning_rate
 from nas.training.score import Mistake, Score
@@ -116,7 +117,7 @@ class Training:
         """One optimizer step on images (N, C, H, W) and labels (N,); the mean loss, a scalar."""
         total = torch.zeros((), device=self.device)
         for part, answers in zip(images.chunk(self._parts), labels.chunk(self._parts), strict=True):
-            loss = F.cross_entropy(self.forward(part), answers) * (len(part) / len(images))
+            loss = cross_entropy(self.forward(part), answers, len(images), self._kernels.library)
             loss.backward()  # type: ignore[no-untyped-call]  # torch's stub
             total += loss.detach()
         self.descend()
