@@ -36,7 +36,8 @@ from nas.study.location import StudyLocation, locate
 from nas.study.opening import writing
 from nas.study.records import TrialRecord, digests, records
 from nas.study.settings import settings
-from nas.tuner.pruning import DEFAULT_PRUNER, make_pruner
+from nas.tuner.names import DEFAULT_PRUNER
+from nas.tuner.pruning import make_pruner
 from nas.tuner.sampler import make_sampler
 from nas.tuner.trials import Plan, Search, train_all
 from nas.workers.local import LocalFleet, devices

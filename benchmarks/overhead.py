@@ -36,8 +36,9 @@ from nas.study.records import TrialRecord, digests, records
 from nas.study.settings import settings
 from nas.training.job import EpochReport, TrainingJob
 from nas.training.training import weights_of
-from nas.tuner.pruning import DEFAULT_PRUNER, make_pruner
-from nas.tuner.sampler import FeasibleSampler, Proposal, SamplerName, ask, make_sampler
+from nas.tuner.names import DEFAULT_PRUNER, SamplerName
+from nas.tuner.pruning import make_pruner
+from nas.tuner.sampler import FeasibleSampler, Proposal, ask, make_sampler
 from nas.tuner.trials import Plan, Search, train_all
 from nas.workers.local import LocalFleet, LocalWorker, devices
 

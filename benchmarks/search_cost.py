@@ -36,7 +36,8 @@ from nas.optuna_internals.studies import new_study
 from nas.optuna_internals.trials import is_hopeless, report_epoch
 from nas.system.processes import process_pool
 from nas.training.training import seconds_per_epoch
-from nas.tuner.pruning import DEFAULT_PRUNER, PRUNERS, make_pruner
+from nas.tuner.names import DEFAULT_PRUNER, PRUNERS
+from nas.tuner.pruning import make_pruner
 from nas.workers.local import devices
 
 WORKERS = 2

@@ -41,10 +41,10 @@ def choices(text: str) -> tuple[str, ...]:
 
 def main() -> int:
     """The command; its exit status."""
+    args = parser().parse_args()
     from nas.api.measuring import ablate
     from nas.cli.measuring import run_measurement
 
-    args = parser().parse_args()
     return run_measurement(
         "nas.ablate", args, lambda work, command, show: str(ablate(work, args.choices, args.seeds, command, show))
     )

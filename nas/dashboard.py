@@ -8,16 +8,10 @@ import warnings
 import webbrowser
 from contextlib import suppress
 
-import optuna
-
 from nas.cli.options import Parser, add_location, add_study, positive, program, study_location
-from nas.cli.serving import guarded, serve
 from nas.cli.terminal import DONE, run
 from nas.errors import UserError
-from nas.optuna_internals.batched_storage import to_share
-from nas.optuna_internals.studies import id_of, storage_of
 from nas.study.location import ARTIFACTS, FINAL_RUNS
-from nas.study.opening import open_study
 
 HOST = "127.0.0.1"
 FIRST_PORT, LAST_PORT = 8080, 8179
@@ -81,6 +75,13 @@ def _open_when_up(address: str, port: int) -> None:
 def main() -> int:
     """The command; its exit status."""
     args = parser().parse_args()
+    import optuna
+
+    from nas.cli.serving import guarded, serve
+    from nas.optuna_internals.batched_storage import to_share
+    from nas.optuna_internals.studies import id_of, storage_of
+    from nas.study.opening import open_study
+
     location = study_location(args)
     study = open_study(location)
     port = choose_port(args.port)

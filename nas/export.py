@@ -23,10 +23,10 @@ def parser() -> argparse.ArgumentParser:
 
 def main() -> int:
     """The command; its exit status."""
+    args = parser().parse_args()
     from nas.api.study import Study
     from nas.codegen.proof import MODEL, WEIGHTS
 
-    args = parser().parse_args()
     folder = Study(study_location(args), args.data_dir).export(args.trial, args.folder)
     print(f"written: {folder / MODEL}, {folder / WEIGHTS}")
     return DONE

@@ -31,10 +31,10 @@ def several(text: str) -> int:
 
 def main() -> int:
     """The command; its exit status."""
+    args = parser().parse_args()
     from nas.api.measuring import measure_noise
     from nas.cli.measuring import run_measurement
 
-    args = parser().parse_args()
     return run_measurement(
         "nas.noise", args, lambda work, command, show: str(measure_noise(work, args.seeds, command, show))
     )

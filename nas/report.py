@@ -25,9 +25,9 @@ def parser() -> argparse.ArgumentParser:
 
 def main() -> int:
     """The command; its exit status."""
+    args = parser().parse_args()
     from nas.api.study import Study
 
-    args = parser().parse_args()
     print(f"written: {Study(study_location(args), args.data_dir).report()}")
     return DONE
 

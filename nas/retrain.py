@@ -43,11 +43,11 @@ def parser() -> argparse.ArgumentParser:
 
 def main() -> int:
     """The command; its exit status."""
+    args = parser().parse_args()
     from nas.api.retraining import retrain, trained_before
     from nas.api.study import Study
     from nas.study.history import dataset_of
 
-    args = parser().parse_args()
     location = study_location(args)
     history = Study(location).history()
     record = trained_before(history, args.trial, args.final_run)

@@ -23,14 +23,12 @@ from nas.cli.options import (
 from nas.cli.terminal import DONE, NOTHING_FEASIBLE, Interruption, command_line, resumable, run, view_for
 from nas.network.limits import ACTIVATION_BYTES, MACS, PARAMS, RECEPTIVE_FIELD
 from nas.space.loading import known_spaces, load_space, space_name
-from nas.space.rejections import NothingFeasibleError
-from nas.space.search_space import SearchSpace
 from nas.study.location import StudyLocation, locate
-from nas.tuner.pruning import DEFAULT_PRUNER, PRUNERS
-from nas.tuner.sampler import SAMPLERS
+from nas.tuner.names import DEFAULT_PRUNER, PRUNERS, SAMPLERS
 
-if TYPE_CHECKING:  # torch takes seconds to import, and --help needs none of it
+if TYPE_CHECKING:  # torch takes seconds to import, Optuna a part of one, and --help needs neither
     from nas.api.searching import SearchOptions
+    from nas.space.search_space import SearchSpace
 
 TIGHTENED = (PARAMS, MACS, ACTIVATION_BYTES, RECEPTIVE_FIELD)
 DESCRIPTION = """\
@@ -110,14 +108,14 @@ def options_of(args: argparse.Namespace) -> "SearchOptions":
     return SearchOptions(**{name: getattr(args, name) for name in names}, workers=workers_of(args))
 
 
-def space_of(args: argparse.Namespace) -> SearchSpace:
+def space_of(args: argparse.Namespace) -> "SearchSpace":
     """The space that is named, with tighter limits where they are given."""
     bounds = {limit.name: getattr(args, limit.name) for limit in TIGHTENED}
     space = load_space(args.space).restrict(epochs=args.epochs, **bounds)
     return space if args.target is None else replace(space, target=args.target)
 
 
-def search(args: argparse.Namespace, space: SearchSpace, location: StudyLocation, interruption: Interruption) -> int:
+def search(args: argparse.Namespace, space: "SearchSpace", location: StudyLocation, interruption: Interruption) -> int:
     """Run a search, or go on with one, and print what it found."""
     from nas.api.searching import search
 
@@ -135,7 +133,7 @@ def search(args: argparse.Namespace, space: SearchSpace, location: StudyLocation
     return DONE if found.winner is not None else NOTHING_FEASIBLE
 
 
-def dry_run(args: argparse.Namespace, space: SearchSpace) -> int:
+def dry_run(args: argparse.Namespace, space: "SearchSpace") -> int:
     """Print what the space holds, and how long the search would take."""
     from rich.console import Console
 
@@ -148,9 +146,10 @@ def dry_run(args: argparse.Namespace, space: SearchSpace) -> int:
 
 def main() -> int:
     """The command; its exit status."""
+    args = parser().parse_args()
+    from nas.space.rejections import NothingFeasibleError
     from nas.system.processes import start_server
 
-    args = parser().parse_args()
     space = space_of(args)
     name = space_name(args.space) if args.study_name is None else args.study_name
     location = locate(name, args.output_dir, args.storage)

@@ -19,10 +19,10 @@ def parser() -> argparse.ArgumentParser:
 
 def main() -> int:
     """The command; its exit status."""
+    args = parser().parse_args()
     from nas.reporting.status import status
     from nas.study.history import history_at
 
-    args = parser().parse_args()
     location = study_location(args)
     found = status(history_at(location), location)
     print(json.dumps(asdict(found), indent=2) if args.format == "json" else found)

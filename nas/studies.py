@@ -23,6 +23,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main() -> int:
     """The command; its exit status."""
+    args = parser().parse_args()
     from rich import box
     from rich.console import Console
     from rich.markup import escape
@@ -30,7 +31,6 @@ def main() -> int:
 
     from nas.api.listing import studies
 
-    args = parser().parse_args()
     found = studies(args.output_dir, args.storage)
     if args.format == "json":
         print(json.dumps([asdict(one) for one in found], indent=2))

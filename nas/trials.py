@@ -24,12 +24,12 @@ def parser() -> argparse.ArgumentParser:
 
 def main() -> int:
     """The command; its exit status."""
+    args = parser().parse_args()
     from rich.console import Console
 
     from nas.reporting.tables import as_csv, as_table, trial_rows
     from nas.study.history import history_at
 
-    args = parser().parse_args()
     rows = trial_rows(history_at(study_location(args)).trials)
     match args.format:
         case "json":

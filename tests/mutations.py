@@ -75,7 +75,8 @@ from nas.study.runs import final_study, run_records
 from nas.study.settings import Choice, remember_choice, remember_task, settings
 from nas.training.environment import differences
 from nas.training.score import Mistake, Score
-from nas.tuner.pruning import DEFAULT_PRUNER, make_pruner
+from nas.tuner.names import DEFAULT_PRUNER
+from nas.tuner.pruning import make_pruner
 from nas.tuner.reruns import Runs
 from nas.tuner.sampler import FeasibleSampler, make_sampler
 from nas.tuner.selection import TestSet

@@ -26,7 +26,8 @@ from nas.study.location import locate
 from nas.study.opening import writing
 from nas.study.settings import settings
 from nas.training.training import Training
-from nas.tuner.pruning import DEFAULT_PRUNER, PrunerName, make_pruner
+from nas.tuner.names import DEFAULT_PRUNER, PrunerName
+from nas.tuner.pruning import make_pruner
 
 TABLE = load()
 EPOCHS = len(TABLE[0].accuracy)

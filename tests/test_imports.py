@@ -139,6 +139,13 @@ def test_imports_bring_no_unwanted_library_in_by_a_side_door(names: tuple[str, .
     assert subprocess.run([sys.executable, "-c", "\n".join(lines)], check=False).returncode == 0
 
 
+def test_help_waits_for_no_library() -> None:
+    absent = ("torch", "optuna", "numpy", "rich")
+    shown = (f"importlib.import_module('nas.{name}').parser().format_help()" for name in COMMANDS)
+    lines = ["import importlib, sys", *shown, f"sys.exit(any(name in sys.modules for name in {absent!r}))"]
+    assert subprocess.run([sys.executable, "-c", "\n".join(lines)], check=False).returncode == 0
+
+
 def test_nothing_is_unpickled() -> None:
     for name, file in FILES.items():
         assert not imports(file) & {"pickle", "dill", "joblib", "cloudpickle", "shelve", "marshal"}, name

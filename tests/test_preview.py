@@ -16,7 +16,7 @@ from nas.network.limits import Constraints
 from nas.space.loading import load_space
 from nas.space.rejections import NothingFeasibleError, probe
 from nas.tuner.estimate import DRAWS, expected_epochs
-from nas.tuner.pruning import PRUNERS, PrunerName
+from nas.tuner.names import PRUNERS, PrunerName
 from nas.workers.fleet import Workers
 
 SPACE = load_space("mnist")

@@ -7,7 +7,8 @@ import pytest
 
 from nas.optuna_internals.studies import new_study
 from nas.optuna_internals.trials import is_hopeless, report_epoch
-from nas.tuner.pruning import PRUNERS, PrunerName, RungPruner, make_pruner
+from nas.tuner.names import PRUNERS, PrunerName
+from nas.tuner.pruning import RungPruner, make_pruner
 
 
 def curve(losses: list[float]) -> list[dict[str, float]]:

@@ -22,8 +22,9 @@ from nas.space.rejections import DUPLICATE, MAX_PROPOSALS, Ledger, NearestMiss, 
 from nas.space.search_space import Feasible, Rejected, SearchSpace
 from nas.space.suggestions import Trial
 from nas.study.records import records
+from nas.tuner.names import SAMPLERS, SamplerName
 from nas.tuner.pruning import make_pruner
-from nas.tuner.sampler import SAMPLERS, FeasibleSampler, NothingNewError, SamplerName, ask, make_sampler
+from nas.tuner.sampler import FeasibleSampler, NothingNewError, ask, make_sampler
 
 DIGITS = load_space(str(Path(__file__).parent / "data" / "digits.py"))
 MNIST = load_space("mnist")

@@ -42,8 +42,9 @@ from nas.study.records import TrialRecord, digests, records, total_ledger
 from nas.study.settings import settings
 from nas.training.job import DivergedError, EpochReport, OutOfMemoryError, TrainingJob
 from nas.training.training import train
+from nas.tuner.names import PrunerName
 from nas.tuner.progress import Progress, SearchProgress
-from nas.tuner.pruning import PrunerName, make_pruner
+from nas.tuner.pruning import make_pruner
 from nas.tuner.recovery import Recovery
 from nas.tuner.sampler import FeasibleSampler, make_sampler
 from nas.tuner.scheduler import Scheduler

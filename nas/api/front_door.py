@@ -16,8 +16,7 @@ from nas.space.search_space import SearchSpace
 from nas.study.history import dataset_of
 from nas.study.location import DEFAULT_OUTPUT, default_storage, locate
 from nas.tuner.estimate import Preview
-from nas.tuner.pruning import DEFAULT_PRUNER, PrunerName
-from nas.tuner.sampler import SamplerName
+from nas.tuner.names import DEFAULT_PRUNER, PrunerName, SamplerName
 from nas.workers.fleet import Workers
 
 

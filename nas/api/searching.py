@@ -28,9 +28,10 @@ from nas.study.records import TrialRecord
 from nas.study.settings import remember_task, settings
 from nas.training.job import TrainingJob
 from nas.tuner.estimate import Preview, draw, previewed
+from nas.tuner.names import DEFAULT_PRUNER, PRUNERS, SAMPLERS, PrunerName, SamplerName
 from nas.tuner.progress import Show
-from nas.tuner.pruning import DEFAULT_PRUNER, PRUNERS, PrunerName, make_pruner
-from nas.tuner.sampler import SAMPLERS, FeasibleSampler, SamplerName, make_sampler
+from nas.tuner.pruning import make_pruner
+from nas.tuner.sampler import FeasibleSampler, make_sampler
 from nas.tuner.selection import FinalSettings
 from nas.tuner.trials import Plan, Search, train_all
 from nas.workers.fleet import Workers, make_fleet

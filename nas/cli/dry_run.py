@@ -12,7 +12,7 @@ from nas.network.cost import cost, lower
 from nas.reporting.sentences import ledger_line, roughly
 from nas.space.search_space import Feasible, SearchSpace
 from nas.tuner.estimate import Preview
-from nas.tuner.pruning import PrunerName
+from nas.tuner.names import PrunerName
 
 BINS = 12
 

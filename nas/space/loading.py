@@ -3,10 +3,13 @@
 import importlib.util
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import search_spaces
 from nas.errors import UserError, did_you_mean, require
-from nas.space.search_space import SearchSpace
+
+if TYPE_CHECKING:  # --help lists the spaces, and needs no Optuna
+    from nas.space.search_space import SearchSpace
 
 
 def known_spaces() -> dict[str, Path]:
@@ -20,7 +23,7 @@ def space_name(name_or_path: str | Path) -> str:
     return Path(name_or_path).stem
 
 
-def load_space(name_or_path: str | Path) -> SearchSpace:
+def load_space(name_or_path: str | Path) -> "SearchSpace":
     """The `SPACE` of a file in search_spaces/, by name, or of any Python file, by path.
 
     A space file is code and is run.
@@ -28,6 +31,8 @@ def load_space(name_or_path: str | Path) -> SearchSpace:
     Raises:
         UserError: no such space, a file that raises, or a space that breaks the rules of `SearchSpace`.
     """
+    from nas.space.search_space import SearchSpace
+
     require(
         isinstance(name_or_path, str | Path), "load_space", "space", name_or_path, "a name, or the path of a .py file"
     )

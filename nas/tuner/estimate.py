@@ -20,7 +20,8 @@ from nas.system.processes import process_pool, starting_processes
 from nas.training.job import TrainingJob
 from nas.training.kernels import kernels
 from nas.training.training import seconds_per_epoch
-from nas.tuner.pruning import PrunerName, make_pruner
+from nas.tuner.names import PrunerName
+from nas.tuner.pruning import make_pruner
 from nas.tuner.trials import Plan
 from nas.workers.local import LocalFleet, devices
 

@@ -3,17 +3,15 @@
 from bisect import insort
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias, assert_never, get_args
+from typing import assert_never
 
 import optuna
 from optuna.pruners import BasePruner
 from optuna.trial import FrozenTrial
 
 from nas.optuna_internals.attributes import own_attributes
+from nas.tuner.names import PrunerName
 
-PrunerName: TypeAlias = Literal["rungs", "hyperband", "median", "none"]
-PRUNERS: tuple[PrunerName, ...] = get_args(PrunerName)
-DEFAULT_PRUNER: PrunerName = "rungs"
 # At which part of a full training, which part of the trials that came so far goes on: epochs 1 and 7 of 19.
 # Chosen on the table of `benchmarks.search_cost`.
 RUNGS: Mapping[float, float] = {0.05: 1 / 5, 0.37: 1 / 5}

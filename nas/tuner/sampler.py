@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from itertools import chain, islice
-from typing import Any, Literal, TypeAlias, assert_never, get_args
+from typing import Any, assert_never
 
 import optuna
 from optuna.distributions import BaseDistribution
@@ -26,6 +26,7 @@ from nas.space.rejections import DUPLICATE, MAX_PROPOSALS, Ledger, derive_seed
 from nas.space.search_space import Feasible, Rejected, SearchSpace
 from nas.space.suggestions import draw_value
 from nas.study.records import PROPOSED_BY
+from nas.tuner.names import SamplerName
 
 SAMPLER_PROPOSALS = 200  # then uniform draws: a sampler may have learned its way into a corner where nothing is left
 GP_PROPOSALS = 20  # the same for gp, which fits its model for each of them; measured: a second each
@@ -139,10 +140,6 @@ def _proposals(
                 elif name not in params:
                     params[name] = sampler.sample_independent(study, trial, name, distribution)
             yield params
-
-
-SamplerName: TypeAlias = Literal["tpe", "random", "gp", "qmc"]
-SAMPLERS: tuple[SamplerName, ...] = get_args(SamplerName)
 
 
 def make_sampler(name: SamplerName, study_seed: int) -> Maker:
