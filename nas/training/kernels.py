@@ -28,7 +28,7 @@ from nas.training.environment import processor
 COMPILERS = ("c++", "g++", "clang++")  # unless $CXX names one
 # The instructions that this processor has, and products that are fused into sums.
 NATIVE = "-mcpu=native" if platform.machine() in {"aarch64", "arm64"} else "-march=native"
-OPTIONS = ("-std=c++17", "-O3", NATIVE, "-ffp-contract=fast", "-fPIC", "-Wno-psabi")
+OPTIONS = ("-std=c++17", "-O2", NATIVE, "-ffp-contract=fast", "-fPIC", "-Wno-psabi")
 SECONDS_TO_COMPILE = 120.0
 
 

@@ -25,7 +25,7 @@ struct First {
     const Number *shift;    // the convolution's own bias, or null
     const Number *weight, *bias;
     Number *running_mean, *running_var;
-    Number* numbers;  // a padded image, then (TAPS + 1) * channels
+    Number* numbers;  // a padded image, then (TAPS + 1) * channels, then 16 padded images
     double* sums;     // (TAPS + 1) * channels
 };
 
@@ -67,40 +67,92 @@ INLINE constexpr int column_of(int k) {
 // Calls `work` with every tap of the patch at `first`, and its number.
 template <typename Number, typename Work>
 INLINE void for_taps(const Plan<Number>& plan, const Number* first, Work work) {
+    UNROLL
     for (int u = 0; u < SIZE; u++)
+        UNROLL
         for (int v = 0; v < SIZE; v++) work(u * SIZE + v, first + int64_t(u) * plan.padded_width + v);
 }
 
-// Adds the sums of one image's patches and of the products of their taps: `product` is (TAPS, TAPS), its upper half.
+// Images of a group, each in a lane of the vectors: sums over pixels then need no sum over lanes before the end.
 template <typename Number>
-void patch_moments(const Plan<Number>& plan, const Number* padded, double* sum, double* product) {
-    constexpr int TOGETHER = 4;  // products at a time: additions wait for each other
-    int64_t at[TAPS];
-    for_taps(plan, padded, [&](int t, const Number* tap) { at[t] = tap - padded; });
-    for (int t = 0; t < TAPS; t++)
-        for (int u = t; u < TAPS; u += TOGETHER)
-            for_channels<Number>(plan.width, [&](auto width, int j) {
-                constexpr int lanes = decltype(width)::lanes;
-                typedef Memory<Number, lanes> N;
-                const Number *a = padded + at[t] + j, *b[TOGETHER];
-                for (int k = 0; k < TOGETHER; k++) b[k] = padded + at[u + k < TAPS ? u + k : t] + j;
-                typename N::Vector own = {}, totals[TOGETHER] = {};
-                for (int64_t i = 0; i < plan.height; i++) {
-                    typename N::Vector tap = N::load(a + i * plan.padded_width);
-                    own += tap;
-                    for (int k = 0; k < TOGETHER; k++) totals[k] += tap * N::load(b[k] + i * plan.padded_width);
+constexpr int GROUP = sizeof(Number) == sizeof(float) ? 16 : 1;
+
+// Writes `count` images as one padded map (padded_height, padded_width, GROUP); lanes without an image are zeros.
+template <typename Number>
+void interleave(const First<Number>& first, const Plan<Number>& plan, const Number* images, int count, Number* pixels) {
+    constexpr int lanes = GROUP<Number>;
+    std::memset(pixels, 0, sizeof(Number) * plan.plane() * lanes);
+    for (int lane = 0; lane < count; lane++)
+        for (int64_t i = 0; i < first.height; i++) {
+            const Number* line = images + (lane * first.height + i) * first.width;
+            Number* to = pixels + ((i + first.padding) * plan.padded_width + first.padding) * lanes + lane;
+            for (int64_t j = 0; j < first.width; j++) to[j * lanes] = line[j];
+        }
+}
+
+// Adds the sums of the patches of a group and of the products of their taps: `product` is (TAPS, TAPS), its upper half.
+//
+// The product of two taps is that of two pixels so many rows and columns apart, summed over a part of the image that
+// depends on the first tap. These parts differ in two rows and columns at the edges only.
+template <typename Number>
+void patch_moments(const Plan<Number>& plan, const Number* pixels, double* sum, double* product) {
+    constexpr int lanes = GROUP<Number>, REACH = SIZE - 1, OWN = 2 * SIZE - 1;  // OWN: the pixel itself, times one
+    typedef Memory<Number, lanes> N;
+    typedef typename N::Vector Vector;
+    const Vector one = Number(1) - Vector{};
+    int edges[2 * REACH], count = 0;
+    for (int j = 0; j < plan.padded_width; j++)
+        if (j < REACH || j >= plan.width) edges[count++] = j;
+    for (int down = 0; down < SIZE; down++) {
+        Vector totals[SIZE][SIZE][OWN + 1] = {};
+        for (int i = 0; i + down < plan.padded_height; i++) {
+            const Number *line = pixels + int64_t(i) * plan.padded_width * lanes;
+            const Number *other = line + int64_t(down) * plan.padded_width * lanes;
+            Vector inner[OWN + 1] = {};
+            for (int j = REACH; j < plan.width; j++) {
+                Vector pixel = N::load(line + j * lanes);
+                UNROLL
+                for (int k = 0; k < OWN; k++) inner[k] += pixel * N::load(other + (j + k - REACH) * lanes);
+                inner[OWN] += pixel;
+            }
+            Vector rows[SIZE][OWN + 1];
+            for (int v = 0; v < SIZE; v++) std::memcpy(rows[v], inner, sizeof inner);
+            for (int e = 0; e < count; e++) {
+                int j = edges[e];
+                Vector pixel = N::load(line + j * lanes);
+                for (int k = 0; k <= OWN; k++) {
+                    int there = j + k - REACH;
+                    bool outside = k < OWN && (there < 0 || there >= plan.padded_width);
+                    if (outside) continue;
+                    Vector value = pixel * (k < OWN ? N::load(other + there * lanes) : one);
+                    for (int v = 0; v < SIZE; v++)
+                        if (v <= j && j < v + plan.width) rows[v][k] += value;
                 }
-                if (u == t) sum[t] += total<lanes, Number>(own);
-                for (int k = 0; k < TOGETHER && u + k < TAPS; k++)
-                    product[t * TAPS + u + k] += total<lanes, Number>(totals[k]);
-            });
+            }
+            for (int u = 0; u < SIZE; u++)
+                if (u <= i && i < u + plan.height)
+                    for (int v = 0; v < SIZE; v++) {
+                        UNROLL
+                        for (int k = 0; k <= OWN; k++) totals[u][v][k] += rows[v][k];
+                    }
+        }
+        for (int u = 0; u + down < SIZE; u++)
+            for (int v = 0; v < SIZE; v++) {
+                int t = u * SIZE + v;
+                if (down == 0) sum[t] += total<lanes, Number>(totals[u][v][OWN]);
+                for (int w = down ? 0 : v; w < SIZE; w++)
+                    product[t * TAPS + (u + down) * SIZE + w] += total<lanes, Number>(totals[u][v][w - v + REACH]);
+            }
+    }
 }
 
 template <int WINDOW, int COUNT, typename Vector, typename Number>
 INLINE void convolve(const Plan<Number>& plan, const Number* first, const Vector* kernels, Vector start,
                      Vector (&values)[COUNT]) {
+    UNROLL
     for (int k = 0; k < COUNT; k++) values[k] = start;
     for_taps(plan, first, [&](int t, const Number* tap) {
+        UNROLL
         for (int k = 0; k < COUNT; k++)
             values[k] += kernels[t] * tap[row_of<WINDOW>(k) * int64_t(plan.padded_width) + column_of<WINDOW>(k)];
     });
@@ -110,6 +162,7 @@ INLINE void convolve(const Plan<Number>& plan, const Number* first, const Vector
 template <int WINDOW, int COUNT, typename Vector, typename Number>
 INLINE void learn(const Plan<Number>& plan, const Number* first, const Vector (&gradients)[COUNT], Vector* products) {
     for_taps(plan, first, [&](int t, const Number* tap) {
+        UNROLL
         for (int k = 0; k < COUNT; k++)
             products[t] += gradients[k] * tap[row_of<WINDOW>(k) * int64_t(plan.padded_width) + column_of<WINDOW>(k)];
     });
@@ -143,6 +196,7 @@ void apply(const Plan<Number> plan, const Number* padded, const Number* kernels,
         typedef typename M::Vector Vector;
         Vector b = N::load(offset + c), one = Number(1) - Vector{}, factor = factors ? N::load(factors + c) : one;
         Vector least = floor - Vector{}, kernel[TAPS];
+        UNROLL
         for (int t = 0; t < TAPS; t++) kernel[t] = N::load(kernels + t * plan.channels + c);
         for_places<WINDOW>(
             plan, padded,
@@ -152,6 +206,7 @@ void apply(const Plan<Number> plan, const Number* padded, const Number* kernels,
                 if constexpr (WINDOW == 2)
                     M::store(y + out + c, factor * larger(larger(larger(v[0], v[1]), larger(v[2], v[3])), least));
                 else
+                    UNROLL
                     for (int k = 0; k < 4; k++) M::store(y + out + k * plan.channels + c, factor * larger(v[k], least));
             },
             [&](const Number* first, int64_t out) {
@@ -173,6 +228,7 @@ void reduce(const Plan<Number> plan, const Number* padded, const Number* kernels
         typedef typename M::Vector Vector;
         Vector b = N::load(offset + c), one = Number(1) - Vector{}, factor = factors ? N::load(factors + c) : one;
         Vector least = floor - Vector{}, none = {}, total = {}, kernel[TAPS], products[TAPS];
+        UNROLL
         for (int t = 0; t < TAPS; t++) {
             kernel[t] = N::load(kernels + t * plan.channels + c);
             products[t] = none;
@@ -187,12 +243,14 @@ void reduce(const Plan<Number> plan, const Number* padded, const Number* kernels
                     Vector gradient = M::load(dy + out + c);
                     gradient = best > least ? gradient : none;
                     total += gradient;
+                    UNROLL
                     for (int k = 0; k < 4; k++) {  // the first of equals gets it
                         Vector part = v[k] == best ? gradient : none;
                         gradient = v[k] == best ? none : gradient;
                         v[k] = part;
                     }
                 } else {
+                    UNROLL
                     for (int k = 0; k < 4; k++) {
                         Vector gradient = M::load(dy + out + k * plan.channels + c);
                         v[k] = v[k] > least ? gradient : none;
@@ -209,6 +267,7 @@ void reduce(const Plan<Number> plan, const Number* padded, const Number* kernels
                 learn<WINDOW>(plan, first, v, products);
             });
         add<lanes>(sum + c, factor * total);
+        UNROLL
         for (int t = 0; t < TAPS; t++) add<lanes>(product + t * plan.channels + c, factor * products[t]);
     });
 }
@@ -236,11 +295,12 @@ void forward(const First<Number>& first, const Number* images, Value* y, const N
     int64_t image = first.height * first.width;
     double n = double(first.images) * plan.height * plan.width, *middle = moments, *spread = moments + TAPS;
     Number *padded = first.numbers, *kernels = padded + plan.plane();
-    Number* offset = kernels + TAPS * channels;
+    Number *offset = kernels + TAPS * channels, *group = offset + channels;
     std::memset(moments, 0, sizeof(double) * TAPS * (TAPS + 1));
-    for (int64_t i = 0; i < first.images; i++) {
-        pad(first, plan, images + i * image, padded);
-        patch_moments(plan, padded, middle, spread);
+    for (int64_t i = 0; i < first.images; i += GROUP<Number>) {
+        int count = first.images - i < GROUP<Number> ? int(first.images - i) : GROUP<Number>;
+        interleave(first, plan, images + i * image, count, group);
+        patch_moments(plan, group, middle, spread);
     }
     for (int t = 0; t < TAPS; t++) middle[t] /= n;
     for (int t = 0; t < TAPS; t++)

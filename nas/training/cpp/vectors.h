@@ -4,6 +4,7 @@
 #include <cstring>
 
 #define INLINE inline __attribute__((always_inline))
+#define UNROLL _Pragma("GCC unroll 16")  // a short loop over vectors, which then stay in registers
 
 namespace {
 
