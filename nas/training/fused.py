@@ -17,7 +17,7 @@ from nas.training.kernels import function
 
 NAMES = {torch.bfloat16: "bfloat16", torch.float32: "float32", torch.float64: "float64"}
 TAPS = 9  # of a kernel of the first convolution; measured: with 25 or 27, torch's convolution is quicker
-GROUP = 16  # images whose patches are summed together
+GROUP = 16  # images whose patches are summed together, at most
 
 
 def fused(modules: Sequence[nn.Module], library: ctypes.CDLL | None, dtype: torch.dtype) -> Iterator[nn.Module]:

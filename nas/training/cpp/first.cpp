@@ -25,7 +25,7 @@ struct First {
     const Number *shift;    // the convolution's own bias, or null
     const Number *weight, *bias;
     Number *running_mean, *running_var;
-    Number* numbers;  // a padded image, then (TAPS + 1) * channels, then 16 padded images
+    Number* numbers;  // a padded image, then (TAPS + 1) * channels, then up to 16 padded images
     double* sums;     // (TAPS + 1) * channels
 };
 
@@ -75,7 +75,7 @@ INLINE void for_taps(const Plan<Number>& plan, const Number* first, Work work) {
 
 // Images of a group, each in a lane of the vectors: sums over pixels then need no sum over lanes before the end.
 template <typename Number>
-constexpr int GROUP = sizeof(Number) == sizeof(float) ? 16 : 1;
+constexpr int GROUP = sizeof(Number) == sizeof(float) ? REGISTER : 1;
 
 // Writes `count` images as one padded map (padded_height, padded_width, GROUP); lanes without an image are zeros.
 template <typename Number>
