@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from statistics import fmean, median, stdev
 from typing import TypeVar
 
-from scipy.special import stdtr, stdtrit
-
 CONFIDENCE = 0.95
 UNSTEADY = 3
 Key = TypeVar("Key", bound=Hashable)
@@ -57,6 +55,8 @@ def error_of_mean(accuracies: Spread, one_score: float) -> float | None:
 
 def t_quantile(freedom: float) -> float:
     """Within so many standard errors lie 95 % of Student's t."""
+    from scipy.special import stdtrit  # which takes a sixth of a second
+
     return float(stdtrit(freedom, (1 + CONFIDENCE) / 2))
 
 
@@ -73,6 +73,8 @@ def chance_of_reaching(target: float, accuracies: Spread) -> float | None:
     if not accuracies.sd:
         return None
     distance = (accuracies.mean - target) / (accuracies.sd * math.sqrt(1 + 1 / accuracies.n))
+    from scipy.special import stdtr
+
     return float(stdtr(accuracies.n - 1, distance))
 
 
@@ -121,6 +123,8 @@ def two_sided(mean: float, standard_error: float, freedom: int) -> float:
     """The chance that Student's t lies as far from 0 as `mean` does; certain knowledge leaves none."""
     if not standard_error:
         return float(mean == 0)
+    from scipy.special import stdtr
+
     return 2 * float(stdtr(freedom, -abs(mean / standard_error)))
 
 

@@ -5,18 +5,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import optuna
 import torch
 
-from nas.api.finishing import Finished, finish
 from nas.data.dataset import Dataset
 from nas.data.images import fingerprint, hand_over, load_training, take_back, training_data
 from nas.data.memory import GivenImages
 from nas.errors import UserError, require, require_seconds, require_whole
 from nas.network.cost import cost
-from nas.reporting.notes import annotate_trial
 from nas.reporting.sentences import diagnosis, headline
 from nas.space.rejections import MAX_PROPOSALS, NothingFeasibleError, probe
 from nas.space.search_space import SearchSpace
@@ -35,6 +33,9 @@ from nas.tuner.sampler import FeasibleSampler, make_sampler
 from nas.tuner.selection import FinalSettings
 from nas.tuner.trials import Plan, Search, train_all
 from nas.workers.fleet import Workers, make_fleet
+
+if TYPE_CHECKING:  # a search begins half a second earlier without Plotly and SciPy, which come when it trains
+    from nas.api.finishing import Finished
 
 # GPSampler (Optuna 5.0) learns from completed trials only, and draws at random until it has ten. Measured by
 # replaying `benchmarks/data/curves.json` in searches of 50 trials: with `rungs` 2 to 9 are completed, with `hyperband`
@@ -176,7 +177,7 @@ def search(
     command: str,
     show: Show,
     say: Callable[[str], None],
-) -> Finished:
+) -> "Finished":
     """Run a search, or go on with one, and write its results; `command` is what the study remembers of it.
 
     `show` shows what is being trained; `say` takes a sentence for a person.
@@ -202,6 +203,8 @@ def search(
             if known.trained:
                 say(_goes_on(known, options.trials))
             show(train_all(trials, plan), headline(space, location))
+            from nas.api.finishing import finish
+
             finished = finish(study, location, plan, options.final, show)
             return finished if trials.exhausted is None else replace(finished, exhausted=trials.exhausted)
 
@@ -226,6 +229,8 @@ def _trials(
     study.pruner = make_pruner(options.pruner, space.recipe.epochs)
 
     def annotate(trial: optuna.Trial, record: TrialRecord) -> dict[Path, str]:
+        from nas.reporting.notes import annotate_trial
+
         return annotate_trial(study, location, plan.dataset, trial, record)
 
     return Search(study, location, known.trials, plan, sampler, annotate=annotate)
