@@ -10,9 +10,11 @@ from torchvision.transforms.functional import pil_to_tensor
 
 from benchmarks import capacity
 from benchmarks.curves import load
-from benchmarks.networks import NETWORKS, job
+from benchmarks.networks import NETWORKS, TRAINED, job
 from benchmarks.overhead import SEED, fill
+from benchmarks.roofline import least_time
 from benchmarks.search_cost import NEAR, orders, replay
+from benchmarks.seconds import seconds_to
 from benchmarks.throughput import flops_per_image, images_per_second, time_of_step
 from benchmarks.usual import UsualTraining, augmenting
 from nas.data.augmentation import augment
@@ -63,9 +65,15 @@ def test_flops_are_six_a_mac_but_four_in_the_first_layer(monkeypatch: pytest.Mon
     assert flops_per_image("tiny") == 4 * first + 6 * (second + classifier)
 
 
-@pytest.mark.parametrize(("name", "params"), [("seed", 18_738), ("10k", 9_690), ("3k", 2_906)])
+@pytest.mark.parametrize(("name", "params"), [("seed", 18_738), ("10k", 9_690), ("3k", 2_906), ("winner", 15_222)])
 def test_networks_have_the_sizes_that_they_are_named_after(name: str, params: int) -> None:
-    assert cost(NETWORKS[name]).params == params
+    assert cost(TRAINED[name]).params == params
+
+
+def test_a_step_takes_longer_than_its_parts_can(one_thread: None) -> None:
+    least = least_time(job("3k"))
+    assert 0 < least.traffic < least.arithmetic
+    assert least.total < 1e-3 * sum(time_of_step(job("3k"), steps=32).values())
 
 
 def test_the_usual_augmentation_is_ours() -> None:
@@ -99,3 +107,10 @@ def test_capacity_counts_what_is_decided_while_every_worker_is_busy(tmp_path: Pa
     row = capacity.measure(location, space, workers=4, seconds=0.1, watched=1.0)
     assert (row.trials, row.workers) == (16, 4)
     assert 0 < row.begun < row.decisions < 1.2 * 4 / 0.1
+
+
+def test_seconds_end_with_the_epoch_that_reaches_the_target(one_thread: None) -> None:
+    seconds, epochs, accuracy = seconds_to(0.5, "3k", seed=0, epochs=2)
+    assert seconds is not None
+    assert (epochs, accuracy > 0.5) == (1, True)
+    assert seconds_to(1.0, "3k", seed=0, epochs=1)[0] is None

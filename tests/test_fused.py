@@ -156,6 +156,22 @@ def test_evaluation_is_that_of_the_modules(library: ctypes.CDLL) -> None:
     (block,) = fused(list(plain), library, torch.float32)
     images = maps(torch.Generator().manual_seed(0), 3, 4, 6, 6)
     assert torch.equal(block.eval()(images), plain(images))
+    with torch.inference_mode():
+        torch.testing.assert_close(block(images), plain(images))
+
+
+@pytest.mark.parametrize("after", [(), (RELU,), (RELU, POOL, DROPOUT), (nn.MaxPool2d(3),)])
+@pytest.mark.parametrize("bias", [False, True])
+def test_whole_networks_are_judged_alike(library: ctypes.CDLL, after: tuple[nn.Module, ...], bias: bool) -> None:
+    """Also a first convolution with its block."""
+    torch.manual_seed(2)
+    plain = nn.Sequential(nn.Conv2d(1, 20, 3, padding=1, bias=bias), *made(20, *after), nn.Conv2d(20, 7, 2), *made(7))
+    plain(torch.randn(8, 1, 12, 11))  # so that the running statistics are no defaults
+    images = torch.randn(5, 1, 12, 11)
+    with torch.inference_mode():
+        expected = plain.eval()(images)
+        torch.testing.assert_close(training_form(plain, torch.float32, library).eval()(images), expected)
+    assert not any(torch.isnan(buffer).any() for buffer in plain.buffers())
 
 
 def test_one_value_a_channel_is_refused_as_torch_does(library: ctypes.CDLL) -> None:

@@ -1,8 +1,8 @@
 """Blocks of a network as one operation of a compiled library: see `cpp/block.cpp` and `cpp/first.cpp`.
 
-In training a block is one operation; on a GPU and in evaluation it is the modules that it was made of. Statistics and
-gradients of parameters are sums in double precision, and a value is rounded to the map's dtype once. Where values of a
-window are equal, the first gets the gradient.
+In training, and where networks are judged, a block is one operation; on a GPU, and in evaluation with gradients, it is
+the modules that it was made of. Statistics and gradients of parameters are sums in double precision, and a value is
+rounded to the map's dtype once. Where values of a window are equal, the first gets the gradient.
 """
 
 import ctypes
@@ -80,10 +80,23 @@ class FusedBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         values = x.numel() // x.shape[1]  # a channel; of one there are no statistics
+        if self.judges(x):
+            return self._judged(x.contiguous(memory_format=torch.channels_last))
         if not self.training or x.device.type != "cpu" or values < 2:
             result: Tensor = self.each(x)
             return result
         return _Fused.apply(x, self._norm.weight, self._norm.bias, self.factors(len(x)), self)  # type: ignore[no-any-return]
+
+    def judges(self, x: Tensor) -> bool:
+        """Whether the library evaluates it: nobody asks for gradients."""
+        return not self.training and x.device.type == "cpu" and not torch.is_grad_enabled()
+
+    def _judged(self, x: Tensor) -> Tensor:
+        images, channels, height, width = x.shape
+        block = self.told(x)
+        y = _map(images, channels, height // block.window, width // block.window, x.dtype)
+        self.call("block_evaluate", x.dtype, block, x, y, torch.empty_like(self._norm.bias))
+        return y
 
     def factors(self, images: int) -> Tensor | None:
         """Dropout's, (N, C); counts the batch, too."""
@@ -152,11 +165,29 @@ class FirstBlock(FusedBlock):
         self._sums = torch.empty((TAPS + 1) * conv.out_channels, dtype=torch.float64)
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.judges(x):
+            return self._judged(x.to(self.conv.weight.dtype).contiguous())
         if not self.training or x.device.type != "cpu" or x.requires_grad or len(x) < 2:
             result: Tensor = self.each(self.conv(x.to(self.conv.weight.dtype))).to(self.dtype)
             return result
         conv, norm = self.conv, self._norm
         return _FusedFirst.apply(x, conv.weight, conv.bias, norm.weight, norm.bias, self.factors(len(x)), self)  # type: ignore[no-any-return]
+
+    def _judged(self, x: Tensor) -> Tensor:
+        what, _, y = self.begun(x)
+        mean, scale = torch.empty(2, self.conv.out_channels, dtype=x.dtype)
+        self.call("first_evaluate", self.dtype, what, x, y, mean, scale)
+        return y
+
+    def begun(self, x: Tensor) -> tuple[_First, Tensor, Tensor]:
+        """What the library is told for images, the kernels (taps, C) that it is told of, and a map for the result."""
+        kernels = self.conv.weight
+        channels, size = len(kernels), kernels.shape[-1]
+        taps = kernels.detach().permute(2, 3, 1, 0).reshape(-1, channels).contiguous()
+        what = self.told_first(x, taps)
+        larger = 2 * what.padding - size + 1
+        height, width = ((side + larger) // what.window for side in x.shape[2:])
+        return what, taps, _map(len(x), channels, height, width, self.dtype)
 
     def told_first(self, x: Tensor, taps: Tensor) -> _First:
         """What the library is told for images of this shape and kernels (taps, C)."""
@@ -185,14 +216,9 @@ class _FusedFirst(torch.autograd.Function):
         first: FirstBlock,
     ) -> Tensor:
         x = x.to(weight.dtype).contiguous()
-        images, channels, size = len(x), len(kernels), kernels.shape[-1]
-        taps = kernels.permute(2, 3, 1, 0).reshape(-1, channels).contiguous()
-        what = first.told_first(x, taps)
-        larger = 2 * what.padding - size + 1
-        height, width = ((side + larger) // what.window for side in x.shape[2:])
-        y = _map(images, channels, height, width, first.dtype)
+        what, taps, y = first.begun(x)
         moments = torch.empty(len(taps) * (len(taps) + 1), dtype=torch.float64)
-        mean, scale = torch.empty(2, channels, dtype=weight.dtype)
+        mean, scale = torch.empty(2, len(kernels), dtype=weight.dtype)
         first.call("first_forward", first.dtype, what, x, y, factors, moments, mean, scale)
         ctx.save_for_backward(x, taps, factors, moments, mean, scale)
         ctx.first, ctx.what, ctx.shape, ctx.has_shift = first, what, kernels.shape, shift is not None

@@ -169,7 +169,7 @@ void spread(const Value* x, const Value* dy, Value* dx, const Windows<WINDOW>& w
 }
 
 // y (images, height / window, width / window, channels) from x (images, height, width, channels); `factors` are
-// dropout's (images, channels) or null. Writes mean and 1 / deviation, and moves the running statistics.
+// dropout's (images, channels) or null.
 template <int WINDOW, typename Value, typename Number = NumberOf<Value>>
 void forward_windows(const Block<Number>& block, const Value* x, Value* y, const Number* factors, const Number* mean,
                      const Number* scale) {
@@ -189,6 +189,17 @@ void forward_windows(const Block<Number>& block, const Value* x, Value* y, const
     }
 }
 
+template <typename Value, typename Number = NumberOf<Value>>
+void transform(const Block<Number>& block, const Value* x, Value* y, const Number* factors, const Number* mean,
+               const Number* scale) {
+    switch (block.window) {
+        case 1: return forward_windows<1>(block, x, y, factors, mean, scale);
+        case 2: return forward_windows<2>(block, x, y, factors, mean, scale);
+        default: return forward_windows<0>(block, x, y, factors, mean, scale);
+    }
+}
+
+// With the statistics of these maps. Writes mean and 1 / deviation, and moves the running statistics.
 template <typename Value, typename Number = NumberOf<Value>>
 INLINE void forward(const Block<Number>& block, const Value* x, Value* y, const Number* factors, Number* mean,
                     Number* scale) {
@@ -210,11 +221,14 @@ INLINE void forward(const Block<Number>& block, const Value* x, Value* y, const 
         block.running_mean[c] = Number((1 - block.momentum) * block.running_mean[c] + block.momentum * middle);
         block.running_var[c] = Number((1 - block.momentum) * block.running_var[c] + block.momentum * unbiased);
     }
-    switch (block.window) {
-        case 1: return forward_windows<1>(block, x, y, factors, mean, scale);
-        case 2: return forward_windows<2>(block, x, y, factors, mean, scale);
-        default: return forward_windows<0>(block, x, y, factors, mean, scale);
-    }
+    transform(block, x, y, factors, mean, scale);
+}
+
+// With the running statistics, as networks are judged. Writes 1 / deviation.
+template <typename Value, typename Number = NumberOf<Value>>
+INLINE void evaluate(const Block<Number>& block, const Value* x, Value* y, Number* scale) {
+    for (int c = 0; c < block.channels; c++) scale[c] = Number(1 / std::sqrt(block.running_var[c] + block.eps));
+    transform(block, x, y, static_cast<const Number*>(nullptr), block.running_mean, scale);
 }
 
 // The gradients of x, weight and bias from that of y: of S. Ioffe and C. Szegedy, "Batch Normalization" (2015), with
@@ -269,6 +283,9 @@ INLINE void backward(const Block<Number>& block, const Value* x, const Value* dy
     extern "C" void block_forward_##NAME(const Block<Number>* block, const Value* x, Value* y, const Number* factors,     \
                                    Number* mean, Number* scale) {                                                   \
         forward(*block, x, y, factors, mean, scale);                                                                \
+    }                                                                                                               \
+    extern "C" void block_evaluate_##NAME(const Block<Number>* block, const Value* x, Value* y, Number* scale) {    \
+        evaluate(*block, x, y, scale);                                                                              \
     }                                                                                                               \
     extern "C" void block_backward_##NAME(const Block<Number>* block, const Value* x, const Value* dy, Value* dx,         \
                                     const Number* factors, const Number* mean, const Number* scale, Number* dweight, \

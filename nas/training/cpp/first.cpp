@@ -286,6 +286,37 @@ void fold(const First<Number>& first, const Plan<Number>& plan, const Number* me
     }
 }
 
+// y from the images, with folded kernels.
+template <typename Value, typename Number = NumberOf<Value>>
+void transform(const First<Number>& first, const Plan<Number>& plan, const Number* images, Value* y,
+               const Number* factors, const Number* kernels, const Number* offset) {
+    int window = int(first.window), channels = plan.channels;
+    int64_t out = int64_t(plan.height / window) * (plan.width / window) * channels;
+    for (int64_t i = 0; i < first.images; i++) {
+        const Number* factor = factors ? factors + i * channels : nullptr;
+        Number floor = Number(first.floor);
+        pad(first, plan, images + i * first.height * first.width, first.numbers);
+        Value* to = y + i * out;
+        if (window == 1)
+            apply<1>(plan, first.numbers, kernels, offset, factor, floor, to);
+        else
+            apply<2>(plan, first.numbers, kernels, offset, factor, floor, to);
+    }
+}
+
+// With the running statistics, as networks are judged. Writes the mean without `shift`, and 1 / deviation.
+template <typename Value, typename Number = NumberOf<Value>>
+void evaluate(const First<Number>& first, const Number* images, Value* y, Number* mean, Number* scale) {
+    Plan<Number> plan(first);
+    Number *kernels = first.numbers + plan.plane(), *offset = kernels + TAPS * plan.channels;
+    for (int c = 0; c < plan.channels; c++) {
+        mean[c] = first.running_mean[c] - (first.shift ? first.shift[c] : 0);
+        scale[c] = Number(1 / std::sqrt(first.running_var[c] + first.eps));
+    }
+    fold(first, plan, mean, scale, kernels, offset);
+    transform(first, plan, images, y, static_cast<const Number*>(nullptr), kernels, offset);
+}
+
 // `moments` are written: means (TAPS) and covariances (TAPS, TAPS) of the patches. `mean` is without `shift`.
 template <typename Value, typename Number = NumberOf<Value>>
 void forward(const First<Number>& first, const Number* images, Value* y, const Number* factors, double* moments,
@@ -294,7 +325,7 @@ void forward(const First<Number>& first, const Number* images, Value* y, const N
     int channels = plan.channels;
     int64_t image = first.height * first.width;
     double n = double(first.images) * plan.height * plan.width, *middle = moments, *spread = moments + TAPS;
-    Number *padded = first.numbers, *kernels = padded + plan.plane();
+    Number* kernels = first.numbers + plan.plane();
     Number *offset = kernels + TAPS * channels, *group = offset + channels;
     std::memset(moments, 0, sizeof(double) * TAPS * (TAPS + 1));
     for (int64_t i = 0; i < first.images; i += GROUP<Number>) {
@@ -322,18 +353,7 @@ void forward(const First<Number>& first, const Number* images, Value* y, const N
         first.running_var[c] = Number((1 - first.momentum) * first.running_var[c] + first.momentum * unbiased);
     }
     fold(first, plan, mean, scale, kernels, offset);
-    int window = int(first.window);
-    int64_t out = int64_t(plan.height / window) * (plan.width / window) * channels;
-    for (int64_t i = 0; i < first.images; i++) {
-        const Number* factor = factors ? factors + i * channels : nullptr;
-        Number floor = Number(first.floor);
-        pad(first, plan, images + i * image, padded);
-        Value* to = y + i * out;
-        if (window == 1)
-            apply<1>(plan, padded, kernels, offset, factor, floor, to);
-        else
-            apply<2>(plan, padded, kernels, offset, factor, floor, to);
-    }
+    transform(first, plan, images, y, factors, kernels, offset);
 }
 
 template <typename Value, typename Number = NumberOf<Value>>
@@ -384,6 +404,10 @@ void backward(const First<Number>& first, const Number* images, const Value* dy,
     extern "C" void first_forward_##NAME(const First<Number>* first, const Number* images, Value* y,                 \
                                          const Number* factors, double* moments, Number* mean, Number* scale) {      \
         forward(*first, images, y, factors, moments, mean, scale);                                                   \
+    }                                                                                                                \
+    extern "C" void first_evaluate_##NAME(const First<Number>* first, const Number* images, Value* y, Number* mean,  \
+                                          Number* scale) {                                                           \
+        evaluate(*first, images, y, mean, scale);                                                                    \
     }                                                                                                                \
     extern "C" void first_backward_##NAME(const First<Number>* first, const Number* images, const Value* dy,         \
                                           const Number* factors, const double* moments, const Number* mean,          \
