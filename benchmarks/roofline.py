@@ -9,7 +9,7 @@ It is the roofline of S. Williams, A. Waterman and D. Patterson (2009), with rat
   map; it writes the last. It writes its result, and reads the gradient of it twice. Each goes at the rate at which
   torch copies a map of that size.
 
-The loss, the optimizer, the augmentation and all calls are free.
+The last average, the classifier, the loss, the optimizer, the augmentation and all calls are free.
 """
 
 import time

@@ -95,7 +95,7 @@ def _raw(tensor: Tensor | None) -> bytes:
 
 
 def record(count: int, seed: int) -> list[Call]:
-    """The calls of one forward and backward pass of random blocks, until there are so many."""
+    """The calls of one step of random blocks and of their evaluation, until there are so many."""
     library = kernels().library
     if library is None:
         sys.exit(f"no kernels to compare with: {kernels().said}")
@@ -118,6 +118,8 @@ def record(count: int, seed: int) -> list[Call]:
                 continue
             y = block(x)
             y.backward(torch.randn_like(y))
+            with torch.inference_mode():
+                block.eval()(x.detach())
     return calls
 
 
@@ -183,7 +185,7 @@ def largest_difference(call: Call, result: list[Tensor]) -> float:
 
 def _difference(found: Tensor, expected: Tensor) -> float:
     """The largest, as a share of the largest value."""
-    if not expected.numel():
+    if _raw(found) == _raw(expected):  # also where a part is memory that nobody has written yet
         return 0.0
     largest = max(float(expected.double().abs().max()), 1e-30)
     return float((found.double() - expected.double()).abs().max()) / largest

@@ -1,5 +1,6 @@
 """The benchmarks: what their figures rest on. The figures themselves are measured, not tested."""
 
+import ctypes
 from pathlib import Path
 from statistics import fmean
 
@@ -70,7 +71,7 @@ def test_networks_have_the_sizes_that_they_are_named_after(name: str, params: in
     assert cost(TRAINED[name]).params == params
 
 
-def test_a_step_takes_longer_than_its_parts_can(one_thread: None) -> None:
+def test_a_step_takes_longer_than_its_parts_can(library: ctypes.CDLL, one_thread: None) -> None:
     least = least_time(job("3k"))
     assert 0 < least.traffic < least.arithmetic
     assert least.total < 1e-3 * sum(time_of_step(job("3k"), steps=32).values())

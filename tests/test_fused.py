@@ -255,3 +255,37 @@ def test_only_the_first_convolution_does_without_a_gradient_of_what_it_sees(libr
     assert [type(part) for part in fused(grey, library, torch.float32)] == [nn.Conv2d, nn.Conv2d, FusedBlock]
     pooled = (nn.MaxPool2d(2), *grey[1:])
     assert [type(part) for part in fused(pooled, library, torch.float32)] == [nn.MaxPool2d, FirstBlock]
+
+
+@pytest.mark.parametrize("first", [False, True])
+@pytest.mark.parametrize("training", [False, True])
+def test_what_is_no_number_stays_none(library: ctypes.CDLL, first: bool, training: bool) -> None:
+    convs = [nn.Conv2d(1, 4, 3, padding=1)] if first else []
+    network = nn.Sequential(*fused([*convs, *made(4, RELU)], library, torch.float32)).train(training)
+    with torch.no_grad():
+        next(network.parameters())[0] = float("nan")
+        assert network(torch.randn(3, 1 if first else 4, 5, 5)).isnan().any()
+
+
+def test_maps_that_do_not_fit_are_refused(library: ctypes.CDLL) -> None:
+    for wrong in (torch.zeros(2, 3, 6, 6), torch.zeros(2, 4, 1, 6), torch.zeros(2, 4, 6, 6, dtype=torch.float64)):
+        (block,) = fused(list(made(4, POOL)), library, torch.float32)
+        with pytest.raises(RuntimeError, match="a fused block was given"):
+            block(wrong)
+    (grey,) = fused([nn.Conv2d(1, 4, 3), *made(4)], library, torch.float32)
+    with pytest.raises(RuntimeError, match="3 channels instead of 1"):
+        grey(torch.zeros(2, 3, 6, 6))
+
+
+def test_larger_images_in_between_leave_a_gradient_alone(library: ctypes.CDLL) -> None:
+    torch.manual_seed(0)
+    found = []
+    for between in (False, True):
+        torch.manual_seed(0)
+        (block,) = fused([nn.Conv2d(1, 4, 3), *made(4, RELU)], library, torch.float32)
+        y = block(torch.randn(3, 1, 6, 6, generator=torch.Generator().manual_seed(0)))
+        if between:
+            block(torch.randn(3, 1, 90, 90))
+        y.sum().backward()
+        found.append([parameter.grad for parameter in block.parameters()])
+    torch.testing.assert_close(found[1], found[0])

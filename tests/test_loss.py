@@ -29,6 +29,14 @@ def test_a_label_that_is_no_class_is_no_number(library: ctypes.CDLL) -> None:
         assert cross_entropy(torch.zeros(2, 3), torch.tensor([0, label]), 2, library).isnan()
 
 
+def test_what_the_library_does_not_compute_is_torchs(library: ctypes.CDLL) -> None:
+    scores, labels = torch.randn(3, 4, dtype=torch.float64), torch.tensor([0, 1, 3])
+    torch.testing.assert_close(cross_entropy(scores, labels, 3, library), F.cross_entropy(scores, labels))
+    for wrong in (labels.int(), labels[:2]):
+        with pytest.raises((RuntimeError, ValueError)):
+            cross_entropy(scores.float(), wrong, 3, library)
+
+
 def test_scores_that_are_no_numbers_give_a_loss_that_is_none(library: ctypes.CDLL) -> None:
     for wrong in (float("nan"), float("inf")):
         scores = torch.tensor([[0.0, wrong, 1.0]])

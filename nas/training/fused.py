@@ -1,14 +1,15 @@
 """Blocks of a network as one operation of a compiled library: see `cpp/block.cpp` and `cpp/first.cpp`.
 
 In training, and where networks are judged, a block is one operation; on a GPU, and in evaluation with gradients, it is
-the modules that it was made of. Statistics and gradients of parameters are sums in double precision, and a value is
-rounded to the map's dtype once. Where values of a window are equal, the first gets the gradient.
+the modules that it was made of. Statistics and gradients of parameters are sums in float32 within an image, in double
+precision beyond, and a value is rounded to the map's dtype once. Where values of a window are equal, the first gets the
+gradient. One thread at a time may use a block.
 """
 
 import ctypes
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any, TypeGuard
+from typing import Any, TypeGuard, cast
 
 import torch
 from torch import Tensor, nn
@@ -71,10 +72,10 @@ class FusedBlock(nn.Module):
         norm = modules[0]
         assert _is_usual_norm(norm)
         self._norm = norm
-        self._window = next((part.kernel_size for part in modules if _is_usual_pool(part)), 1)
+        self._window = next((cast(int, part.kernel_size) for part in modules if _is_usual_pool(part)), 1)
         self._rate = next((part.p for part in modules if isinstance(part, nn.Dropout2d)), 0.0)
         self._floor = 0.0 if any(isinstance(part, nn.ReLU) for part in modules) else -math.inf
-        self._told_of: tuple[torch.Size, int] | None = None  # the shape of the maps and the place of the state
+        self._told_of: tuple[torch.Size, torch.dtype, int] | None = None  # the maps, and the place of the state
         self._numbers = torch.empty(6 * norm.num_features, dtype=norm.weight.dtype)
         self._sums = torch.empty(2 * norm.num_features, dtype=torch.float64)
 
@@ -109,10 +110,13 @@ class FusedBlock(nn.Module):
 
     def told(self, x: Tensor) -> _Block:
         """What the library is told for maps of this shape."""
-        if (x.shape, self._norm.weight.data_ptr()) != self._told_of:
+        of = (x.shape, x.dtype, self._norm.weight.data_ptr())
+        if of != self._told_of:
             images, channels, height, width = x.shape
-            shape = (images, height, width, channels)
-            self._told, self._told_of = _Block(*shape, *self._rest()), (x.shape, self._norm.weight.data_ptr())
+            _require(channels == self._norm.num_features, f"{channels} channels instead of {self._norm.num_features}")
+            _require(min(height, width) >= self._window, f"maps of {height}×{width} for windows of {self._window}")
+            _require_dtypes(x.dtype, self._norm.weight.dtype, self._numbers.dtype)
+            self._told, self._told_of = _Block(images, height, width, channels, *self._rest()), of
         return self._told
 
     def _rest(self) -> tuple[Any, ...]:
@@ -192,7 +196,9 @@ class FirstBlock(FusedBlock):
     def told_first(self, x: Tensor, taps: Tensor) -> _First:
         """What the library is told for images of this shape and kernels (taps, C)."""
         conv = self.conv
-        images, _, height, width = x.shape
+        images, channels, height, width = x.shape
+        _require(channels == 1, f"{channels} channels instead of 1")
+        _require_dtypes(self.dtype, taps.dtype, self._norm.weight.dtype)
         padding = int(conv.padding[0])
         least = (1 + GROUP) * (height + 2 * padding) * (width + 2 * padding) + (TAPS + 1) * conv.out_channels
         if len(self._numbers) < least:
@@ -221,6 +227,7 @@ class _FusedFirst(torch.autograd.Function):
         mean, scale = torch.empty(2, len(kernels), dtype=weight.dtype)
         first.call("first_forward", first.dtype, what, x, y, factors, moments, mean, scale)
         ctx.save_for_backward(x, taps, factors, moments, mean, scale)
+        ctx.numbers = first._numbers  # which larger images replace
         ctx.first, ctx.what, ctx.shape, ctx.has_shift = first, what, kernels.shape, shift is not None
         return y
 
@@ -239,6 +246,17 @@ class _FusedFirst(torch.autograd.Function):
 
 def _map(images: int, channels: int, height: int, width: int, dtype: torch.dtype) -> Tensor:
     return torch.empty((images, channels, height, width), dtype=dtype, memory_format=torch.channels_last)
+
+
+def _require(holds: bool, what: str) -> None:
+    if not holds:
+        raise RuntimeError(f"a fused block was given {what}")
+
+
+def _require_dtypes(maps: torch.dtype, *numbers: torch.dtype) -> None:
+    """Maps have the dtype of the parameters; those in bfloat16 have parameters in float32."""
+    expected = torch.float32 if maps == torch.bfloat16 else maps
+    _require(set(numbers) == {expected}, f"maps in {maps} with parameters in {' and '.join(map(str, numbers))}")
 
 
 def _fusible(modules: Sequence[nn.Module]) -> int:

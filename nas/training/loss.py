@@ -20,7 +20,7 @@ class _CrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, scores: Tensor, labels: Tensor, batch: int, library: ctypes.CDLL) -> Tensor:
         scores, labels = scores.contiguous(), labels.contiguous()
-        gradients, loss = torch.empty_like(scores), torch.empty(())
+        gradients, loss = torch.empty_like(scores), torch.empty((), dtype=torch.float32)
         pointers = (tensor.data_ptr() for tensor in (scores, labels, gradients, loss))
         function(library, "loss_float32", 4)(ctypes.byref(_Scores(*scores.shape, batch)), *pointers)
         ctx.save_for_backward(gradients)
@@ -37,6 +37,7 @@ def cross_entropy(scores: Tensor, labels: Tensor, batch: int, library: ctypes.CD
 
     The scores (N, classes) are float32, the labels (N,) int64, and `batch` is at least N.
     """
-    if library is None:
+    known = (scores.dtype, labels.dtype, labels.shape) == (torch.float32, torch.int64, scores.shape[:1])
+    if library is None or not known:
         return F.cross_entropy(scores, labels) * (len(scores) / batch)
     return _CrossEntropy.apply(scores, labels, batch, library)  # type: ignore[no-any-return]

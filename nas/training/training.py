@@ -188,7 +188,7 @@ def _require_finite(kind: str, loss: float, epoch: int) -> None:
         raise DivergedError(f"the {kind} loss is {loss} in epoch {epoch}")
 
 
-def seconds_per_epoch(job: TrainingJob, images: int = 3 * CHUNK) -> float:
+def seconds_per_epoch(job: TrainingJob, images: int = CHUNK) -> float:
     """The seconds of an epoch, extrapolated from steps on `images` images and a short evaluation.
 
     A third as many steps and the same evaluation come first, as a warm-up. Whole chunks are timed because the first

@@ -16,6 +16,8 @@
     extern "C" void NAME##_float64();
 KERNEL(block_forward)
 KERNEL(block_backward)
+KERNEL(block_evaluate)
+KERNEL(first_evaluate)
 KERNEL(first_forward)
 KERNEL(first_backward)
 
@@ -25,7 +27,7 @@ namespace {
 const struct {
     const char* name;
     void (*function)();
-} KERNELS[] = {NAMES(block_forward), NAMES(block_backward), NAMES(first_forward), NAMES(first_backward)};
+} KERNELS[] = {NAMES(block_forward), NAMES(block_backward), NAMES(block_evaluate), NAMES(first_evaluate), NAMES(first_forward), NAMES(first_backward)};
 
 typedef void (*Function)(void*, void*, void*, void*, void*, void*, void*, void*, void*, void*);  // the rest is ignored
 
@@ -62,9 +64,13 @@ int main() {
                 arguments[i - pointers] = at;
         }
         void** a = arguments;
+        bool known = false;
         for (auto& kernel : KERNELS)
-            if (!strcmp(kernel.name, name))
+            if (!strcmp(kernel.name, name)) {
                 Function(kernel.function)(structure.data(), a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7], a[8]);
+                known = true;
+            }
+        if (!known) return 3;
         for (auto& buffer : all) fwrite(buffer.data(), 1, buffer.size(), stdout);
     }
 }

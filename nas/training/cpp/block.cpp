@@ -97,7 +97,7 @@ void apply(const Value* x, Value* y, const Windows<WINDOW>& windows, const Numbe
             for (int j = 0; j < windows.columns; j++) {
                 typename M::Vector scaled, chosen;
                 windows.template best<M>(x + windows.at(i, j) + c, a, scaled, chosen);
-                M::store(y + windows.out(i, j) + c, larger(scaled + b, least));
+                M::store(y + windows.out(i, j) + c, larger(least, scaled + b));
             }
         });
 }

@@ -204,15 +204,15 @@ void apply(const Plan<Number> plan, const Number* padded, const Number* kernels,
                 Vector v[4];
                 convolve<WINDOW>(plan, first, kernel, b, v);
                 if constexpr (WINDOW == 2)
-                    M::store(y + out + c, factor * larger(larger(larger(v[0], v[1]), larger(v[2], v[3])), least));
+                    M::store(y + out + c, factor * larger(least, larger(larger(v[0], v[1]), larger(v[2], v[3]))));
                 else
                     UNROLL
-                    for (int k = 0; k < 4; k++) M::store(y + out + k * plan.channels + c, factor * larger(v[k], least));
+                    for (int k = 0; k < 4; k++) M::store(y + out + k * plan.channels + c, factor * larger(least, v[k]));
             },
             [&](const Number* first, int64_t out) {
                 Vector v[1];
                 convolve<WINDOW>(plan, first, kernel, b, v);
-                M::store(y + out + c, factor * larger(v[0], least));
+                M::store(y + out + c, factor * larger(least, v[0]));
             });
     });
 }

@@ -127,6 +127,7 @@ INLINE double total(typename VectorOf<Number, LANES>::type values) {
     }
 }
 
+// `b` where one of them is not a number.
 template <typename Vector>
 INLINE Vector larger(Vector a, Vector b) {
     return a > b ? a : b;
