@@ -80,7 +80,7 @@ def _buffer(block: FusedBlock, what: ctypes.Structure, name: str) -> Tensor | No
     address, channels = getattr(what, name), block._norm.num_features
     if address is None:
         return None
-    lengths = {"numbers": len(block._numbers), "sums": len(block._sums), "kernels": TAPS * channels}
+    lengths = {"numbers": len(block.numbers), "sums": len(block._sums), "kernels": TAPS * channels}
     dtype = torch.float64 if name == "sums" else block._norm.weight.dtype
     size = lengths.get(name, channels) * dtype.itemsize
     memory = (ctypes.c_char * size).from_address(address)

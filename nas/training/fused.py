@@ -76,7 +76,7 @@ class FusedBlock(nn.Module):
         self._rate = next((part.p for part in modules if isinstance(part, nn.Dropout2d)), 0.0)
         self._floor = 0.0 if any(isinstance(part, nn.ReLU) for part in modules) else -math.inf
         self._told_of: tuple[torch.Size, torch.dtype, int] | None = None  # the maps, and the place of the state
-        self._numbers = torch.empty(6 * norm.num_features, dtype=norm.weight.dtype)
+        self.numbers = torch.empty(6 * norm.num_features, dtype=norm.weight.dtype)
         self._sums = torch.empty(2 * norm.num_features, dtype=torch.float64)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -115,7 +115,7 @@ class FusedBlock(nn.Module):
             images, channels, height, width = x.shape
             _require(channels == self._norm.num_features, f"{channels} channels instead of {self._norm.num_features}")
             _require(min(height, width) >= self._window, f"maps of {height}×{width} for windows of {self._window}")
-            _require_dtypes(x.dtype, self._norm.weight.dtype, self._numbers.dtype)
+            _require_dtypes(x.dtype, self._norm.weight.dtype, self.numbers.dtype)
             self._told, self._told_of = _Block(images, height, width, channels, *self._rest()), of
         return self._told
 
@@ -124,7 +124,7 @@ class FusedBlock(nn.Module):
         norm = self._norm
         assert norm.running_mean is not None
         assert norm.running_var is not None
-        tensors = (norm.weight, norm.bias, norm.running_mean, norm.running_var, self._numbers, self._sums)
+        tensors = (norm.weight, norm.bias, norm.running_mean, norm.running_var, self.numbers, self._sums)
         pointers = (tensor.data_ptr() for tensor in tensors)
         return self._window, self._floor, norm.momentum, norm.eps, *pointers
 
@@ -201,8 +201,8 @@ class FirstBlock(FusedBlock):
         _require_dtypes(self.dtype, taps.dtype, self._norm.weight.dtype)
         padding = int(conv.padding[0])
         least = (1 + GROUP) * (height + 2 * padding) * (width + 2 * padding) + (TAPS + 1) * conv.out_channels
-        if len(self._numbers) < least:
-            self._numbers = torch.empty(least, dtype=taps.dtype)
+        if len(self.numbers) < least:
+            self.numbers = torch.empty(least, dtype=taps.dtype)
         shape = (images, height, width, padding, conv.out_channels)
         window, floor, momentum, eps, *pointers = self._rest()
         shift = None if conv.bias is None else conv.bias.data_ptr()
@@ -227,7 +227,7 @@ class _FusedFirst(torch.autograd.Function):
         mean, scale = torch.empty(2, len(kernels), dtype=weight.dtype)
         first.call("first_forward", first.dtype, what, x, y, factors, moments, mean, scale)
         ctx.save_for_backward(x, taps, factors, moments, mean, scale)
-        ctx.numbers = first._numbers  # which larger images replace
+        ctx.numbers = first.numbers  # which larger images replace
         ctx.first, ctx.what, ctx.shape, ctx.has_shift = first, what, kernels.shape, shift is not None
         return y
 
