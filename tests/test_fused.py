@@ -275,6 +275,8 @@ def test_maps_that_do_not_fit_are_refused(library: ctypes.CDLL) -> None:
     (grey,) = fused([nn.Conv2d(1, 4, 3), *made(4)], library, torch.float32)
     with pytest.raises(RuntimeError, match="3 channels instead of 1"):
         grey(torch.zeros(2, 3, 6, 6))
+    with pytest.raises(RuntimeError, match="images too small"):
+        grey(torch.zeros(2, 1, 2, 6))
 
 
 def test_larger_images_in_between_leave_a_gradient_alone(library: ctypes.CDLL) -> None:

@@ -86,7 +86,7 @@ class FusedBlock(nn.Module):
         if not self.training or x.device.type != "cpu" or values < 2:
             result: Tensor = self.each(x)
             return result
-        return _Fused.apply(x, self._norm.weight, self._norm.bias, self.factors(len(x)), self)  # type: ignore[no-any-return]
+        return _Fused.apply(x, self._norm.weight, self._norm.bias, self.factors(len(x)), self)  # type: ignore[no-any-return]  # torch's stub
 
     def judges(self, x: Tensor) -> bool:
         """Whether the library evaluates it: nobody asks for gradients."""
@@ -175,10 +175,10 @@ class FirstBlock(FusedBlock):
             result: Tensor = self.each(self.conv(x.to(self.conv.weight.dtype))).to(self.dtype)
             return result
         conv, norm = self.conv, self._norm
-        return _FusedFirst.apply(x, conv.weight, conv.bias, norm.weight, norm.bias, self.factors(len(x)), self)  # type: ignore[no-any-return]
+        return _FusedFirst.apply(x, conv.weight, conv.bias, norm.weight, norm.bias, self.factors(len(x)), self)  # type: ignore[no-any-return]  # torch's stub
 
     def _judged(self, x: Tensor) -> Tensor:
-        what, _, y = self.begun(x)
+        what, _taps, y = self.begun(x)  # the library reads the taps until the call is over
         mean, scale = torch.empty(2, self.conv.out_channels, dtype=x.dtype)
         self.call("first_evaluate", self.dtype, what, x, y, mean, scale)
         return y
@@ -191,6 +191,7 @@ class FirstBlock(FusedBlock):
         what = self.told_first(x, taps)
         larger = 2 * what.padding - size + 1
         height, width = ((side + larger) // what.window for side in x.shape[2:])
+        _require(min(height, width) >= 1, f"images too small for its kernels and windows: {tuple(x.shape[2:])}")
         return what, taps, _map(len(x), channels, height, width, self.dtype)
 
     def told_first(self, x: Tensor, taps: Tensor) -> _First:
