@@ -31,6 +31,7 @@ def test_kernels_are_compiled_once(asked: Asked, tmp_path: Path) -> None:
     assert first.library is not None
     assert first.said.startswith("compiled by ")
     (made,) = (tmp_path / ".cache/nas/kernels").glob("*.so")
+    assert first.said.endswith(f", {made.stem}"), "other kernels are told apart"
     then = made.stat().st_mtime_ns
     assert asked().said == first.said
     assert made.stat().st_mtime_ns == then

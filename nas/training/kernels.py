@@ -34,10 +34,14 @@ SECONDS_TO_COMPILE = 120.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kernels:
-    """The library with the functions of `cpp/`, or None where it cannot be had; `said` tells whose they are."""
+    """The library with the functions of `cpp/`, or None where it cannot be had; `said` tells whose they are.
+
+    Such as "compiled by g++ (Debian 12.2.0-14) 12.2.0, 3f2a90c1d2e4b586", whose end is the digest that names the
+    library, or "torch's own, as there is no C++ compiler".
+    """
 
     library: ctypes.CDLL | None
-    said: str  # such as "compiled by g++ (Debian 12.2.0-14) 12.2.0", or "torch's own, as there is no C++ compiler"
+    said: str
 
 
 TORCHS_OWN = Kernels(library=None, said="torch's own")
@@ -51,7 +55,8 @@ def kernels() -> Kernels:
         return _without("there is no C++ compiler")
     try:
         version = _told((*compiler, "--version")).partition("\n")[0].strip()
-        return Kernels(library=ctypes.CDLL(str(_compiled(compiler, version))), said=f"compiled by {version}")
+        file = _compiled(compiler, version)
+        return Kernels(library=ctypes.CDLL(str(file)), said=f"compiled by {version}, {file.stem}")
     except (OSError, RuntimeError, subprocess.SubprocessError) as error:  # RuntimeError: no home folder
         return _without(f"{shlex.join(compiler)} has failed ({_reason(error)})")
 
