@@ -40,11 +40,11 @@ def test_kernels_are_compiled_once(asked: Asked, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("compiler", "said"),
     [
-        ("", "torch's own, as there is no C++ compiler"),
-        ("no-such-compiler", "torch's own, as there is no C++ compiler"),
+        ("", "torch's own, as CXX is empty"),
+        ("no-such-compiler", "torch's own, as there is no no-such-compiler, which CXX names"),
         (
             "false",
-            "torch's own, as false has failed (Command '('false', '--version')' returned",
+            "torch's own, as false has failed (exit status 1)",
         ),
         pytest.param(
             "c++ -fno-such-option",

@@ -52,7 +52,7 @@ def kernels() -> Kernels:
     """The kernels of this machine, compiled if they are not yet."""
     compiler = _compiler()
     if compiler is None:
-        return _without("there is no C++ compiler")
+        return _without(_why_none(os.environ.get("CXX")))
     try:
         version = _told((*compiler, "--version")).partition("\n")[0].strip()
         file = _compiled(compiler, version)
@@ -73,9 +73,17 @@ def _without(why: str) -> Kernels:
     return Kernels(library=None, said=f"{TORCHS_OWN.said}, as {why}")
 
 
+def _why_none(asked: str | None) -> str:
+    """Why there is no compiler, where `asked` is what $CXX says."""
+    if asked is None:
+        return "there is no C++ compiler"
+    return f"there is no {asked}, which CXX names" if asked.strip() else "CXX is empty"
+
+
 def _reason(error: Exception) -> str:
     """The compiler's first error, or what went wrong else, in at most 200 characters."""
-    lines = (getattr(error, "stderr", None) or str(error)).splitlines() or [type(error).__name__]
+    told = f"exit status {error.returncode}" if isinstance(error, subprocess.CalledProcessError) else str(error)
+    lines = (getattr(error, "stderr", None) or told).splitlines() or [type(error).__name__]
     return next((line for line in lines if "error:" in line), lines[0])[:200]
 
 
