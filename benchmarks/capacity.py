@@ -32,6 +32,7 @@ from nas.cli.options import positive, positive_seconds
 from nas.cli.terminal import run
 from nas.optuna_internals.batched_storage import batch
 from nas.reporting.notes import annotate_trial
+from nas.samplers.feasible import FeasibleSampler, make_sampler
 from nas.space.loading import load_space
 from nas.space.search_space import SearchSpace
 from nas.study.location import StudyLocation, locate
@@ -41,7 +42,6 @@ from nas.study.settings import settings
 from nas.training.job import EpochReport, TrainingJob
 from nas.tuner.names import DEFAULT_PRUNER
 from nas.tuner.pruning import make_pruner
-from nas.tuner.sampler import FeasibleSampler, make_sampler
 from nas.tuner.trials import Plan, Search, train_all
 from nas.workers.protocol import Worker
 
@@ -143,7 +143,7 @@ def measure(location: StudyLocation, space: SearchSpace, workers: int, seconds: 
     with writing(location, settings(space, seed=SEED, sampler=SAMPLER, pruner=DEFAULT_PRUNER)) as study:
         study.pruner = make_pruner(DEFAULT_PRUNER, space.recipe.epochs)
         held = records(study)
-        sampler = FeasibleSampler(make_sampler(SAMPLER, SEED), space, SEED, digests(held))
+        sampler = FeasibleSampler(make_sampler(SAMPLER, space, SEED), space, SEED, digests(held))
         fleet = StandInFleet(workers, seconds)
         plan = Plan(trials=10**9, fleet=fleet, dataset=MNIST, constraints=space.constraints, seed=SEED)
 

@@ -22,6 +22,7 @@ from nas.data.dataset import Dataset
 from nas.errors import UserError
 from nas.optuna_internals.attributes import own_attributes
 from nas.reporting.live_view import follow
+from nas.samplers.feasible import FeasibleSampler, make_sampler
 from nas.space.loading import load_space
 from nas.study.location import locate
 from nas.study.opening import writing
@@ -33,7 +34,6 @@ from nas.training.job import EpochReport, TrainingJob
 from nas.training.kernels import TORCHS_OWN
 from nas.training.training import Training, evaluate
 from nas.tuner.pruning import make_pruner
-from nas.tuner.sampler import FeasibleSampler, make_sampler
 from nas.tuner.trials import Plan, Search, train_all
 from nas.workers.local import LocalFleet, LocalWorker, devices
 
@@ -122,7 +122,7 @@ def main() -> int:
     dataset = Dataset(name=space.dataset, input_shape=space.input_shape)
     location = locate("curves", Path("results"), None)
     with writing(location, settings(space, seed=SEED, sampler="tpe", pruner="none")) as study:
-        sampler = FeasibleSampler(make_sampler("tpe", SEED), space, SEED, seen=digests(records(study)))
+        sampler = FeasibleSampler(make_sampler("tpe", space, SEED), space, SEED, seen=digests(records(study)))
         study.pruner = make_pruner("none", space.recipe.epochs)
         plan = Plan(
             trials=candidates,

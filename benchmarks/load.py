@@ -31,6 +31,7 @@ from nas.cli.options import positive
 from nas.cli.terminal import run
 from nas.optuna_internals.studies import id_of
 from nas.reporting.notes import annotate_trial
+from nas.samplers.feasible import make_sampler
 from nas.space.loading import load_space
 from nas.study.location import StudyLocation, locate
 from nas.study.opening import writing
@@ -38,7 +39,6 @@ from nas.study.records import TrialRecord, digests, records
 from nas.study.settings import settings
 from nas.tuner.names import DEFAULT_PRUNER
 from nas.tuner.pruning import make_pruner
-from nas.tuner.sampler import make_sampler
 from nas.tuner.trials import Plan, Search, train_all
 from nas.workers.local import LocalFleet, devices
 
@@ -123,7 +123,7 @@ def load(location: StudyLocation, trials: int) -> tuple[list[Row], Looks]:
     rows: list[Row] = []
     with writing(location, settings(space, seed=SEED, sampler=SAMPLER, pruner=DEFAULT_PRUNER)) as study:
         study.pruner = make_pruner(DEFAULT_PRUNER, space.recipe.epochs)
-        sampler = TimedSampler(make_sampler(SAMPLER, SEED), space, SEED, digests(records(study)))
+        sampler = TimedSampler(make_sampler(SAMPLER, space, SEED), space, SEED, digests(records(study)))
         plan = Plan(
             trials=trials,
             fleet=LocalFleet(devices("cpu", None), make_worker),

@@ -28,6 +28,8 @@ from nas.errors import UserError
 from nas.network.module import build
 from nas.optuna_internals.trials import is_hopeless, report_epoch
 from nas.reporting.notes import annotate_trial
+from nas.samplers.feasible import FeasibleSampler, Proposal, ask, make_sampler
+from nas.samplers.names import SamplerName
 from nas.space.loading import load_space
 from nas.space.search_space import SearchSpace
 from nas.study.location import StudyLocation, locate
@@ -36,9 +38,8 @@ from nas.study.records import TrialRecord, digests, records
 from nas.study.settings import settings
 from nas.training.job import EpochReport, TrainingJob
 from nas.training.training import weights_of
-from nas.tuner.names import DEFAULT_PRUNER, SamplerName
+from nas.tuner.names import DEFAULT_PRUNER
 from nas.tuner.pruning import make_pruner
-from nas.tuner.sampler import FeasibleSampler, Proposal, ask, make_sampler
 from nas.tuner.trials import Plan, Search, train_all
 from nas.workers.local import LocalFleet, LocalWorker, devices
 
@@ -93,7 +94,7 @@ def make_worker(device: str) -> LocalWorker:
 
 def fill(study: optuna.Study, space: SearchSpace, trials: int) -> None:
     """Bring a study to so many trials, proposed at random and ended as the pruner says."""
-    sampler = FeasibleSampler(make_sampler("random", SEED), space, SEED, seen=digests(records(study)))
+    sampler = FeasibleSampler(make_sampler("random", space, SEED), space, SEED, seen=digests(records(study)))
     while len(study.get_trials(deepcopy=False)) < trials:
         trial = ask(study, sampler, SEED)
         accuracies = curve(trial.number, space.recipe.epochs)
@@ -122,7 +123,7 @@ def measure(location: StudyLocation, space: SearchSpace, trials: int, measured: 
     with writing(location, wanted) as study:
         study.pruner = make_pruner(DEFAULT_PRUNER, space.recipe.epochs)
         fill(study, space, trials)
-        sampler = TimedSampler(make_sampler(SAMPLER, SEED), space, SEED, digests(records(study)))
+        sampler = TimedSampler(make_sampler(SAMPLER, space, SEED), space, SEED, digests(records(study)))
         plan = Plan(
             trials=trials + measured,
             fleet=LocalFleet(devices("cpu", None), make_worker),

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from nas.network.architecture import Architecture
     from nas.network.layers import Block, Conv, Head, Layer, MaxPool, Transition
     from nas.network.limits import Constraints
+    from nas.samplers.blueprint import BlueprintSampler
     from nas.space.candidate import Candidate
     from nas.space.loading import load_space
     from nas.space.recipe import Augmentation, Recipe
@@ -36,6 +37,7 @@ __all__ = [
     "Architecture",
     "Augmentation",
     "Block",
+    "BlueprintSampler",
     "Candidate",
     "Constraints",
     "Conv",
@@ -62,6 +64,7 @@ _HOMES = {
     **dict.fromkeys(("Study", "open_study"), "nas.api.study"),
     "studies": "nas.api.listing",
     "TooFewTrainedError": "nas.api.measuring",
+    "BlueprintSampler": "nas.samplers.blueprint",
     "NothingFeasibleError": "nas.space.rejections",
     "UserError": "nas.errors",
     "Architecture": "nas.network.architecture",

@@ -22,9 +22,10 @@ from nas.cli.options import (
 )
 from nas.cli.terminal import DONE, NOTHING_FEASIBLE, Interruption, command_line, resumable, run, view_for
 from nas.network.limits import ACTIVATION_BYTES, MACS, PARAMS, RECEPTIVE_FIELD
+from nas.samplers.names import SAMPLERS
 from nas.space.loading import known_spaces, load_space, space_name
 from nas.study.location import StudyLocation, locate
-from nas.tuner.names import DEFAULT_PRUNER, PRUNERS, SAMPLERS
+from nas.tuner.names import DEFAULT_PRUNER, PRUNERS
 
 if TYPE_CHECKING:  # torch takes seconds to import, Optuna a part of one, and --help needs neither
     from nas.api.searching import SearchOptions
@@ -74,9 +75,7 @@ def parser() -> argparse.ArgumentParser:
         limits.add_argument(bound.option, metavar="N", type=limit, help=bound.described)
     limits.add_argument("--target", metavar="X", type=fraction, help="accuracy asked for, such as 0.994")
     how = options.add_argument_group("how to search")
-    how.add_argument(
-        "--sampler", choices=SAMPLERS, default="tpe", help="who proposes candidates (default: tpe; gp: not with rungs)"
-    )
+    how.add_argument("--sampler", choices=SAMPLERS, default="tpe", help="who proposes candidates (default: tpe)")
     how.add_argument("--pruner", choices=PRUNERS, default=DEFAULT_PRUNER, help="who stops trials (default: rungs)")
     how.add_argument("--seed", metavar="N", type=seed, default=0, help="of everything drawn (default: 0)")
     add_workers(how)

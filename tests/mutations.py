@@ -61,6 +61,7 @@ from nas.reporting.page import page
 from nas.reporting.status import status, text_of
 from nas.reporting.summary import summary
 from nas.reporting.tables import as_csv, run_rows, trial_rows
+from nas.samplers.feasible import FeasibleSampler, make_sampler
 from nas.search import space_of
 from nas.space.candidate import Candidate, digest, from_json, to_json
 from nas.space.loading import load_space
@@ -78,7 +79,6 @@ from nas.training.score import Mistake, Score
 from nas.tuner.names import DEFAULT_PRUNER
 from nas.tuner.pruning import make_pruner
 from nas.tuner.reruns import Runs
-from nas.tuner.sampler import FeasibleSampler, make_sampler
 from nas.tuner.selection import TestSet
 from nas.tuner.trials import Plan, Search, train_all
 from nas.workers.local import LocalFleet, devices
@@ -486,7 +486,7 @@ def _study(folder: Path) -> StudyLocation:
     space, location = small_space(dataset), locate("study", folder / "results", None)
     command = this_command("python -m nas.search --trials 4", ["cpu"], {"trials": 4})
     with writing(location, settings(space, seed=0, sampler="random", pruner="none"), command) as study:
-        sampler = FeasibleSampler(make_sampler("random", 0), space, 0, seen=digests(records(study)))
+        sampler = FeasibleSampler(make_sampler("random", space, 0), space, 0, seen=digests(records(study)))
         study.pruner = NopPruner()
         plan = _plan(dataset, space, trials=4)
         list(train_all(Search(study, location, records(study), plan, sampler), plan))
@@ -594,7 +594,7 @@ def resumed_studies(rng: random.Random, folder: Path) -> None:
     dataset = dataset_of(read_history(study), location, None)
     space = small_space(dataset)
     study.pruner = make_pruner(DEFAULT_PRUNER, space.recipe.epochs)
-    sampler = FeasibleSampler(make_sampler("random", 0), space, 0, seen=digests(records(study)))
+    sampler = FeasibleSampler(make_sampler("random", space, 0), space, 0, seen=digests(records(study)))
     plan = _plan(dataset, space, trials=5)
     list(train_all(Search(study, location, records(study), plan, sampler), plan))
     wanted = runs_of(ranked(records(study))[:2], "finalist", 2, 0)

@@ -22,6 +22,7 @@ from helpers import small_space, write_mnist_folder
 from nas import ablate, noise, retrain, status
 from nas.cli.terminal import command_line, run
 from nas.errors import UserError
+from nas.samplers.feasible import FeasibleSampler, make_sampler
 from nas.study.commands import Command, commands, this_command
 from nas.study.location import StudyLocation, locate
 from nas.study.opening import open_study, writing
@@ -29,7 +30,6 @@ from nas.study.records import ranked, records
 from nas.study.runs import run_records
 from nas.study.settings import settings
 from nas.training.job import EpochReport
-from nas.tuner.sampler import FeasibleSampler, make_sampler
 from nas.tuner.trials import Plan, Search, train_all
 from nas.workers.local import LocalFleet
 
@@ -46,7 +46,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> StudyLocation:
     location = locate("study", tmp_path_factory.mktemp("results"), None)
     command = this_command(LINE, plan.fleet.devices, {"trials": 3})
     with writing(location, settings(space, seed=SEED, sampler="random", pruner="none"), command) as study:
-        sampler = FeasibleSampler(make_sampler("random", SEED), space, SEED, seen=set())
+        sampler = FeasibleSampler(make_sampler("random", space, SEED), space, SEED, seen=set())
         events = train_all(Search(study, location, (), plan, sampler), plan)
         for event in events:
             if event.done == 2 and event.running and event.running[0].epoch == 1:

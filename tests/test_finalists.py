@@ -37,6 +37,7 @@ from nas.network.limits import Constraints
 from nas.network.module import build
 from nas.reporting.conclusions import curse, margin, noise_floor, verdict
 from nas.reporting.page import write_report
+from nas.samplers.feasible import FeasibleSampler, make_sampler
 from nas.space.candidate import Candidate, digest
 from nas.space.recipe import Recipe
 from nas.space.rejections import Ledger, derive_seed
@@ -45,14 +46,13 @@ from nas.study.curves import Epoch
 from nas.study.history import History, read_history
 from nas.study.location import RUNS, TRIALS, StudyLocation, locate
 from nas.study.opening import open_study, writing
-from nas.study.records import TrialRecord, digests, records
+from nas.study.records import TrialRecord, digests, ranked, records
 from nas.study.runs import Run, RunRecord, run_records
 from nas.study.settings import Task, remember_task, settings
 from nas.training.metrics import ACCURACY
 from nas.training.score import Score
 from nas.training.training import evaluate
 from nas.tuner.progress import Progress
-from nas.tuner.sampler import FeasibleSampler, make_sampler
 from nas.tuner.selection import FinalSettings, TestSet, choose
 from nas.tuner.trials import Plan, Search, train_all
 from nas.workers.local import LocalFleet
@@ -70,7 +70,7 @@ def a_trial(number: int, accuracy: float, params: int = 100, state: TrialState =
         params=params,
         macs=1,
         seed=number,
-        curve=(Epoch(epoch=1, val_accuracy=accuracy, val_loss=0.1),),
+        curve=(Epoch(epoch=1, val_accuracy=accuracy, val_loss=1 - accuracy),),
         seconds=1.0,
         environment={},
         reason="",
@@ -89,7 +89,7 @@ def a_noise_run(seed: int, accuracy: float, trial: int = 0) -> RunRecord:
         params=1,
         macs=1,
         seed=seed,
-        curve=(Epoch(epoch=1, val_accuracy=accuracy, val_loss=0.1),),
+        curve=(Epoch(epoch=1, val_accuracy=accuracy, val_loss=1 - accuracy),),
         seconds=1.0,
         environment={},
         reason="",
@@ -172,29 +172,30 @@ def test_the_network_to_beat_has_the_winners_seeds() -> None:
 def contenders(*told: tuple[int, float, float, int]) -> list[Finalist]:
     """(trial, mean, sd, parameters)"""
     return [
-        Finalist(record=a_trial(number, 0.99, params), rerun=Spread(mean=mean, sd=sd, n=4))
+        Finalist(
+            record=a_trial(number, 0.99, params),
+            rerun=Spread(mean=0.9, sd=0.1, n=4),  # accuracies do not count
+            value=Spread(mean=1 - mean, sd=sd, n=4),
+        )
         for number, mean, sd, params in told
     ]
 
 
 def test_the_best_mean_wins_and_ties_go_to_fewer_parameters() -> None:
     clear = contenders((0, 0.995, 0.0002, 900), (1, 0.9948, 0.0002, 100))  # a standard error of 0.0001
-    assert best_of(clear, 0.0004).record.number == 0
+    assert best_of(clear).record.number == 0
     tied = contenders((0, 0.995, 0.0004, 900), (1, 0.9948, 0.0004, 100), (2, 0.9947, 0.0004, 50))  # of 0.0002
-    assert best_of(tied, 0.0004).record.number == 1
-    alike = contenders((0, 0.9948, 0.0, 50), (1, 0.995, 0.0, 100))
-    assert best_of(alike, 0.0004).record.number == 0, "equal seeds do not say that there is no deviation"
+    assert best_of(tied).record.number == 1
     equal = contenders((0, 0.9949, 0.0004, 100), (1, 0.995, 0.0004, 100))
-    assert best_of(equal, 0.0004).record.number == 1
+    assert best_of(equal).record.number == 1
 
 
-def test_with_one_seed_each_the_deviation_of_one_score_decides_what_a_tie_is() -> None:
+def test_with_one_seed_each_there_is_no_tie() -> None:
     one = [
-        Finalist(record=a_trial(number, 0.99, params), rerun=spread([accuracy]))
-        for number, accuracy, params in ((0, 0.995, 900), (1, 0.9947, 100))
+        Finalist(record=a_trial(number, 0.99, params), rerun=spread([0.9]), value=spread([loss]))
+        for number, loss, params in ((0, 0.0150, 900), (1, 0.0151, 100))
     ]
-    assert best_of(one, 0.0002).record.number == 0
-    assert best_of(one, 0.0004).record.number == 1
+    assert best_of(one).record.number == 0
 
 
 def test_a_finalist_all_of_whose_runs_failed_is_left_out() -> None:
@@ -283,7 +284,7 @@ def test_the_winners_curse_is_told_from_noise_though_seeds_are_equal(
     reruns: list[float], said: str, history: History
 ) -> None:
     trial = history.trials[0]
-    contender = Finalist(record=trial, rerun=spread(reruns))
+    contender = Finalist(record=trial, rerun=spread(reruns), value=spread([0.1]))
     winner = Winner(record=trial, finalists=(contender,), test=spread([0.99]), judged=SCORE)
     assert curse(history, winner, 10_000) == f"On fresh seeds the winner {said}"
 
@@ -346,7 +347,7 @@ def searched(folder: Path, dataset: Dataset, workers: int) -> Searched:
     location, seen, again = locate("study", folder, None), list[str](), list[str]()
     with writing(location, settings(space, seed=SEED, sampler="random", pruner="none")) as study:
         remember_task(study, space)
-        sampler = FeasibleSampler(make_sampler("random", SEED), space, SEED, seen=digests(records(study)))
+        sampler = FeasibleSampler(make_sampler("random", space, SEED), space, SEED, seen=digests(records(study)))
         list(train_all(Search(study, location, records(study), plan, sampler), plan))
 
         def show(events: Iterator[Progress], title: str) -> None:
@@ -393,7 +394,7 @@ def test_the_test_images_are_opened_once_and_after_the_choice(search: Searched) 
     winner = search.winner.record.number
     chosen = winner_of(read_history(open_study(search.location)))
     assert chosen == search.winner, "read back by another process"
-    tied = least_difference(ACCURACY.standard_error(max(t.val_accuracy or 0 for t in search.trials), 60))
+    tied = least_difference(ACCURACY.standard_error(ranked(search.trials)[0].val_accuracy or 0, 60))
     assert search.seen == [
         f"finalists: 3 of up to 3, within {100 * tied:.2f} points of the best score; "
         "each is trained to the end on fresh seeds: 2 (0 test images opened before)",
@@ -410,21 +411,21 @@ def test_a_finished_search_trains_and_reads_nothing_again(search: Searched) -> N
 
 
 def test_the_winner_has_the_best_mean_among_the_best_trials(search: Searched) -> None:
-    best = sorted(search.trials, key=lambda t: (-(t.val_accuracy or 0), t.val_loss or 0))[:3]
+    best = sorted(search.trials, key=lambda t: t.val_loss or 0)[:3]
     reruns: dict[str, list[float]] = {}
     for run in search.runs:
         if run.stage == "finalist":
-            assert run.val_accuracy is not None
-            reruns.setdefault(digest(run.candidate), []).append(run.val_accuracy)
+            assert run.val_loss is not None
+            reruns.setdefault(digest(run.candidate), []).append(run.val_loss)
     assert set(reruns) == {digest(trial.candidate) for trial in best}
-    assert {len(accuracies) for accuracies in reruns.values()} == {2}
-    means = sorted((sum(accuracies) / 2 for accuracies in reruns.values()), reverse=True)
-    assert [f.rerun.mean for f in search.winner.finalists] == pytest.approx(means)
+    assert {len(losses) for losses in reruns.values()} == {2}
+    means = sorted(sum(losses) / 2 for losses in reruns.values())
+    assert [f.value.mean for f in search.winner.finalists] == pytest.approx(means)
     variances = [(a - b) ** 2 / 2 for a, b in reruns.values()]
     tied = [
         trial
         for trial in best
-        if sum(reruns[digest(trial.candidate)]) / 2 >= means[0] - (sum(variances) / 3 / 2) ** 0.5
+        if sum(reruns[digest(trial.candidate)]) / 2 <= means[0] + (sum(variances) / 3 / 2) ** 0.5
     ]
     assert search.winner.record.params == min(trial.params for trial in tied)
 
@@ -528,7 +529,7 @@ def test_no_winner_is_named_before_its_last_final_model_is_judged(dataset: Datas
 
     with writing(location, settings(space, seed=SEED, sampler="random", pruner="none")) as study:
         remember_task(study, space)
-        sampler = FeasibleSampler(make_sampler("random", SEED), space, SEED, seen=digests(records(study)))
+        sampler = FeasibleSampler(make_sampler("random", space, SEED), space, SEED, seen=digests(records(study)))
         list(train_all(Search(study, location, records(study), plan, sampler), plan))
         final = FinalSettings(finalists=1, seeds=2, baseline=False)
         with pytest.raises(CutOffError):

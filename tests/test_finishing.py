@@ -27,6 +27,7 @@ from nas.network.module import build
 from nas.optuna_internals.attributes import set_own_attribute
 from nas.optuna_internals.trials import report_epoch
 from nas.reporting.conclusions import verdict
+from nas.samplers.feasible import FeasibleSampler, ask, make_sampler
 from nas.space.candidate import Candidate
 from nas.space.recipe import Recipe
 from nas.space.search_space import SearchSpace
@@ -39,7 +40,6 @@ from nas.study.settings import remember_task, settings
 from nas.training.score import Score
 from nas.training.training import weights_of
 from nas.tuner.progress import Progress
-from nas.tuner.sampler import FeasibleSampler, ask, make_sampler
 from nas.tuner.selection import FinalSettings, TestSet, choose
 from nas.tuner.trials import Plan
 from nas.workers.local import LocalFleet
@@ -85,7 +85,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[optuna.Stud
     location = locate("told", tmp_path_factory.mktemp("results"), None)
     with writing(location, settings(SPACE, seed=0, sampler="random", pruner="none")) as study:
         remember_task(study, SPACE)
-        sampler = FeasibleSampler(make_sampler("random", 0), SPACE, 0, seen=set())
+        sampler = FeasibleSampler(make_sampler("random", SPACE, 0), SPACE, 0, seen=set())
         for accuracies, loss, state in TRIALS_TOLD:
             trial = ask(study, sampler, 0)
             report(trial, accuracies, loss)
@@ -270,7 +270,7 @@ def test_verdict_says_how_sure_one_run_is(
 
 def test_a_longer_search_reads_the_test_images_for_its_new_winner_and_says_so(finished: Finished) -> None:
     study, location = finished.study, finished.location
-    trial = ask(study, FeasibleSampler(make_sampler("random", 0), SPACE, 0, seen=digests(records(study))), 0)
+    trial = ask(study, FeasibleSampler(make_sampler("random", SPACE, 0), SPACE, 0, seen=digests(records(study))), 0)
     report(trial, [0.9] * 3, 0.5)
     location.weights_path(trial.number).write_bytes(weights_of(build(records(study)[-1].candidate.architecture)))
     study.tell(trial, 0.9)

@@ -298,8 +298,7 @@ def contents(folder: Path) -> dict[str, object]:
     [
         ({"trials": 0}, "search: trials 0 must be a whole number, at least 1"),
         ({"seed": -1}, "search: seed -1 must be a whole number, at least 0"),
-        ({"sampler": "grid"}, "search: sampler 'grid' must be one of tpe, random, gp, qmc"),
-        ({"sampler": "gp"}, "--sampler gp with --pruner rungs (the default) would propose at random"),
+        ({"sampler": "grid"}, "search: sampler 'grid' must be one of tpe, random, gp, qmc, blueprint, evolution"),
         ({"study": "a/b"}, "--study-name 'a/b' must be a plain name"),
         ({"device": "tpu"}, "--device 'tpu' is unknown; give auto, cpu, cuda or cuda:N"),
         ({"data": None, "test": some_images}, "test: test images are given without any to train on; give data=, too"),

@@ -17,6 +17,7 @@ from nas.api.finishing import finish
 from nas.data.dataset import Dataset
 from nas.network.module import build
 from nas.optuna_internals.studies import new_study, storage_of
+from nas.samplers.feasible import FeasibleSampler, make_sampler
 from nas.space.candidate import digest
 from nas.space.search_space import SearchSpace
 from nas.study.commands import remember, this_command
@@ -30,7 +31,6 @@ from nas.training.training import weights_of
 from nas.tuner.progress import Progress
 from nas.tuner.pruning import make_pruner
 from nas.tuner.reruns import train_runs
-from nas.tuner.sampler import FeasibleSampler, make_sampler
 from nas.tuner.selection import FinalSettings
 from nas.tuner.trials import Plan, Search, train_all
 from nas.workers.local import LocalFleet
@@ -90,7 +90,7 @@ def desk(tmp_path: Path, space: SearchSpace, dataset: Dataset) -> Desk:
     remember_task(study, space)
     remember(study, this_command("python -m nas.search --trials 10", ["cpu"], {"trials": TRIALS}))
     study.pruner = make_pruner("rungs", EPOCHS)
-    sampler = FeasibleSampler(make_sampler("random", 0), space, 0, seen=set())
+    sampler = FeasibleSampler(make_sampler("random", space, 0), space, 0, seen=set())
     plan = plan_of(space, dataset)
     list(train_all(Search(study, location, (), plan, sampler), plan))
     return Desk(study=study, location=location)
@@ -160,7 +160,7 @@ def test_every_record_of_a_search_is_what_is_read_back(desk: Desk, tmp_path: Pat
     told: list[TrialRecord] = []
     study = new_study("again")
     study.pruner = make_pruner("rungs", EPOCHS)
-    sampler = FeasibleSampler(make_sampler("random", 0), space, 0, seen=set())
+    sampler = FeasibleSampler(make_sampler("random", space, 0), space, 0, seen=set())
     location = replace(desk.location, folder=tmp_path / "again")
 
     def annotate(trial: optuna.Trial, record: TrialRecord) -> dict[Path, str]:

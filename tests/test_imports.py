@@ -16,7 +16,7 @@ FILES = {".".join(file.relative_to(PACKAGE).with_suffix("").parts): file for fil
 
 # A folder imports from itself and from those after it; commands import from all of them.
 FOLDERS = (
-    *("cli", "api", "reporting", "codegen", "tuner", "analysis", "study", "workers"),
+    *("cli", "api", "reporting", "codegen", "tuner", "samplers", "analysis", "study", "workers"),
     *("training", "data", "space", "optuna_internals", "network", "system", "errors"),
 )
 COMMANDS = tuple(nas_program.COMMANDS)
@@ -24,7 +24,7 @@ COMMANDS = tuple(nas_program.COMMANDS)
 # Libraries with a home: no other folder imports them.
 HOMES = {
     "optuna": {
-        *("cli", "api", "reporting", "codegen", "tuner", "analysis", "study", "space", "optuna_internals"),
+        *("cli", "api", "reporting", "codegen", "tuner", "samplers", "analysis", "study", "space", "optuna_internals"),
         "dashboard",
     },
     "optuna_dashboard": {"dashboard", "reporting", "optuna_internals"},

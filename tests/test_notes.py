@@ -15,12 +15,12 @@ from nas.optuna_internals.attributes import set_own_attribute
 from nas.optuna_internals.studies import id_of
 from nas.optuna_internals.trials import report_epoch
 from nas.reporting.notes import annotate_runs, annotate_trial, artifact_store, layer_table
+from nas.samplers.feasible import FeasibleSampler, ask, make_sampler
 from nas.study.history import read_history
 from nas.study.location import FINAL_RUNS, locate
 from nas.study.records import TrialRecord, records
 from nas.study.runs import Run, begin_run, final_study, run_records
 from nas.study.settings import settings
-from nas.tuner.sampler import FeasibleSampler, ask, make_sampler
 
 ROWS = [{"epoch": n, "train_loss": 0.5, "val_loss": 0.25, "val_accuracy": 0.9 + n / 100, "seconds": 1} for n in (1, 2)]
 
@@ -36,7 +36,7 @@ def a_trial(desk: Desk, reason: str) -> tuple[optuna.Trial, TrialRecord]:
     """One that has ended after two epochs, and of which the study is not told yet."""
     space = small_space(MNIST)
     desk.study.set_user_attr("settings", settings(space, seed=0, sampler="random", pruner="none"))
-    trial = ask(desk.study, FeasibleSampler(make_sampler("random", 0), space, 0, seen=set()), 0)
+    trial = ask(desk.study, FeasibleSampler(make_sampler("random", space, 0), space, 0, seen=set()), 0)
     report_epoch(trial, ROWS)
     set_own_attribute(trial, "environment", {"precision": "float32"})
     trial.set_user_attr("reason", reason)

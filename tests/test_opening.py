@@ -408,13 +408,13 @@ def test_a_study_of_images_from_memory_asks_for_the_same_images(location: StudyL
         pass
 
 
-@pytest.mark.parametrize("directions", [["minimize"], ["maximize", "minimize"], ["maximize"]])
+@pytest.mark.parametrize("directions", [["maximize"], ["maximize", "minimize"], ["minimize"]])
 def test_writing_refuses_a_study_of_another_program(
     location: StudyLocation, directions: list[Any], tmp_path: Path
 ) -> None:
     storage = f"sqlite:///{tmp_path}/shared.db"
     foreign = optuna.create_study(study_name="study", storage=storage, directions=directions)
-    if directions == ["maximize"]:
+    if directions == ["minimize"]:
         foreign.tell(foreign.ask(), 1.0)
     message = f"study 'study' in {storage} was made by another program; give another --study-name"
     with pytest.raises(UserError, match=says(message)), writing(replace(location, storage=storage), wanted()):

@@ -30,6 +30,7 @@ from nas.reporting.notes import annotate_trial
 from nas.reporting.page import page as whole_page
 from nas.reporting.page import write_report
 from nas.reporting.tables import write_tables
+from nas.samplers.feasible import FeasibleSampler, make_sampler
 from nas.study.history import History, read_history
 from nas.study.location import StudyLocation, locate
 from nas.study.opening import writing
@@ -38,7 +39,6 @@ from nas.study.settings import remember_task, settings
 from nas.tuner.progress import Progress
 from nas.tuner.pruning import make_pruner
 from nas.tuner.reruns import train_runs
-from nas.tuner.sampler import FeasibleSampler, make_sampler
 from nas.tuner.selection import FinalSettings, TestSet
 from nas.tuner.trials import Plan, Search, train_all
 from nas.workers.local import LocalFleet
@@ -82,7 +82,7 @@ def reported(tmp_path_factory: pytest.TempPathFactory, dataset: Dataset) -> Iter
     with writing(location, settings(space, seed=0, sampler="random", pruner="rungs")) as study:
         remember_task(study, space)
         study.pruner = make_pruner("rungs", 3)
-        sampler = FeasibleSampler(make_sampler("random", 0), space, 0, seen=digests(records(study)))
+        sampler = FeasibleSampler(make_sampler("random", space, 0), space, 0, seen=digests(records(study)))
 
         def annotate(trial: optuna.Trial, record: TrialRecord) -> dict[Path, str]:
             return annotate_trial(study, location, dataset, trial, record)

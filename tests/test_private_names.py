@@ -22,10 +22,11 @@ from nas.optuna_internals.proposals import public_tpe
 from nas.optuna_internals.studies import new_study, storage_of
 from nas.optuna_internals.trials import tell, trial_numbered
 from nas.reporting.notes import artifact_store
+from nas.samplers.feasible import make_sampler
+from nas.space.loading import load_space
 from nas.study.location import locate
 from nas.study.opening import open_study
 from nas.study.records import records
-from nas.tuner.sampler import make_sampler
 
 PACKAGE = Path(nas.__file__).parent
 WITHOUT = Path(__file__).parent / "without_private_names.py"
@@ -170,9 +171,9 @@ def test_a_command_without_private_names_reads_and_writes_the_study(task: Path) 
 
 
 def test_tpe_that_is_not_as_it_was_is_taken_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert make_sampler("tpe", 0) is not public_tpe
+    assert make_sampler("tpe", load_space("mnist"), 0) is not public_tpe
     monkeypatch.delattr(optuna.samplers.TPESampler, "_build_parzen_estimator")
-    assert make_sampler("tpe", 0) is public_tpe
+    assert make_sampler("tpe", load_space("mnist"), 0) is public_tpe
 
 
 @pytest.mark.parametrize(("newer", "storage"), [(0, "SingleWriterStorage"), (1, "OrderedStorage")])

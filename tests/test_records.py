@@ -21,6 +21,7 @@ from nas.network.limits import Constraints
 from nas.optuna_internals.attributes import set_own_attribute
 from nas.optuna_internals.studies import new_study
 from nas.optuna_internals.trials import report_epoch
+from nas.samplers.feasible import FeasibleSampler, Proposal, ask, make_sampler
 from nas.space.candidate import Candidate, digest
 from nas.space.loading import load_space
 from nas.space.rejections import Ledger, NearestMiss, derive_seed
@@ -31,7 +32,6 @@ from nas.study.location import StudyLocation, locate
 from nas.study.opening import writing
 from nas.study.records import TrialRecord, digests, ranked, read_trial, records, total_ledger
 from nas.study.settings import constraints_of, settings, settings_of
-from nas.tuner.sampler import FeasibleSampler, Proposal, ask, make_sampler
 
 SPACE = load_space(str(Path(__file__).parent / "data" / "digits.py"))
 URL = "give a URL such as sqlite:///study.db to --storage"
@@ -58,7 +58,7 @@ def described(study: optuna.Study, params: dict[str, Any], ledger: Ledger) -> op
         def propose(self, study: optuna.Study) -> Proposal:
             return proposal
 
-    return ask(study, Fixed(make_sampler("random", 0), SPACE, 0, set()), seed=3)
+    return ask(study, Fixed(make_sampler("random", SPACE, 0), SPACE, 0, set()), seed=3)
 
 
 PARAMS: dict[str, Any] = {
@@ -90,7 +90,7 @@ def test_described_trial_is_read_back(study: optuna.Study) -> None:
     report_epoch(trial, curve)
     trial.set_user_attr("seconds", 2.5)
     set_own_attribute(trial, "environment", {"precision": "bfloat16"})
-    study.tell(trial, 0.75)
+    study.tell(trial, 0.9)
     (record,) = records(study)
     assert record == TrialRecord(
         number=0,
@@ -108,7 +108,7 @@ def test_described_trial_is_read_back(study: optuna.Study) -> None:
         suggestions=PARAMS,
     )
     assert (record.epochs, record.val_accuracy, record.val_loss, record.precision) == (2, 0.75, 0.9, "bfloat16")
-    assert study.trials[0].intermediate_values == {1: 0.5, 2: 0.75}
+    assert study.trials[0].intermediate_values == {1: 1.2, 2: 0.9}
     assert record.notation == notation(candidate.architecture) == "p4 c4d5 | gap 1×1"
     assert digests(records(study)) == {digest(candidate)}
     shown = study.trials[0].user_attrs
@@ -164,7 +164,7 @@ def test_records_count_what_was_trained(study: optuna.Study, state: TrialState, 
     assert (record.state, record.reason, record.trained) == (state, reason, trained)
 
 
-def test_ranked_by_accuracy_then_loss_then_parameters(study: optuna.Study) -> None:
+def test_ranked_by_loss_then_accuracy_then_parameters(study: optuna.Study) -> None:
     trial = described(study, PARAMS, Ledger(proposals=1))
     study.tell(trial, 0.5)
     base = records(study)[0]
@@ -173,10 +173,10 @@ def test_ranked_by_accuracy_then_loss_then_parameters(study: optuna.Study) -> No
         curve = Epoch(epoch=1, val_accuracy=accuracy, val_loss=loss)
         return replace(base, number=number, params=params, curve=(curve,))
 
-    best, lower_loss = ended(1, 0.99, 3.0, 900), ended(2, 0.98, 0.1, 900)
+    best, more_accurate = ended(1, 0.97, 0.1, 900), ended(2, 0.99, 0.2, 900)
     fewer, more = ended(3, 0.98, 0.2, 100), ended(4, 0.98, 0.2, 200)
-    stopped = replace(ended(5, 1.0, 1.0, 1), state=TrialState.PRUNED)
-    assert ranked([more, stopped, lower_loss, fewer, best]) == [best, lower_loss, fewer, more]
+    stopped = replace(ended(5, 1.0, 0.0, 1), state=TrialState.PRUNED)
+    assert ranked([more, stopped, more_accurate, fewer, best]) == [best, more_accurate, fewer, more]
 
 
 def test_total_ledger_adds_every_trial_up(study: optuna.Study) -> None:

@@ -96,8 +96,9 @@ def test_runs_are_trained_to_the_end_and_are_no_trials_of_the_search(desk: Desk)
 def test_a_run_keeps_its_attributes_and_weights(desk: Desk) -> None:
     run(desk, [a_run(7, 400)], Workshop(answer))
     (record,), (trial,) = of(desk), final_study(desk.study).trials
-    assert trial.value == record.accuracy == record.val_accuracy == pytest.approx(0.2 + 0.3)
-    assert trial.intermediate_values == {1: pytest.approx(0.3), 2: pytest.approx(0.4), 3: pytest.approx(0.5)}
+    assert record.accuracy == record.val_accuracy == pytest.approx(0.2 + 0.3)
+    assert trial.value == record.val_loss == pytest.approx(1.5)
+    assert trial.intermediate_values == {1: pytest.approx(1.7), 2: pytest.approx(1.6), 3: pytest.approx(1.5)}
     shown = trial.user_attrs
     assert (shown["stage"], shown["trial"], shown["seed"], shown["params"]) == ("finalist", 7, 400, record.params)
     assert record.environment == {"precision": "float32"}
@@ -123,7 +124,7 @@ def test_a_final_run_holds_nothing_out_and_is_judged_on_the_test_images(desk: De
     assert judged == [b"400 3"]
     assert final.test is not None
     assert (final.accuracy, final.test.n, final.val_accuracy) == (0.75, 120, None)
-    assert final_study(desk.study).trials[0].value == 0.75
+    assert final_study(desk.study).trials[0].value == 0.25
     assert noise.accuracy == noise.val_accuracy
     held_out = {job.candidate == candidate(2): job.hold_out for job in jobs}
     assert held_out == {True: False, False: True}

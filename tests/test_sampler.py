@@ -15,6 +15,8 @@ from nas.network.architecture import Architecture, notation
 from nas.network.layers import Conv, Head, MaxPool
 from nas.network.limits import MACS, PARAMS, Constraints, Violation
 from nas.optuna_internals.studies import new_study
+from nas.samplers.feasible import FeasibleSampler, NothingNewError, ask, make_sampler
+from nas.samplers.names import SAMPLERS, SamplerName
 from nas.space.candidate import Candidate, digest
 from nas.space.loading import load_space
 from nas.space.recipe import Recipe
@@ -22,9 +24,7 @@ from nas.space.rejections import DUPLICATE, MAX_PROPOSALS, Ledger, NearestMiss, 
 from nas.space.search_space import Feasible, Rejected, SearchSpace
 from nas.space.suggestions import Trial
 from nas.study.records import records
-from nas.tuner.names import SAMPLERS, SamplerName
 from nas.tuner.pruning import make_pruner
-from nas.tuner.sampler import FeasibleSampler, NothingNewError, ask, make_sampler
 
 DIGITS = load_space(str(Path(__file__).parent / "data" / "digits.py"))
 MNIST = load_space("mnist")
@@ -53,7 +53,7 @@ def study_in(
 
 def sampler_for(study: optuna.Study, space: SearchSpace, name: SamplerName, seed: int = 0) -> FeasibleSampler:
     seen = {trial.user_attrs["digest"] for trial in study.trials}
-    return FeasibleSampler(make_sampler(name, seed), space, seed, seen)
+    return FeasibleSampler(make_sampler(name, space, seed), space, seed, seen)
 
 
 def search(study: optuna.Study, sampler: FeasibleSampler, trials: int) -> Ledger:
@@ -63,7 +63,7 @@ def search(study: optuna.Study, sampler: FeasibleSampler, trials: int) -> Ledger
         trial = ask(study, sampler, 0)
         record = records(study)[-1]
         ledger += record.ledger
-        score = record.params / 20_000
+        score = 1 - record.params / 20_000
         trial.report(score, 1)
         trial.should_prune()
         if trial.number % 3:
@@ -78,7 +78,9 @@ def search(study: optuna.Study, sampler: FeasibleSampler, trials: int) -> Ledger
     ("space", "name", "trials"),
     [
         *((DIGITS, "tpe", 16), (DIGITS, "random", 12), (DIGITS, "qmc", 12), (DIGITS, "gp", 11)),
+        *((DIGITS, "blueprint", 12), (DIGITS, "evolution", 24)),
         *((MNIST, "tpe", 12), (MNIST, "random", 8), (MNIST, "qmc", 8), (MNIST, "gp", 4)),
+        *((MNIST, "blueprint", 9), (MNIST, "evolution", 22)),
     ],
 )
 def test_feasible_sampler_makes_only_feasible_new_trials(
@@ -100,14 +102,30 @@ def test_feasible_sampler_makes_only_feasible_new_trials(
             assert distribution._contains(distribution.to_internal_repr(value))
 
 
-def test_tpe_learns_through_the_feasible_sampler() -> None:
-    """Larger networks score higher here; the random sampler draws from the same feasible candidates."""
-    scores = {}
-    for name in ("tpe", "random"):
-        study = study_in(None)
-        search(study, sampler_for(study, MNIST, name), 45)
-        scores[name] = fmean(trial.values[0] for trial in study.trials[20:] if trial.values)
-    assert scores["tpe"] > scores["random"] + 0.1
+def mean_score(name: SamplerName, trials: int, last: int) -> float:
+    """Of the last trials of a search in which larger networks score lower, which is better."""
+    study = study_in(None)
+    search(study, sampler_for(study, MNIST, name), trials)
+    return fmean(trial.values[0] for trial in study.trials[-last:] if trial.values)
+
+
+@pytest.mark.parametrize(("name", "trials"), [("tpe", 45), ("blueprint", 20), ("evolution", 60)])
+def test_samplers_learn_through_the_feasible_sampler(name: SamplerName, trials: int) -> None:
+    """The random sampler draws from the same feasible candidates."""
+    assert mean_score(name, trials, 10) < mean_score("random", trials, 10) - 0.1
+
+
+def test_gp_learns_from_trials_that_were_stopped() -> None:
+    """With one in three completed, and ten trials needed, it would draw at random here."""
+    study = study_in(None)
+    sampler = sampler_for(study, DIGITS, "gp")
+    for _ in range(12):
+        trial = ask(study, sampler, 0)
+        trial.report(1 - records(study)[-1].params / 2_000, 1)
+        study.tell(trial, state=TrialState.PRUNED)
+    learned = sampler_for(study, DIGITS, "gp").propose(study).params
+    drawn = sampler_for(study, DIGITS, "random").propose(study).params
+    assert learned != drawn
 
 
 @pytest.mark.parametrize("name", [name for name in SAMPLERS if name != "gp"])
@@ -124,8 +142,8 @@ def test_feasible_sampler_resumed_draws_what_an_uninterrupted_one_would(name: Sa
 
 def test_a_long_study_resumed_draws_what_an_uninterrupted_one_would(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("nas.optuna_internals.snapshot.MAX_LEARNED", 8)
-    monkeypatch.setattr("nas.tuner.sampler.MAX_LEARNED", 8)
-    monkeypatch.setattr("nas.tuner.sampler.REFITS", 4)  # so that every fifth trial learns anew at last
+    monkeypatch.setattr("nas.samplers.feasible.MAX_LEARNED", 8)
+    monkeypatch.setattr("nas.samplers.feasible.REFITS", 4)  # so that every fifth trial learns anew at last
     straight, resumed = study_in(None), study_in(None)
     search(straight, sampler_for(straight, DIGITS, "tpe"), 24)
     for trials in (13, 9, 2):
@@ -201,7 +219,7 @@ def test_feasible_sampler_gives_up_when_nothing_is_feasible() -> None:
 
 def test_feasible_sampler_leaves_the_set_it_is_given_alone() -> None:
     study, seen = study_in(None), set[str]()
-    FeasibleSampler(make_sampler("random", 0), THREE, 0, seen).propose(study)
+    FeasibleSampler(make_sampler("random", THREE, 0), THREE, 0, seen).propose(study)
     assert seen == set()
 
 
@@ -238,12 +256,12 @@ def test_a_sampler_learns_from_so_many_trials_at_most(
     ended = [trial for trial in study.trials if trial.state.is_finished()]
     for most in (len(ended), 8):
         monkeypatch.setattr("nas.optuna_internals.snapshot.MAX_LEARNED", most)
-        monkeypatch.setattr("nas.tuner.sampler.MAX_LEARNED", most)
+        monkeypatch.setattr("nas.samplers.feasible.MAX_LEARNED", most)
         monkeypatch.setattr("nas.optuna_internals.snapshot.BEST_LEARNED", 3)
         FeasibleSampler(lambda seed: Seeing(seed=seed), MNIST, 0, set()).propose(study)
     assert seen[0] == study.trials
     learned = [trial.number for trial in seen[-1] if trial.state.is_finished()]
-    best = sorted((trial.value, trial.number) for trial in ended if trial.state is TrialState.COMPLETE)[-3:]
+    best = sorted((trial.value, trial.number) for trial in ended if trial.state is TrialState.COMPLETE)[:3]
     others = [trial.number for trial in ended if trial.number not in {number for _, number in best}]
     assert len(set(learned)) == 8
     assert {number for _, number in best} < set(learned)

@@ -31,6 +31,7 @@ from nas.network.layers import Conv, Head
 from nas.network.limits import Constraints
 from nas.network.measure import LimitBrokenError
 from nas.optuna_internals.attributes import own_attributes
+from nas.samplers.feasible import FeasibleSampler, make_sampler
 from nas.space.candidate import Candidate, digest
 from nas.space.recipe import Recipe
 from nas.space.rejections import MAX_PROPOSALS, Ledger, derive_seed
@@ -46,7 +47,6 @@ from nas.tuner.names import PrunerName
 from nas.tuner.progress import Progress, SearchProgress
 from nas.tuner.pruning import make_pruner
 from nas.tuner.recovery import Recovery
-from nas.tuner.sampler import FeasibleSampler, make_sampler
 from nas.tuner.scheduler import Scheduler
 from nas.tuner.trials import Plan, Search
 from nas.workers.local import LocalFleet, LocalWorker
@@ -93,7 +93,7 @@ def search_and_loop(
 ) -> tuple[Search, Scheduler[TrialRecord]]:
     """As a new run of the program makes them."""
     known = records(desk.study)
-    sampler = FeasibleSampler(make_sampler("random", SEED), space, SEED, seen=digests(known))
+    sampler = FeasibleSampler(make_sampler("random", space, SEED), space, SEED, seen=digests(known))
     desk.study.pruner = pruner or NopPruner()
     plan = Plan(
         trials=trials,
@@ -190,12 +190,12 @@ def test_every_trial_has_its_weights_and_attributes(desk: Desk) -> None:
         last = 1 if trial.number % 2 else EPOCHS
         reports = [made_up(job_of(record), epoch) for epoch in range(1, last + 1)]
         assert desk.location.weights_path(trial.number).read_bytes() == reports[-1].weights
-        assert trial.intermediate_values == {report.epoch: report.val_accuracy for report in reports}
-        assert trial.value == reports[-1].val_accuracy
+        assert trial.intermediate_values == {report.epoch: report.val_loss for report in reports}
+        assert trial.value == reports[-1].val_loss
         attributes = trial.user_attrs
         assert attributes["params"] == cost(record.candidate.architecture).params <= 400
         assert attributes["seed"] == seed_of(trial.number)
-        assert attributes["val_loss"] == reports[-1].val_loss
+        assert attributes["val_accuracy"] == reports[-1].val_accuracy
         assert attributes["seconds"] == 0.5 * last
         assert own_attributes(trial)["environment"] == {"precision": "float32"}
         keys = ("epoch", "train_loss", "val_loss", "val_accuracy", "seconds")
@@ -461,8 +461,8 @@ def test_trial_that_is_out_of_memory_after_a_rung_goes_on(tmp_path: Path, pruner
         (trial,), (stored,) = records(desk.study), desk.study.trials
     assert "begins again" in news[1]
     assert (trial.state, trial.micro_batches) == (TrialState.COMPLETE, 2)
-    assert [epoch.val_accuracy for epoch in trial.curve] == list(stored.intermediate_values.values())
-    assert min(stored.intermediate_values.values()) > 0.6
+    assert [epoch.val_loss for epoch in trial.curve] == list(stored.intermediate_values.values())
+    assert max(stored.intermediate_values.values()) < 0.4
 
 
 FAILURES: dict[str, tuple[Exception, Exception]] = {  # in epoch 9 of the first try, and in epoch 3 of the second
@@ -490,11 +490,11 @@ def test_what_is_kept_of_a_training_that_fails_again_is_of_its_last_try(desk: De
     trial, stored = records(desk.study)[0], desk.study.trials[0]
     assert (trial.state, trial.epochs) == (TrialState.FAIL, 2)
     assert [epoch.val_loss for epoch in trial.curve] == [tries[0]] * 2
-    assert stored.user_attrs["val_loss"] == tries[0]
+    assert stored.user_attrs["val_accuracy"] == 2 / 20
     assert stored.user_attrs["seconds"] == 1.0
     assert desk.location.weights_path(0).read_bytes() == f"{trial.seed} 1".encode()
     shown = [value for value in stored.intermediate_values.values() if not math.isnan(value)]
-    assert shown == [1 / 20, 2 / 20]
+    assert shown == [tries[0]] * 2
 
 
 def test_only_the_latest_weights_of_a_training_are_held(desk: Desk) -> None:

@@ -24,7 +24,7 @@ from optuna.trial import FrozenTrial, TrialState
 from nas.cli.terminal import run
 from nas.optuna_internals.attributes import own_attributes
 from nas.optuna_internals.studies import storage_of
-from nas.search import main, options_of, parser
+from nas.search import main, parser
 from nas.study.commands import commands
 from nas.study.location import locate
 from nas.study.opening import open_study
@@ -67,10 +67,6 @@ def whole(text: str, least: int) -> str:
     return f"{text!r} must be a whole number of at least {least}; see --help"
 
 
-STARVED = (
-    "--sampler gp with --pruner rungs (the default) would propose at random, since gp learns only from trials trained "
-    "to the end, and rungs stops nine of ten before; give --pruner none, or --sampler tpe"
-)
 NAME = "must be a plain name of at most 100 characters, without path separators"
 
 
@@ -110,8 +106,6 @@ NAME = "must be a plain name of at most 100 characters, without path separators"
             "--baseline --finalists=0",
             "--baseline: the network to beat is trained beside finalists; give --finalists 1 or more",
         ),
-        ("--sampler=gp", STARVED),
-        ("--sampler=gp --pruner=rungs --dry-run", STARVED),
         ("--device=tpu", "--device 'tpu' is unknown; give auto, cpu, cuda or cuda:N"),
         (
             "--ray=nowhere",
@@ -158,15 +152,10 @@ def test_search_refuses_an_unknown_choice(command: Command, tmp_path: Path) -> N
     ended = command("--sampler", "grid")
     # Python 3.12 stopped quoting the choices
     assert re.fullmatch(
-        r"error: argument --sampler: invalid choice: 'grid' \(choose from '?tpe.*qmc'?\); see --help\n", ended.err
+        r"error: argument --sampler: invalid choice: 'grid' \(choose from '?tpe.*evolution'?\); see --help\n", ended.err
     )
     assert ended.status == 2
     assert tree(tmp_path) == []
-
-
-@pytest.mark.parametrize("pruner", ["none", "hyperband", "median"])
-def test_gp_is_taken_with_a_pruner_that_leaves_it_trials_to_learn_from(pruner: str) -> None:
-    assert options_of(parser().parse_args(["--sampler", "gp", "--pruner", pruner])).sampler == "gp"
 
 
 def test_search_refuses_a_device_that_is_not_there(

@@ -11,7 +11,7 @@ from statistics import fmean
 from nas.analysis.statistics import Spread, least_difference, pooled_sd, spread
 from nas.errors import UserError
 from nas.space.candidate import Candidate
-from nas.space.objective import ACCURACY_FIRST, Objective
+from nas.space.objective import LOSS_FIRST, Objective
 from nas.space.rejections import derive_seed
 from nas.study.history import History
 from nas.study.records import TrialRecord, ranked
@@ -67,10 +67,11 @@ def measured_noise(runs: Sequence[RunRecord], images: int) -> Noise | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finalist:
-    """A trial that could not be told apart from the best, and its accuracies on fresh seeds."""
+    """A trial that could not be told apart from the best, and how it scored on fresh seeds."""
 
     record: TrialRecord
-    rerun: Spread
+    rerun: Spread  # accuracies
+    value: Spread  # what the objective looks at, of the same trainings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,11 +98,12 @@ class Winner:
 
 
 def finalists(
-    trials: Sequence[TrialRecord], count: int, least_difference: float, objective: Objective = ACCURACY_FIRST
+    trials: Sequence[TrialRecord], count: int, least_difference: float, objective: Objective = LOSS_FIRST
 ) -> list[TrialRecord]:
-    """The best trials trained to the end, at most `count`, whose values do not differ from the best one's."""
-    best_first = [(trial, objective.merit(objective.value(trial))) for trial in ranked(trials, objective)[:count]]
-    return [trial for trial, merit in best_first if best_first[0][1] - merit <= least_difference]
+    """The best trials trained to the end, at most `count`, whose accuracies do not differ from the best one's."""
+    best_first = ranked(trials, objective)[:count]
+    best = best_first[0].val_accuracy if best_first else None
+    return [t for t in best_first if (best or 0) - (t.val_accuracy or 0) <= least_difference]
 
 
 def runs_of(trials: Sequence[TrialRecord], stage: Stage, seeds: int, study_seed: int) -> list[Run]:
@@ -126,31 +128,35 @@ def final_runs(winner: TrialRecord, rival: Candidate | None, seeds: int, study_s
     return [*(Run(stage="final", trial=None, candidate=rival, seed=run.seed) for run in own), *own]
 
 
-def best_of(contenders: Sequence[Finalist], one_score: float, objective: Objective = ACCURACY_FIRST) -> Finalist:
-    """The best mean; of those within one standard error of it, the one that the objective prefers in a tie.
+def best_of(contenders: Sequence[Finalist], objective: Objective = LOSS_FIRST) -> Finalist:
+    """The best mean value; of those within one standard error of it, the one that the objective prefers in a tie.
 
     The standard error is that of the best one's mean, with the deviation of all the finalists pooled (the 1 SE rule:
-    Breiman et al., Classification and Regression Trees, 1984, 3.4.3). `one_score` is the deviation with one seed each,
-    and where the seeds of every finalist are equal.
+    Breiman et al., Classification and Regression Trees, 1984, 3.4.3). With one seed each it is not known, and there is
+    no tie.
     """
 
     def merit(finalist: Finalist) -> float:
-        return objective.merit(finalist.rerun.mean)
+        return objective.merit(finalist.value.mean)
 
     best = max(contenders, key=merit)
-    sd = pooled_sd(finalist.rerun for finalist in contenders)
-    error = (sd or one_score) / best.rerun.n**0.5
+    error = (pooled_sd(finalist.value for finalist in contenders) or 0.0) / best.value.n**0.5
     tied = [finalist for finalist in contenders if merit(finalist) >= merit(best) - error]
     return min(tied, key=lambda finalist: (objective.of_a_tie(finalist.record), -merit(finalist)))
 
 
 def compared(
-    trials: Sequence[TrialRecord], reruns: Sequence[RunRecord], objective: Objective = ACCURACY_FIRST
+    trials: Sequence[TrialRecord], reruns: Sequence[RunRecord], objective: Objective = LOSS_FIRST
 ) -> list[Finalist]:
-    """The trials with their accuracies in these runs, best mean first; a trial whose runs all failed is left out."""
-    scored = [(trial, accuracies(reruns, trial.candidate)) for trial in trials]
-    found = [Finalist(record=trial, rerun=spread(known)) for trial, known in scored if known]
-    return sorted(found, key=lambda finalist: -objective.merit(finalist.rerun.mean))
+    """The trials as they scored in these runs, best mean first; a trial whose runs all failed is left out."""
+    found = []
+    for trial in trials:
+        runs = [run for run in reruns if run.candidate == trial.candidate and run.accuracy is not None]
+        values = [value for value in map(objective.value, runs) if value is not None]
+        if runs:
+            rerun = spread(accuracies(runs, trial.candidate))
+            found.append(Finalist(record=trial, rerun=rerun, value=spread(values)))
+    return sorted(found, key=lambda finalist: -objective.merit(finalist.value.mean))
 
 
 def rival_of(task: Task, winner: TrialRecord) -> Candidate | None:

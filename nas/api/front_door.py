@@ -11,12 +11,13 @@ from nas.api.result import Result, result_of
 from nas.api.searching import SearchOptions
 from nas.data.memory import GivenImages, given_images
 from nas.errors import UserError
+from nas.samplers.names import SamplerName
 from nas.space.loading import load_space
 from nas.space.search_space import SearchSpace
 from nas.study.history import dataset_of
 from nas.study.location import DEFAULT_OUTPUT, default_storage, locate
 from nas.tuner.estimate import Preview
-from nas.tuner.names import DEFAULT_PRUNER, PrunerName, SamplerName
+from nas.tuner.names import DEFAULT_PRUNER, PrunerName
 from nas.workers.fleet import Workers
 
 

@@ -21,7 +21,7 @@ from nas.reporting.conclusions import verdict, what_was_done
 from nas.reporting.figures import costs, counts, curves
 from nas.reporting.page import network_picture, notebook_view
 from nas.reporting.tables import run_rows, trial_rows
-from nas.space.objective import ACCURACY_FIRST
+from nas.space.objective import reached
 from nas.study.history import History
 from nas.study.location import StudyLocation, read_weights
 from nas.study.records import TrialRecord
@@ -210,7 +210,7 @@ def _best(history: History, winner: Winner | None, location: StudyLocation, data
         score=leader.val_accuracy,
         rerun=winner.rerun if winner else None,
         test=winner.test if winner else None,
-        reached=ACCURACY_FIRST.reached(winner.test.mean, history.task.target) if winner else None,
+        reached=reached(winner.test.mean, history.task.target) if winner else None,
         _record=leader,
         _winner=winner,
         _location=location,

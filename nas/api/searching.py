@@ -16,6 +16,8 @@ from nas.data.memory import GivenImages
 from nas.errors import UserError, require, require_seconds, require_whole
 from nas.network.cost import cost
 from nas.reporting.sentences import diagnosis, headline
+from nas.samplers.feasible import FeasibleSampler, make_sampler
+from nas.samplers.names import SAMPLERS, SamplerName
 from nas.space.rejections import MAX_PROPOSALS, NothingFeasibleError, probe
 from nas.space.search_space import SearchSpace
 from nas.study.commands import this_command
@@ -26,24 +28,15 @@ from nas.study.records import TrialRecord
 from nas.study.settings import remember_task, settings
 from nas.training.job import TrainingJob
 from nas.tuner.estimate import Preview, draw, previewed
-from nas.tuner.names import DEFAULT_PRUNER, PRUNERS, SAMPLERS, PrunerName, SamplerName
+from nas.tuner.names import DEFAULT_PRUNER, PRUNERS, PrunerName
 from nas.tuner.progress import Show
 from nas.tuner.pruning import make_pruner
-from nas.tuner.sampler import FeasibleSampler, make_sampler
 from nas.tuner.selection import FinalSettings
 from nas.tuner.trials import Plan, Search, train_all
 from nas.workers.fleet import Workers, make_fleet
 
 if TYPE_CHECKING:  # a search begins half a second earlier without Plotly and SciPy, which come when it trains
     from nas.api.finishing import Finished
-
-# GPSampler (Optuna 5.0) learns from completed trials only, and draws at random until it has ten. Measured by
-# replaying `benchmarks/data/curves.json` in searches of 50 trials: with `rungs` 2 to 9 are completed, with `hyperband`
-# or `median` 11 on average.
-STARVED = (
-    "--sampler gp with --pruner rungs (the default) would propose at random, since gp learns only from trials "
-    "trained to the end, and rungs stops nine of ten before; give --pruner none, or --sampler tpe"
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,8 +64,6 @@ class SearchOptions:
         require_seconds("search", "timeout", self.timeout)
         require(self.sampler in SAMPLERS, "search", "sampler", self.sampler, f"one of {', '.join(SAMPLERS)}")
         require(self.pruner in PRUNERS, "search", "pruner", self.pruner, f"one of {', '.join(PRUNERS)}")
-        if (self.sampler, self.pruner) == ("gp", "rungs"):
-            raise UserError(STARVED)
         if self.baseline and not self.finalists:
             raise UserError("--baseline: the network to beat is trained beside finalists; give --finalists 1 or more")
 
@@ -225,7 +216,8 @@ def _trials(
     plan: Plan,
     known: History,
 ) -> Search:
-    sampler = FeasibleSampler(make_sampler(options.sampler, options.seed), space, options.seed, seen=known.digests)
+    make = make_sampler(options.sampler, space, options.seed)
+    sampler = FeasibleSampler(make, space, options.seed, seen=known.digests)
     study.pruner = make_pruner(options.pruner, space.recipe.epochs)
 
     def annotate(trial: optuna.Trial, record: TrialRecord) -> dict[Path, str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 from nas.errors import UserError, did_you_mean
-from nas.space.objective import ACCURACY_FIRST
+from nas.space.objective import TARGET_RULE, is_target
 from nas.study.location import DEFAULT_OUTPUT, StudyLocation, default_storage, has_password, locate
 
 if TYPE_CHECKING:  # torch takes seconds to import, and --help needs none of it
@@ -100,8 +100,8 @@ def fraction(text: str) -> float:
         value = float(text)
     except ValueError:
         value = math.nan
-    if not ACCURACY_FIRST.is_target(value):
-        raise argparse.ArgumentTypeError(f"{text!r} {ACCURACY_FIRST.target_rule}")
+    if not is_target(value):
+        raise argparse.ArgumentTypeError(f"{text!r} {TARGET_RULE}")
     return value
 
 

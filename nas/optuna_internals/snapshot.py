@@ -28,12 +28,12 @@ def learned_from(trials: list[FrozenTrial]) -> list[FrozenTrial]:
 
 
 def _rank(trial: FrozenTrial) -> tuple[bool, float, float]:
-    """As TPE ranks the trials of a study that maximises: the pruned ones after all others, the latest first."""
+    """As TPE ranks the trials of a study that minimises: the pruned ones after all others, the latest first."""
     if trial.state is TrialState.COMPLETE:
         assert trial.value is not None
-        return False, -trial.value, 0.0
+        return False, trial.value, 0.0
     step, value = max(trial.intermediate_values.items(), default=(-1, 0.0))
-    return True, -step, math.inf if math.isnan(value) else -value
+    return True, -step, math.inf if math.isnan(value) else value
 
 
 class Snapshot(InMemoryStorage):
@@ -71,5 +71,5 @@ def as_study(trials: Sequence[FrozenTrial], kept_in: Study | None = None) -> Stu
     """A study of these trials for a sampler to learn from; what it keeps for its next proposal goes to `kept_in`."""
     storage: BaseStorage = Snapshot(trials, kept_in)
     return optuna.create_study(
-        study_name="snapshot", storage=storage, direction="maximize", sampler=optuna.samplers.RandomSampler()
+        study_name="snapshot", storage=storage, direction="minimize", sampler=optuna.samplers.RandomSampler()
     )

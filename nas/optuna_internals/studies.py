@@ -21,7 +21,7 @@ def new_study(
     name: str,
     storage: BaseStorage | None = None,
     pruner: BasePruner | None = None,
-    direction: Literal["maximize", "minimize"] = "maximize",
+    direction: Literal["maximize", "minimize"] = "minimize",
 ) -> StoredStudy:
     """A study, made if its storage has none of this name; by default in memory."""
     home = InMemoryStorage() if storage is None else storage

@@ -18,7 +18,7 @@ def report_epoch(trial: optuna.Trial, curve: Sequence[Mapping[str, Any]]) -> Non
     """
     set_own_attribute(trial, "curve", list(curve))
     known = stored(trial).intermediate_values
-    values = dict.fromkeys(known, math.nan) | {epoch["epoch"]: epoch["val_accuracy"] for epoch in curve}
+    values = dict.fromkeys(known, math.nan) | {epoch["epoch"]: epoch["val_loss"] for epoch in curve}
     for step, value in values.items():
         if value is not None and known.get(step) != value:
             trial.storage.set_trial_intermediate_value(trial_id(trial), step, value)

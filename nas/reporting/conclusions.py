@@ -15,7 +15,7 @@ from nas.analysis.statistics import (
 from nas.network.cost import cost
 from nas.network.limits import EPOCHS, LIMITS
 from nas.reporting.sentences import duration
-from nas.space.objective import ACCURACY_FIRST
+from nas.space.objective import reached
 from nas.study.history import History
 from nas.study.records import TrialRecord, total_epochs, total_seconds
 from nas.training.metrics import ACCURACY
@@ -119,7 +119,7 @@ def verdict(winner: Winner, noise: Noise | None, target: float | None) -> str:
         how[-1] += " of the choice of images"
     elif test.n > 1 and distance < 2 * images:
         how.append(f"which other test images may undo: their choice alone moves it by ± {100 * images:.2f}")
-    outcome = "reached" if ACCURACY_FIRST.reached(test.mean, target) else "missed"
+    outcome = "reached" if reached(test.mean, target) else "missed"
     said = f"Target {ACCURACY.shown(target)}: {outcome} by {100 * distance:.2f} points ({', '.join(how)})."
     chance = chance_of_reaching(target, test)
     if chance is None or winner.diverged:

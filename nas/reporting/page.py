@@ -42,7 +42,7 @@ from nas.reporting.drawing import COLUMN, columns
 from nas.reporting.figures import costs as cost_figures
 from nas.reporting.figures import counts, curves, effects
 from nas.reporting.reproduction import how_to_repeat
-from nas.space.objective import ACCURACY_FIRST
+from nas.space.objective import reached
 from nas.study.history import History
 from nas.study.location import TABLES, StudyLocation, location_options
 from nas.system.files import write_whole
@@ -175,7 +175,7 @@ def _verdict(history: History, winner: Winner | None, data: TrainingData) -> dic
         "sentences": sentences,
         "more": more,
         "judged": how_judged(winner, n_train, n_val),
-        "reached": ACCURACY_FIRST.reached(winner.test.mean, target),
+        "reached": reached(winner.test.mean, target),
     }
 
 

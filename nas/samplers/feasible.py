@@ -1,10 +1,10 @@
 """Proposing candidates until one is feasible, so that a rejected one never becomes a trial; and the ledger."""
 
+import itertools
 import random
 import warnings
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
-from itertools import chain, islice
 from typing import Any, assert_never
 
 import optuna
@@ -21,12 +21,15 @@ from nas.optuna_internals.ranking import Fitted, RankingSampler
 from nas.optuna_internals.snapshot import MAX_LEARNED, as_study, learned_from
 from nas.optuna_internals.studies import id_of, storage_of
 from nas.optuna_internals.trials import begin
+from nas.samplers.blueprint import BlueprintSampler
+from nas.samplers.carried_on import carried_on
+from nas.samplers.evolution import EvolutionSampler
+from nas.samplers.names import SamplerName
 from nas.space.candidate import digest, to_json
 from nas.space.rejections import DUPLICATE, MAX_PROPOSALS, Ledger, derive_seed
 from nas.space.search_space import Feasible, Rejected, SearchSpace
 from nas.space.suggestions import draw_value
 from nas.study.records import PROPOSED_BY
-from nas.tuner.names import SamplerName
 
 SAMPLER_PROPOSALS = 200  # then uniform draws: a sampler may have learned its way into a corner where nothing is left
 GP_PROPOSALS = 20  # the same for gp, which fits its model for each of them; measured: a second each
@@ -78,18 +81,15 @@ class FeasibleSampler:
         trial.number = storage_of(study).get_n_trials(id_of(study))
         running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         model = self._model_for(study, trial.number - len(running), len(running))
-        asking = as_study(model.learned + running, kept_in=study)
         seed = derive_seed(self._seed, "proposal", trial.number)
         sampler, rng = self._make(seed), random.Random(seed)
+        learned = carried_on(model.learned) if isinstance(sampler, GPSampler) else model.learned
+        asking = as_study(learned + running, kept_in=study)
         if isinstance(sampler, RankingSampler):
             sampler.fitted = model.fitted
-        proposals = GP_PROPOSALS if isinstance(sampler, GPSampler) else SAMPLER_PROPOSALS
-        if type(sampler) is RandomSampler:  # it draws uniformly itself, and takes 30 times as long
-            proposals = 0
-        learned = islice(_proposals(sampler, asking, trial, self.distributions, rng), proposals)
-        drawn = (self._space.draw(rng) for _ in range(MAX_PROPOSALS - proposals))
-        ledger = Ledger()
-        for params in chain(learned, drawn):
+        proposed, ledger = self._learned(sampler, asking, trial, rng)
+        drawn = (self._space.draw(rng) for _ in itertools.count())
+        for params in itertools.islice(itertools.chain(proposed, drawn), MAX_PROPOSALS):
             candidate = self._space.decode(params)
             match self._space.check(candidate):
                 case Rejected() as rejected:
@@ -100,6 +100,18 @@ class FeasibleSampler:
                     self._seen.add(digest(candidate))
                     return Proposal(number=trial.number, params=params, feasible=feasible, ledger=ledger.accept())
         raise NothingNewError(ledger)
+
+    def _learned(
+        self, sampler: BaseSampler, study: Study, trial: FrozenTrial, rng: random.Random
+    ) -> tuple[Iterator[dict[str, Any]], Ledger]:
+        """What a sampler proposes from what it has learned, and what it has rejected itself."""
+        if isinstance(sampler, BlueprintSampler):
+            ranked, rejected = sampler.ranked(study, trial)
+            return iter(ranked), rejected
+        if type(sampler) is RandomSampler:  # it draws uniformly itself, and takes 30 times as long
+            return iter(()), Ledger()
+        most = GP_PROPOSALS if isinstance(sampler, GPSampler) else SAMPLER_PROPOSALS
+        return itertools.islice(_proposals(sampler, study, trial, self.distributions, rng), most), Ledger()
 
     def _model_for(self, study: Study, finished: int, running: int) -> "_Model":
         """What is learned from the trials that have ended: anew with each, but in a long study or with many workers.
@@ -142,12 +154,18 @@ def _proposals(
             yield params
 
 
-def make_sampler(name: SamplerName, study_seed: int) -> Maker:
+def make_sampler(name: SamplerName, space: SearchSpace, study_seed: int) -> Maker:
     """For `FeasibleSampler`: the Optuna sampler of this name for a seed.
 
-    Quasi-random draws are one sequence over the whole study, so they keep the study's seed.
+    Quasi-random draws are one sequence over the whole study, so they keep the study's seed. So does `blueprint`, whose
+    draws all its proposals share.
     """
     match name:
+        case "blueprint":
+            blueprint = BlueprintSampler(space, seed=study_seed)
+            return lambda _: blueprint
+        case "evolution":
+            return lambda seed: EvolutionSampler(seed=seed)
         case "tpe":
             return tpe()
         case "random":

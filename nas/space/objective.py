@@ -1,9 +1,21 @@
-"""What a search is after: which value of a training, in which direction, and what decides where it does not."""
+"""What a search is after: which value of a training, in which direction, what decides between equals; and targets."""
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, Protocol
+
+TARGET_RULE = "must be a fraction above 0 and at most 1, such as 0.994"
+
+
+def is_target(accuracy: float) -> bool:
+    """Whether a network may be asked for with this accuracy."""
+    return 0 < accuracy <= 1
+
+
+def reached(accuracy: float, target: float | None) -> bool | None:
+    """Whether an accuracy is at least the target; None without one."""
+    return None if target is None else accuracy >= target
 
 
 class Trained(Protocol):
@@ -26,8 +38,6 @@ class Objective:
     value: Callable[[Trained], float | None]  # None: there is none yet
     of_equal_values: Callable[[Trained], tuple[float, ...]]  # decides between the very same values
     of_a_tie: Callable[[Trained], float]  # decides between finalists that are within one standard error
-    is_target: Callable[[float], bool]  # whether a search may be after this value
-    target_rule: str  # the same, as messages say it
 
     def merit(self, value: float | None) -> float:
         """The value, turned so that more is better; the least of all where there is none."""
@@ -39,18 +49,13 @@ class Objective:
         """What trainings are sorted by, the best first."""
         return -self.merit(self.value(training)), *self.of_equal_values(training)
 
-    def reached(self, value: float, target: float | None) -> bool | None:
-        """Whether a value is at least as good as the target; None without one."""
-        return None if target is None else self.merit(value) >= self.merit(target)
 
-
-# Higher accuracy, then lower loss, then fewer parameters; among finalists in a tie, fewer parameters.
-ACCURACY_FIRST = Objective(
-    name="validation accuracy",
-    direction="maximize",
-    value=lambda training: training.val_accuracy,
-    of_equal_values=lambda training: (training.val_loss or 0, training.params),
+# Lower loss, which tells networks apart on fewer images than the accuracy; then higher accuracy, then fewer parameters.
+# Among finalists in a tie, fewer parameters.
+LOSS_FIRST = Objective(
+    name="validation loss",
+    direction="minimize",
+    value=lambda training: training.val_loss,
+    of_equal_values=lambda training: (-(training.val_accuracy or 0), training.params),
     of_a_tie=lambda training: training.params,
-    is_target=lambda target: 0 < target <= 1,
-    target_rule="must be a fraction above 0 and at most 1, such as 0.994",
 )

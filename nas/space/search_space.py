@@ -27,7 +27,7 @@ from nas.network.limits import (
     violations,
 )
 from nas.space.candidate import Candidate
-from nas.space.objective import ACCURACY_FIRST
+from nas.space.objective import TARGET_RULE, is_target
 from nas.space.recipe import Recipe
 from nas.space.suggestions import Recorder, Replay, Trial, draw_value
 
@@ -72,8 +72,8 @@ class SearchSpace:
     num_classes: int = field(init=False)
 
     def __post_init__(self) -> None:
-        if self.target is not None and not ACCURACY_FIRST.is_target(self.target):
-            raise UserError(f"target {self.target} {ACCURACY_FIRST.target_rule}")
+        if self.target is not None and not is_target(self.target):
+            raise UserError(f"target {self.target} {TARGET_RULE}")
         if not (isinstance(self.dataset, str) and self.dataset.isprintable()):
             raise UserError(f"dataset {self.dataset!r} must be the name or path of a data set, in printable characters")
         limit = self.constraints.max_epochs

@@ -16,7 +16,7 @@ from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from nas.errors import UserError, did_you_mean
 from nas.optuna_internals.batched_storage import close, for_writer
 from nas.optuna_internals.studies import StoredStudy, new_study
-from nas.space.objective import ACCURACY_FIRST
+from nas.space.objective import LOSS_FIRST
 from nas.study.commands import Command, commands, remember
 from nas.study.location import DATABASE, FINAL_RUNS, LOCK, StudyLocation, parse_url, sqlite_file
 from nas.study.locks import HeldError, acquire, lock_files, locked_in_server
@@ -157,11 +157,11 @@ def study_names(location: StudyLocation) -> list[str]:
 
 
 def _create_or_resume(location: StudyLocation, wanted: dict[str, Any]) -> optuna.Study:
-    study = new_study(location.name, for_writer(_made(location)), direction=ACCURACY_FIRST.direction)
+    study = new_study(location.name, for_writer(_made(location)), direction=LOSS_FIRST.direction)
     stored = study.user_attrs.get("settings")
     if stored is None:
         directions = [direction.name.lower() for direction in study.directions]
-        if directions != [ACCURACY_FIRST.direction] or study.get_trials(deepcopy=False):
+        if directions != [LOSS_FIRST.direction] or study.get_trials(deepcopy=False):
             raise UserError(
                 f"study {location.name!r} in {location.public_storage} was made by another program; "
                 "give another --study-name"
@@ -169,7 +169,7 @@ def _create_or_resume(location: StudyLocation, wanted: dict[str, Any]) -> optuna
         study.set_user_attr("settings", wanted)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)  # a name in the dashboard's plots, nothing more
-            study.set_metric_names([ACCURACY_FIRST.name])
+            study.set_metric_names([LOSS_FIRST.name])
     elif not isinstance(stored, dict):
         raise UserError(f"study {location.name!r} was made by another program; give another --study-name")
     elif found := difference(stored, wanted):

@@ -21,7 +21,7 @@ from nas.optuna_internals.attributes import (
     set_own_study_attribute,
 )
 from nas.space.candidate import Candidate, digest, from_json
-from nas.space.objective import ACCURACY_FIRST, Objective
+from nas.space.objective import LOSS_FIRST, Objective
 from nas.space.rejections import Ledger, NearestMiss
 from nas.study.curves import Epoch, read_curve, read_seconds
 from nas.training.score import Score, read_score
@@ -172,7 +172,7 @@ def digests(trials: Iterable[TrialRecord]) -> set[str]:
     return {digest(trial.candidate) for trial in trials}
 
 
-def ranked(trials: Sequence[TrialRecord], objective: Objective = ACCURACY_FIRST) -> list[TrialRecord]:
+def ranked(trials: Sequence[TrialRecord], objective: Objective = LOSS_FIRST) -> list[TrialRecord]:
     """The trials trained to the end, best first."""
     return sorted((trial for trial in trials if trial.state is TrialState.COMPLETE), key=objective.place)
 

@@ -15,7 +15,7 @@ from nas.optuna_internals.attributes import as_system_attributes, expected, own_
 from nas.optuna_internals.studies import StoredStudy, new_study, storage_of
 from nas.optuna_internals.trials import begin
 from nas.space.candidate import Candidate, digest, to_json
-from nas.space.objective import ACCURACY_FIRST
+from nas.space.objective import LOSS_FIRST
 from nas.study.location import FINAL_RUNS
 from nas.study.records import Record, common, trials_of
 from nas.training.job import TrainingJob
@@ -106,6 +106,13 @@ class RunRecord(Record):
         return self.val_accuracy if self.test is None else self.test.accuracy
 
     @property
+    def loss(self) -> float | None:
+        """The loss on the same images as the accuracy."""
+        if self.state is not TrialState.COMPLETE:
+            return None
+        return self.val_loss if self.test is None else self.test.loss
+
+    @property
     def settled(self) -> bool:
         """Whether the run need not be trained again: it came to its end, or its loss ended it."""
         return self.state is TrialState.COMPLETE or self.diverged
@@ -127,7 +134,7 @@ def final_study_name(name: str) -> str:
 def final_study(study: optuna.Study) -> optuna.Study:
     """Where the runs of a search are kept, beside its own study; made if missing."""
     name = final_study_name(study.study_name)
-    return new_study(name, storage_of(study), direction=ACCURACY_FIRST.direction)
+    return new_study(name, storage_of(study), direction=LOSS_FIRST.direction)
 
 
 def run_records(study: optuna.Study) -> list[RunRecord]:

@@ -32,7 +32,7 @@ SETTINGS: dict[str, type] = {
     "sampler": str,
     "pruner": str,
 }
-FORMAT = 2  # of what a study holds: a program reads only what it could have written
+FORMAT = 3  # of what a study holds: a program reads only what it could have written
 
 
 def settings(space: SearchSpace, *, seed: int, sampler: str, pruner: str) -> dict[str, Any]:

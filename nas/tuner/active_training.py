@@ -92,8 +92,8 @@ class ActiveTraining(Generic[AnyRecord]):
             last = self.reports[-1]
             set_own_attribute(self.trial, "environment", dict(last.environment))
             self.trial.set_user_attr("seconds", round(self.seconds, 2))
-            if last.val_loss is not None:
-                self.trial.set_user_attr("val_loss", last.val_loss)
+            if last.val_accuracy is not None:
+                self.trial.set_user_attr("val_accuracy", last.val_accuracy)
             write(weights, last.weights)
         return self._ended(state, reason)
 

@@ -13,7 +13,6 @@ from nas.data.images import load_training
 from nas.errors import UserError
 from nas.optuna_internals.studies import new_study
 from nas.optuna_internals.trials import is_hopeless, report_epoch
-from nas.space.objective import ACCURACY_FIRST
 from nas.space.rejections import Ledger, probe
 from nas.space.search_space import Feasible, SearchSpace
 from nas.system.processes import process_pool, starting_processes
@@ -123,21 +122,20 @@ def previewed(space: SearchSpace, draws: Draws, plan: Plan, pruner: PrunerName) 
 
 def expected_epochs(pruner: PrunerName, trials: int, epochs: int) -> float:
     """Epochs a trial trains on average under a pruner: replayed on made-up learning curves that never cross."""
-    direction = ACCURACY_FIRST.direction
-    study = new_study("replay", pruner=make_pruner(pruner, epochs), direction=direction)
+    study = new_study("replay", pruner=make_pruner(pruner, epochs))
     rng, total = Random(0), 0
     for _ in range(trials):
         trial, quality = study.ask(), rng.random()
         curve: list[dict[str, float]] = []
         for epoch in range(1, epochs + 1):
             total += 1
-            curve.append({"epoch": epoch, "val_accuracy": quality, "val_loss": 1 - quality})
+            curve.append({"epoch": epoch, "val_loss": 1 - quality})
             report_epoch(trial, curve)
             if epoch < epochs and is_hopeless(trial):
                 study.tell(trial, state=optuna.trial.TrialState.PRUNED)
                 break
         else:
-            study.tell(trial, quality)
+            study.tell(trial, 1 - quality)
     return total / trials
 
 

@@ -1,5 +1,6 @@
-"""Who stops trials early: Optuna's pruners by name, and one that looks at the validation loss at a few epochs."""
+"""Who stops trials early: Optuna's pruners by name, and one that looks at the loss after a few epochs."""
 
+import math
 from bisect import insort
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,7 +10,6 @@ import optuna
 from optuna.pruners import BasePruner
 from optuna.trial import FrozenTrial
 
-from nas.optuna_internals.attributes import own_attributes
 from nas.tuner.names import PrunerName
 
 # At which part of a full training, which part of the trials that came so far goes on: epochs 1 and 7 of 19.
@@ -18,11 +18,10 @@ RUNGS: Mapping[float, float] = {0.05: 1 / 5, 0.37: 1 / 5}
 
 
 class RungPruner(BasePruner):
-    """Asynchronous successive halving by validation loss: at a rung the share with the lowest losses so far goes on.
+    """Asynchronous successive halving: at a rung the share with the lowest losses so far goes on.
 
-    The loss tells candidates apart earlier than the accuracy. It is read from the trials' learning curves, so that
-    nothing is kept beside them; see `report_epoch`. The first trial to reach a rung always goes on. A study's
-    trials are read once: whoever reaches a rung later is asked about here.
+    The losses are those that trials report after each epoch, to a study that minimises. The first trial to reach a rung
+    always goes on. A study's trials are read once: whoever reaches a rung later is asked about here.
     """
 
     def __init__(self, rungs: Mapping[int, float]) -> None:
@@ -43,8 +42,7 @@ class RungPruner(BasePruner):
                 self._reached[epoch].add(other, epoch)
         reached = self._reached[epoch]
         reached.add(trial, epoch)
-        own: float = own_attributes(trial)["curve"][epoch - 1]["val_loss"]
-        return own > reached.losses[max(1, int(share * len(reached.losses))) - 1]
+        return trial.intermediate_values[epoch] > reached.losses[max(1, int(share * len(reached.losses))) - 1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +53,10 @@ class _Reached:
     losses: list[float] = field(default_factory=list)
 
     def add(self, trial: FrozenTrial, epoch: int) -> None:
-        curve = own_attributes(trial).get("curve", ())
-        if trial.number not in self.numbers and len(curve) >= epoch:
+        loss = trial.intermediate_values.get(epoch, math.nan)
+        if trial.number not in self.numbers and not math.isnan(loss):
             self.numbers.add(trial.number)
-            insort(self.losses, curve[epoch - 1]["val_loss"])
+            insort(self.losses, loss)
 
 
 def make_pruner(name: PrunerName, epochs: int) -> BasePruner:

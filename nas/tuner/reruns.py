@@ -122,12 +122,11 @@ class Runs:
         """Judge a run whose weights are kept, and tell the study how it ended; the news of it."""
         if record.state is TrialState.COMPLETE and record.stage == "final":
             record = replace(record, test=self._judged(trial, record))
-        value = record.accuracy
-        self._study.tell(trial, value, state=record.state)
+        self._study.tell(trial, record.loss, state=record.state)
         self._records[record.key] = record
         self._settled.add(record.key)
         self.ended.append(record)
-        return f"{record.title}: {record.reason if value is None else f'{value:.2%}'}"
+        return f"{record.title}: {record.reason if record.accuracy is None else f'{record.accuracy:.2%}'}"
 
     def _judged(self, trial: optuna.Trial, record: RunRecord) -> Score:
         """On the test images, which are read for these weights only once."""

@@ -101,7 +101,7 @@ def choose(
     history, contenders = _contest(train, history, final, one_score)
     if not contenders:
         return history, None
-    winner = best_of(contenders, one_score).record
+    winner = best_of(contenders).record
     numbers = tuple(trial.number for trial in _finalists(history, final, one_score))
     history = _remembered(study, history, Choice(winner=winner.number, finalists=numbers, seeds=final.seeds))
     history = _with_final_models(train, history, final, winner)

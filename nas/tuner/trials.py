@@ -13,6 +13,8 @@ from nas.data.dataset import Dataset
 from nas.network.limits import Constraints
 from nas.optuna_internals.batched_storage import batch
 from nas.optuna_internals.trials import is_hopeless, stored, tell, trial_numbered
+from nas.samplers.feasible import FeasibleSampler, NothingNewError, ask
+from nas.space.objective import LOSS_FIRST
 from nas.space.rejections import Ledger
 from nas.study.location import StudyLocation
 from nas.study.records import TrialRecord, ranked, read_trial
@@ -21,7 +23,6 @@ from nas.training.job import TrainingJob
 from nas.tuner.active_training import ActiveTraining, AnyRecord
 from nas.tuner.progress import Progress, SearchProgress
 from nas.tuner.recovery import Recovery
-from nas.tuner.sampler import FeasibleSampler, NothingNewError, ask
 from nas.tuner.scheduler import LoopState, Scheduler, Work
 from nas.workers.protocol import Fleet
 
@@ -168,7 +169,7 @@ class Search:
         record = training.keep(weights, state, reason, self._writer.write)
         for path, text in self._annotate(training.trial, record).items():
             self._writer.write(path, text)
-        tell(training.trial, state, None if state is TrialState.FAIL else record.val_accuracy)
+        tell(training.trial, state, None if state is TrialState.FAIL else LOSS_FIRST.value(record))
         self._ended.add(record)
         accuracy = f"{record.val_accuracy:.2%}, " if record.val_accuracy is not None else ""
         return f"{record.title}: {accuracy}{reason or 'trained to the end'} ({record.params:,} params)"

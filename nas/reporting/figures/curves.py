@@ -1,5 +1,6 @@
 """Accuracies as training goes on, as Plotly figures: of a network by epoch, and of a search by epochs spent."""
 
+import math
 from collections.abc import Iterable, Iterator
 
 import plotly.graph_objects as go
@@ -17,7 +18,7 @@ from nas.reporting.figures.style import (
     on_accuracies,
     on_epochs,
 )
-from nas.space.objective import ACCURACY_FIRST
+from nas.space.objective import LOSS_FIRST
 from nas.study.history import History
 from nas.study.records import Record, TrialRecord, total_epochs
 from nas.study.runs import RunRecord
@@ -72,8 +73,8 @@ def learning_curve(leader: TrialRecord, runs: Iterable[RunRecord], n_val: int) -
 
 
 def best_so_far(history: History, n_val: int) -> Figure:
-    """The best final accuracy against the epochs spent, in the order in which trials were asked for."""
-    figure, least = new_figure("epochs trained", f"best {ACCURACY_FIRST.name} so far"), least_error(n_val)
+    """The accuracy of the best trial so far against the epochs spent, in the order in which trials were asked for."""
+    figure, least = new_figure("epochs trained", "validation accuracy of the best so far"), least_error(n_val)
     steps = list(_improvements(history.trials))
     x, y = [spent for spent, _, _ in steps], [max(1 - best, least) for _, best, _ in steps]
     text = [text for _, _, text in steps]
@@ -98,11 +99,10 @@ def best_so_far(history: History, n_val: int) -> Figure:
 
 
 def _improvements(trials: Iterable[TrialRecord]) -> Iterator[tuple[int, float, str]]:
-    """Whenever a trial was the best so far: the epochs spent until then, its value, and what is said of it."""
-    merit, spent, best = ACCURACY_FIRST.merit, 0, None
+    """Whenever a trial was the best so far: the epochs spent until then, its accuracy, and what is said of it."""
+    spent, best = 0, tuple[float, ...]((math.inf,))
     for trial in trials:
         spent += trial.epochs
-        value = ACCURACY_FIRST.value(trial) if trial.state is TrialState.COMPLETE else None
-        if value is not None and merit(value) > merit(best):
-            best = value
-            yield spent, best, hover(trial, best, f"after {spent} epochs")
+        if trial.state is TrialState.COMPLETE and trial.val_accuracy is not None and LOSS_FIRST.place(trial) < best:
+            best = LOSS_FIRST.place(trial)
+            yield spent, trial.val_accuracy, hover(trial, trial.val_accuracy, f"after {spent} epochs")

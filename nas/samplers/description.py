@@ -1,0 +1,59 @@
+"""Candidates of a space as rows of numbers: what is built, and what was suggested."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from math import log
+from typing import Any
+
+import numpy as np
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+from nas.network.features import features
+from nas.samplers.surrogate import Floats
+from nas.space.search_space import SearchSpace
+
+SUGGESTED = 0.2  # of the squared length of a row is what was suggested, the rest is what is built
+
+
+class Describer:
+    """Turns suggestions into features of mean 0 and deviation 1 among the candidates that it was made with."""
+
+    def __init__(self, space: SearchSpace, examples: Sequence[Mapping[str, Any]]) -> None:
+        self._space = space
+        rows = [self._numbers(params) for params in examples]
+        self._names = sorted({name for row in rows for name in row})
+        table = self._table(rows)
+        deviation = table.std(axis=0)
+        varied = deviation > 1e-9
+        self._names = [name for name, varies in zip(self._names, varied, strict=True) if varies]
+        self._mean, self._deviation = table.mean(axis=0)[varied], deviation[varied]
+        suggested = np.array([name[0] == "suggested" for name in self._names])
+        shares = np.where(suggested, SUGGESTED / max(1, suggested.sum()), (1 - SUGGESTED) / max(1, (~suggested).sum()))
+        self._weights = np.sqrt(shares * len(shares))
+
+    def describe(self, candidates: Sequence[Mapping[str, Any]]) -> Floats:
+        """The features (N, D) of what these suggestions build."""
+        table = self._table([self._numbers(params) for params in candidates])
+        described: Floats = (table - self._mean) / self._deviation * self._weights
+        return described
+
+    def _table(self, rows: Sequence[Mapping[tuple[str, str], float]]) -> Floats:
+        table = [[row.get(name, 0.0) for name in self._names] for row in rows]
+        return np.array(table).reshape(len(rows), len(self._names))
+
+    def _numbers(self, params: Mapping[str, Any]) -> dict[tuple[str, str], float]:
+        built = features(self._space.decode(params).architecture)
+        return {("built", name): value for name, value in built.items()} | {
+            ("suggested", name): value for name, value in self._suggested(params)
+        }
+
+    def _suggested(self, params: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+        """One number for each parameter, or for each choice of a categorical one."""
+        for name, distribution in self._space.distributions.items():
+            value = params[name]
+            match distribution:
+                case CategoricalDistribution(choices=choices):
+                    yield from ((f"{name}={choice}", float(value == choice)) for choice in choices)
+                case IntDistribution(log=True) | FloatDistribution(log=True):
+                    yield name, log(value)
+                case _:
+                    yield name, float(value)

@@ -1,0 +1,181 @@
+"""What trials will score at their last epoch: Gaussian processes over the features of a candidate and the epoch.
+
+They learn from trials that ended at any epoch. A score is a sum of four parts: the mean curve, common to all trials;
+what the features explain, linearly and beyond; what is a trial's own; and noise. All but the noise go smoothly with the
+logarithm of the epoch. How much each part counts is not known, so many settings are tried, and each counts by how
+likely it makes the scores (Rasmussen and Williams, Gaussian Processes for Machine Learning, 2006, 5.2).
+"""
+
+from dataclasses import dataclass
+from functools import cache, cached_property
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats: TypeAlias = NDArray[np.float64]
+Places: TypeAlias = NDArray[np.intp]
+
+TRIED = 32  # settings
+KEPT = 8  # of them: the likeliest
+COMMON = 10.0  # deviation of the mean curve, in those of the scores: large, for nothing is known of it beforehand
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """How much of the scores' deviation each part explains, and how far it reaches."""
+
+    linear: float  # deviations, in units of the scores'
+    bent: float
+    own: float
+    noise: float
+    reach: float  # of the bent part, in deviations of the features
+    epochs: float  # factor of the epoch, as a logarithm, within which curves keep their order
+    growth: float  # of all but noise, while the epoch grows by the factor e
+
+
+TYPICAL = Setting(linear=0.7, bent=0.5, own=0.3, noise=0.1, reach=1.0, epochs=3.0, growth=0.9)
+SPREAD = Setting(linear=0.5, bent=0.6, own=0.5, noise=0.7, reach=0.5, epochs=0.5, growth=0.2)  # of logarithms
+
+
+@cache
+def settings() -> tuple[Setting, ...]:
+    """Those that are tried, always the same: log-normal about the typical one."""
+    names = Setting.__dataclass_fields__
+    deviates = np.random.default_rng(0).standard_normal((TRIED, len(names)))
+    return tuple(
+        Setting(**{n: getattr(TYPICAL, n) * np.exp(getattr(SPREAD, n) * z) for n, z in zip(names, row, strict=True)})
+        for row in deviates.tolist()
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scores:
+    """What trials scored, one score a row: lower is better, and differences mean as much at all levels."""
+
+    features: Floats  # (trials, D), each of mean 0 and deviation 1 among the candidates of the space
+    trial: Places  # (N,), whose score it is
+    log_epoch: Floats  # (N,)
+    value: Floats  # (N,)
+
+
+class Surrogate:
+    """Fitted to some scores, it tells what to expect at the epoch whose logarithm is `log_last`."""
+
+    def __init__(self, scores: Scores, log_last: float) -> None:
+        values, scale = _centred(scores)
+        products, distances = _likeness(scores.features, scores.features)
+        fits = [_Fit(setting, scores, log_last, values, products, distances) for setting in settings()]
+        fits = sorted(fits, key=lambda fit: -fit.evidence)[:KEPT]
+        weights = np.exp([fit.evidence - fits[0].evidence for fit in fits])
+        self._fits, self._scale = fits, scale
+        self._weights: Floats = weights / weights.sum()
+
+    @cached_property
+    def known(self) -> Floats:
+        """What the known trials are expected to score (trials,), up to what is common to all."""
+        return self._mixed([fit.known.mean for fit in self._fits])
+
+    def expected(self, features: Floats) -> Floats:
+        """The same for new candidates of these features (P, D): (P,)."""
+        return self._mixed([fit.posterior(features).mean for fit in self._fits])
+
+    def improvement(self, features: Floats, pending: Floats) -> Floats:
+        """By how much new candidates (P, D) are expected to beat the best known trial, where they do: (P,).
+
+        Of `pending` candidates (Q, D) the score is taken as known, though not what it is, so that others are preferred.
+        Expected improvement: Jones, Schonlau and Welch, Efficient Global Optimization, J. Global Optim., 1998.
+        """
+        return self._mixed([fit.improvement(features, pending) for fit in self._fits])
+
+    def _mixed(self, told: list[Floats]) -> Floats:
+        """What the settings tell (P,) each, each weighted by how likely it is."""
+        mixed: Floats = self._scale * (self._weights @ np.array(told))
+        return mixed
+
+
+@dataclass(frozen=True, slots=True)
+class _Posterior:
+    """What is expected of some candidates: means (P,), and what their covariance follows from."""
+
+    mean: Floats
+    explained: Floats  # (N, P), the part of their covariance that the scores explain, as a root
+
+
+class _Fit:
+    """One Gaussian process: a setting, and how likely it makes the scores."""
+
+    def __init__(
+        self, setting: Setting, scores: Scores, log_last: float, values: Floats, products: Floats, distances: Floats
+    ) -> None:
+        self._setting, self._scores = setting, scores
+        t, trial = scores.log_epoch, scores.trial
+        growth = setting.growth ** (t - log_last)
+        same = trial[:, np.newaxis] == trial
+        of_trials = self._explained(products, distances)[np.ix_(trial, trial)] + setting.own**2 * same
+        covariance = of_trials * _nearness(t, t, setting.epochs) * np.outer(growth, growth)
+        covariance += COMMON**2 * (1 + _nearness(t, t, 1.0)) + (setting.noise**2 + 1e-6) * np.eye(len(t))
+        self._root = np.linalg.cholesky(covariance)
+        self._whitened = np.linalg.solve(self._root, values)
+        self._to_last = growth * _nearness(np.array([log_last]), t, setting.epochs)[0]
+        self.evidence = float(-0.5 * self._whitened @ self._whitened - np.log(np.diag(self._root)).sum())
+        own = setting.own**2 * (np.arange(len(products))[:, np.newaxis] == trial)
+        self.known = self._given(self._explained(products, distances)[:, trial] + own)
+
+    def _explained(self, products: Floats, distances: Floats) -> Floats:
+        """The covariance that features explain, of their products and squared distances."""
+        setting = self._setting
+        found: Floats = setting.linear**2 * products + setting.bent**2 * np.exp(-distances / (2 * setting.reach**2))
+        return found
+
+    def _given(self, covariance: Floats) -> _Posterior:
+        """What the scores tell of candidates with this covariance with each score (P, N), apart from the epoch's."""
+        explained: Floats = np.linalg.solve(self._root, (covariance * self._to_last).T)
+        return _Posterior(self._whitened @ explained, explained)
+
+    def posterior(self, features: Floats) -> _Posterior:
+        """What is expected of new candidates."""
+        return self._given(self._explained(*_likeness(features, self._scores.features))[:, self._scores.trial])
+
+    def improvement(self, features: Floats, pending: Floats) -> Floats:
+        """See `Surrogate.improvement`, in units of the scores' deviation."""
+        from scipy.special import ndtr
+
+        setting, found = self._setting, self.posterior(features)
+        variance = setting.linear**2 * (features**2).mean(axis=1) + setting.bent**2 + setting.own**2
+        variance -= (found.explained**2).sum(axis=0)
+        if len(pending):
+            others = self.posterior(pending).explained
+            between = self._explained(*_likeness(features, pending)) - found.explained.T @ others
+            among = self._explained(*_likeness(pending, pending)) - others.T @ others
+            root = np.linalg.cholesky(among + (setting.own**2 + 1e-6) * np.eye(len(pending)))
+            variance -= (np.linalg.solve(root, between.T) ** 2).sum(axis=0)
+        deviation = np.sqrt(np.maximum(variance, 1e-9))
+        u = (self.known.mean.min() - found.mean) / deviation
+        gain: Floats = deviation * (u * ndtr(u) + np.exp(-(u**2) / 2) / np.sqrt(2 * np.pi))
+        return gain
+
+
+def _centred(scores: Scores) -> tuple[Floats, float]:
+    """The scores in deviations about the mean, and the deviation: that of scores of one epoch."""
+    rest = np.concatenate([_apart(scores.value[scores.log_epoch == epoch]) for epoch in np.unique(scores.log_epoch)])
+    scale = float(np.sqrt(np.mean(rest**2))) or 1.0
+    return (scores.value - scores.value.mean()) / scale, scale
+
+
+def _apart(values: Floats) -> Floats:
+    found: Floats = values - values.mean()
+    return found
+
+
+def _likeness(a: Floats, b: Floats) -> tuple[Floats, Floats]:
+    """Mean products of the features of each of (A, D) with those of each of (B, D), and mean squared distances."""
+    products = a @ b.T / a.shape[1]
+    squares = (a**2).mean(axis=1)[:, np.newaxis] + (b**2).mean(axis=1)
+    return products, np.maximum(squares - 2 * products, 0.0)
+
+
+def _nearness(a: Floats, b: Floats, reach: float) -> Floats:
+    """Squared exponential, (A, B), of (A,) and (B,)."""
+    found: Floats = np.exp(-((a[:, np.newaxis] - b) ** 2) / (2 * reach**2))
+    return found
