@@ -3,6 +3,7 @@
 import ctypes
 import math
 import os
+import random
 import re
 import resource
 import signal
@@ -35,7 +36,7 @@ from nas.samplers.feasible import FeasibleSampler, make_sampler
 from nas.space.candidate import Candidate, digest
 from nas.space.recipe import Recipe
 from nas.space.rejections import MAX_PROPOSALS, Ledger, derive_seed
-from nas.space.search_space import SearchSpace
+from nas.space.search_space import Feasible, SearchSpace
 from nas.space.suggestions import Trial
 from nas.study.location import locate
 from nas.study.opening import writing
@@ -827,3 +828,48 @@ def test_search_in_a_file_continues_in_a_new_run(tmp_path: Path) -> None:
     with a_desk_in_a_file(tmp_path, SPACE) as desk:
         _, trained = run(desk, Workshop(), trials=4)
     assert outcome(trained) == outcome(expected)
+
+
+# known configurations first
+
+
+def draws_within_and_outside_the_limits() -> tuple[dict[str, Any], dict[str, Any]]:
+    rng = random.Random(5)
+    drawn = [SPACE.draw(rng) for _ in range(1000)]
+    feasible = [isinstance(SPACE.check(SPACE.decode(params)), Feasible) for params in drawn]
+    return drawn[feasible.index(True)], drawn[feasible.index(False)]
+
+
+def test_the_candidates_of_start_come_first_and_what_they_leave_open_is_drawn(desk: Desk) -> None:
+    whole, _ = draws_within_and_outside_the_limits()
+    name = next(iter(whole))
+    space = replace(SPACE, start=[whole, {name: whole[name]}, whole])
+    _, read = run(desk, Workshop(), trials=4, workers=1, space=space)
+    assert read[0].suggestions == whole
+    assert read[1].suggestions[name] == whole[name]
+    assert len({trial.candidate for trial in read}) == 4, "the third of them is the first"
+    again = a_desk(desk.location.folder.parent / "again")
+    assert [trial.suggestions for trial in run(again, Workshop(), trials=4, workers=1, space=space)[1]] == [
+        trial.suggestions for trial in read
+    ]
+
+
+def test_trials_that_were_enqueued_are_trained_under_their_own_numbers(tmp_path: Path) -> None:
+    """Also when the program is killed meanwhile; those that the space cannot make fail with a reason."""
+    wanted, too_large = draws_within_and_outside_the_limits()
+    with a_desk_in_a_file(tmp_path, SPACE) as desk:
+        run(desk, Workshop(), trials=1, workers=1)
+    study = optuna.load_study(study_name="study", storage=desk.location.storage)
+    for params in (wanted, too_large, {"no such": 1}):
+        study.enqueue_trial(params)
+    with a_desk_in_a_file(tmp_path, SPACE) as desk:
+        events = told(scheduler(desk, Workshop(), trials=3, workers=1))
+        read, stored = records(desk.study), desk.study.trials
+    assert [trial.number for trial in read] == [0, 1, 4]
+    assert (read[1].suggestions, read[1].seed, read[1].state) == (wanted, seed_of(1), TrialState.COMPLETE)
+    assert stored[1].datetime_start is not None
+    assert [trial.state for trial in stored[2:4]] == [TrialState.FAIL] * 2
+    assert "outside the limits: " in stored[2].user_attrs["reason"]
+    assert stored[3].user_attrs["reason"] == "the space suggests no parameter 'no such'"
+    assert sum("which was enqueued, is not trained" in event.news for event in events) == 2
+    assert optuna.load_study(study_name="study", storage=desk.location.storage).trials == stored

@@ -309,3 +309,18 @@ def test_load_space_of_an_absent_file_says_so() -> None:
     message = "search space 'nowhere/absent.py': there is no such file; give its path, or one of fashion_mnist, mnist"
     with pytest.raises(UserError, match=f"^{re.escape(message)}$"):
         load_space("nowhere/absent.py")
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"kernel1": 16}, "the space suggests no parameter 'kernel1'; did you mean kernels1?"),
+        ({"kernels1": 18}, "parameter 'kernels1' cannot be 18; the space suggests IntDistribution("),
+        ({"kernels1": "16"}, "parameter 'kernels1' cannot be '16'; the space suggests IntDistribution("),
+        ({"kernel_size1": 7}, "parameter 'kernel_size1' cannot be 7; the space suggests CategoricalDistribution("),
+        ("kernels1", "SearchSpace: start 'kernels1' must be parameters by name, a dict each"),
+    ],
+)
+def test_a_space_refuses_to_start_with_what_it_does_not_suggest(params: Any, message: str) -> None:
+    with pytest.raises(UserError, match=f"^{re.escape(message)}"):
+        replace(load_space("mnist"), start=[params])

@@ -1,5 +1,6 @@
 """`nas.search` and `nas.preview`: the calls that begin with a search space."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ def search(
     study: str | None = None,
     epochs: int | None = None,
     target: float | None = None,
+    start: Sequence[Mapping[str, Any]] | None = None,
     data: Any = None,
     test: Any = None,
     sampler: SamplerName = "tpe",
@@ -57,6 +59,7 @@ def search(
         study: the name of the study (default: the space's), which resumes where it exists.
         epochs: of a full training, if fewer than the space's.
         target: the accuracy asked for, as a fraction.
+        start: the candidates to try first, each as some or all of its parameters (default: the space's).
         data: images of your own instead of the space's data set: `(images, labels)`, or a torch data set of such pairs.
             Images are uint8, or floats from 0 to 1. They are kept in the study's folder.
         test: the same for the test images (default: a sixth of the data).
@@ -81,6 +84,8 @@ def search(
         data_dir=data_dir,
     )
     wanted, given = _settled(space, epochs, target, data, test)
+    if start is not None:
+        wanted = replace(wanted, start=start)
     name = study if study is not None else wanted.name
     if name is None:
         raise UserError("search: the space has no name of its own; give the study one, such as study='demo'")

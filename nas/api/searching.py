@@ -190,7 +190,12 @@ def search(
                 given.keep(location.folder)
             remember_task(study, space)
             known = read_history(study)
-            trials = _trials(study, location, space, options, plan, known)
+            make = make_sampler(options.sampler, space, options.seed)
+            sampler = FeasibleSampler(make, space, options.seed, seen=known.digests)
+            study.pruner = make_pruner(options.pruner, space.recipe.epochs)
+            for text in sampler.not_tried():
+                say(text)
+            trials = _trials(study, location, plan, known, sampler)
             if known.trained:
                 say(_goes_on(known, options.trials))
             show(train_all(trials, plan), headline(space, location))
@@ -209,17 +214,8 @@ def _goes_on(known: History, trials: int) -> str:
 
 
 def _trials(
-    study: optuna.Study,
-    location: StudyLocation,
-    space: SearchSpace,
-    options: SearchOptions,
-    plan: Plan,
-    known: History,
+    study: optuna.Study, location: StudyLocation, plan: Plan, known: History, sampler: FeasibleSampler
 ) -> Search:
-    make = make_sampler(options.sampler, space, options.seed)
-    sampler = FeasibleSampler(make, space, options.seed, seen=known.digests)
-    study.pruner = make_pruner(options.pruner, space.recipe.epochs)
-
     def annotate(trial: optuna.Trial, record: TrialRecord) -> dict[Path, str]:
         from nas.reporting.notes import annotate_trial
 

@@ -65,7 +65,7 @@ class SingleWriterStorage(BaseStorage, Batches):
                 self._ready = outer
 
     def flush(self) -> None:
-        if self._connection is None and not (self._unwritten or self._notes or self._states):
+        if self._connection is None and not (self._unwritten or self._notes or self._states or self._params):
             return
         with interrupts_wait():
             try:
@@ -145,9 +145,12 @@ class SingleWriterStorage(BaseStorage, Batches):
     def set_trial_param(
         self, trial_id: int, param_name: str, param_value_internal: float, distribution: BaseDistribution
     ) -> None:
-        self.flush()
-        self._backend.set_trial_param(trial_id, param_name, param_value_internal, distribution)
-        self._keep(trial_id, self._backend.get_trial(trial_id))
+        trial = copy.copy(self._updatable(trial_id))
+        trial.params = {**trial.params, param_name: distribution.to_external_repr(param_value_internal)}
+        trial.distributions = {**trial.distributions, param_name: distribution}
+        self._params.append(tables.param_row(trial_id, param_name, param_value_internal, distribution))
+        self._keep(trial_id, trial)
+        self._written()
 
     def set_trial_intermediate_value(self, trial_id: int, step: int, intermediate_value: float) -> None:
         row = tables.intermediate_row(intermediate_value)
@@ -168,6 +171,8 @@ class SingleWriterStorage(BaseStorage, Batches):
         if state is TrialState.RUNNING and trial.state is not TrialState.WAITING:
             return False
         trial.state = state
+        if state is TrialState.RUNNING:
+            trial.datetime_start = datetime.now()
         if values is not None:
             trial.values = list(values)
             self._unwritten.setdefault("values", {})[trial_id] = dict(enumerate(map(tables.value_row, values)))

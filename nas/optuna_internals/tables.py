@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from optuna.distributions import distribution_to_json
+from optuna.distributions import BaseDistribution, distribution_to_json
 from optuna.storages._rdb import models
 from optuna.trial import FrozenTrial
 from sqlalchemy import Connection, Table, bindparam, select
@@ -75,16 +75,21 @@ def params_rows(trial_id: int, trial: FrozenTrial) -> Iterator[Row]:
     """A trial's parameters as they are stored."""
     for name, value in trial.params.items():
         distribution = trial.distributions[name]
-        yield {
-            "trial_id": trial_id,
-            "param_name": name,
-            "param_value": distribution.to_internal_repr(value),
-            "distribution_json": distribution_to_json(distribution),
-        }
+        yield param_row(trial_id, name, distribution.to_internal_repr(value), distribution)
+
+
+def param_row(trial_id: int, name: str, internal: float, distribution: BaseDistribution) -> Row:
+    """A parameter as it is stored."""
+    return {
+        "trial_id": trial_id,
+        "param_name": name,
+        "param_value": internal,
+        "distribution_json": distribution_to_json(distribution),
+    }
 
 
 def write_params(connection: Connection, rows: Sequence[Row]) -> None:
-    """Write the parameters of new trials."""
+    """Write parameters that trials do not have yet."""
     _insert(connection, PARAMS, rows)
 
 
@@ -103,7 +108,8 @@ def write_notes(connection: Connection, notes: Mapping[tuple[int, str], str]) ->
 
 def write_state(connection: Connection, trial_id: int, trial: FrozenTrial) -> None:
     """Write where a trial stands."""
-    stands = {"state": trial.state, "datetime_complete": _utc(trial.datetime_complete)}
+    times = {"datetime_start": _utc(trial.datetime_start), "datetime_complete": _utc(trial.datetime_complete)}
+    stands = {"state": trial.state, **times}
     connection.execute(TRIALS.update().where(TRIALS.c.trial_id == trial_id).values(stands))
 
 

@@ -47,3 +47,26 @@ def trial_numbered(study: optuna.Study, number: int) -> optuna.Trial:
 def begin(study: optuna.Study, template: FrozenTrial) -> optuna.Trial:
     """A new trial with all that the template holds, which is written whole or not at all."""
     return optuna.Trial(study, storage_of(study).create_new_trial(id_of(study), template))
+
+
+def enqueued(study: optuna.Study) -> list[FrozenTrial]:
+    """The trials that `Study.enqueue_trial` left for whoever goes on with the study."""
+    return study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+
+
+def asked_for(trial: FrozenTrial) -> dict[str, Any]:
+    """The parameters that an enqueued trial is to have."""
+    return dict(trial.system_attrs.get("fixed_params", {}))
+
+
+def run_enqueued(trial: optuna.Trial, template: FrozenTrial) -> None:
+    """Let an enqueued trial run with all that the template holds."""
+    storage, of = trial.storage, trial_id(trial)
+    storage.set_trial_state_values(of, TrialState.RUNNING)
+    for name, value in template.params.items():
+        distribution = template.distributions[name]
+        storage.set_trial_param(of, name, distribution.to_internal_repr(value), distribution)
+    for key, kept in template.user_attrs.items():
+        storage.set_trial_user_attr(of, key, kept)
+    for key, kept in template.system_attrs.items():
+        storage.set_trial_system_attr(of, key, kept)

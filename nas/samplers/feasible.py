@@ -3,8 +3,9 @@
 import itertools
 import random
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any, assert_never
 
 import optuna
@@ -14,13 +15,14 @@ from optuna.samplers import BaseSampler, GPSampler, RandomSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from nas.errors import UserError
 from nas.network.architecture import notation
 from nas.optuna_internals.attributes import as_system_attributes
 from nas.optuna_internals.proposals import Maker, path_of, tpe
 from nas.optuna_internals.ranking import Fitted, RankingSampler
 from nas.optuna_internals.snapshot import MAX_LEARNED, as_study, learned_from
 from nas.optuna_internals.studies import id_of, storage_of
-from nas.optuna_internals.trials import begin
+from nas.optuna_internals.trials import begin, run_enqueued
 from nas.samplers.blueprint import BlueprintSampler
 from nas.samplers.carried_on import carried_on
 from nas.samplers.evolution import EvolutionSampler
@@ -79,6 +81,10 @@ class FeasibleSampler:
         """
         trial = create_trial(state=TrialState.RUNNING)  # no storage knows it yet
         trial.number = storage_of(study).get_n_trials(id_of(study))
+        for params in self.first:
+            match self._space.check(self._space.decode(params)):
+                case Feasible() as feasible if digest(feasible.candidate) not in self._seen:
+                    return self._taken(trial.number, params, feasible, Ledger())
         running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         model = self._model_for(study, trial.number - len(running), len(running))
         seed = derive_seed(self._seed, "proposal", trial.number)
@@ -97,9 +103,39 @@ class FeasibleSampler:
                 case Feasible() if digest(candidate) in self._seen:
                     ledger += DUPLICATE
                 case Feasible() as feasible:
-                    self._seen.add(digest(candidate))
-                    return Proposal(number=trial.number, params=params, feasible=feasible, ledger=ledger.accept())
+                    return self._taken(trial.number, params, feasible, ledger)
         raise NothingNewError(ledger)
+
+    @cached_property
+    def first(self) -> list[dict[str, Any]]:
+        """The parameters of the candidates that the space names to begin with."""
+        seeds = (derive_seed(self._seed, "start", place) for place in itertools.count())
+        return [self._space.complete(p, random.Random(s)) for p, s in zip(self._space.start, seeds, strict=False)]
+
+    def not_tried(self) -> Iterator[str]:
+        """Which of the candidates to begin with are outside the limits, and why."""
+        for place, params in enumerate(self.first):
+            match self._space.check(self._space.decode(params)):
+                case Rejected() as rejected:
+                    yield f"start[{place}] is not tried, as it is outside the limits: {_why(rejected)}"
+
+    def asked_for(self, number: int, params: Mapping[str, Any]) -> Proposal:
+        """The candidate that a person has enqueued as this trial; parameters that are missing are drawn.
+
+        Raises:
+            UserError: it is outside the limits, or not of the space.
+        """
+        rng = random.Random(derive_seed(self._seed, "enqueued", number))
+        complete = self._space.complete(params, rng)
+        match self._space.check(self._space.decode(complete)):
+            case Feasible() as feasible:
+                return self._taken(number, complete, feasible, Ledger())
+            case Rejected() as rejected:
+                raise UserError(f"it is outside the limits: {_why(rejected)}")
+
+    def _taken(self, number: int, params: dict[str, Any], feasible: Feasible, ledger: Ledger) -> Proposal:
+        self._seen.add(digest(feasible.candidate))
+        return Proposal(number=number, params=params, feasible=feasible, ledger=ledger.accept())
 
     def _learned(
         self, sampler: BaseSampler, study: Study, trial: FrozenTrial, rng: random.Random
@@ -124,6 +160,10 @@ class FeasibleSampler:
             trials = [trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()][:upto]
             self._model = _Model(upto=upto, learned=learned_from(trials))
         return self._model
+
+
+def _why(rejected: Rejected) -> str:
+    return ", ".join(map(str, rejected.violations)) or "a layer does not fit on its map"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,7 +230,20 @@ def ask(study: optuna.Study, sampler: FeasibleSampler, seed: int) -> optuna.Tria
     Raises:
         NothingNewError: see `FeasibleSampler.propose`.
     """
-    proposal = sampler.propose(study)
+    return begin(study, _template(sampler.propose(study), sampler, seed))
+
+
+def take_up(trial: optuna.Trial, params: Mapping[str, Any], sampler: FeasibleSampler, seed: int) -> None:
+    """Begin a trial that was enqueued with these parameters.
+
+    Raises:
+        UserError: see `FeasibleSampler.asked_for`; nothing is written.
+    """
+    run_enqueued(trial, _template(sampler.asked_for(trial.number, params), sampler, seed))
+
+
+def _template(proposal: Proposal, sampler: FeasibleSampler, seed: int) -> FrozenTrial:
+    """A running trial with all that is kept of a candidate."""
     candidate, price = proposal.feasible.candidate, proposal.feasible.cost
     attributes = {
         "notation": notation(candidate.architecture),
@@ -205,11 +258,10 @@ def ask(study: optuna.Study, sampler: FeasibleSampler, seed: int) -> optuna.Tria
     kept = {"ledger": asdict(proposal.ledger), "architecture": to_json(candidate)}
     if sampler.path is not None:
         kept[PROPOSED_BY] = sampler.path
-    template = create_trial(
+    return create_trial(
         state=TrialState.RUNNING,
         params=proposal.params,
         distributions=sampler.distributions,
         user_attrs=attributes,
         system_attrs=as_system_attributes(kept),
     )
-    return begin(study, template)

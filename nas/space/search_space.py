@@ -5,13 +5,13 @@ That is what lets multivariate samplers model it, and what makes plots and impor
 """
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from optuna.distributions import BaseDistribution
 
-from nas.errors import UserError
+from nas.errors import UserError, did_you_mean, require
 from nas.network.architecture import Architecture
 from nas.network.cost import Cost, MapTooSmallError, cost
 from nas.network.layers import Shape
@@ -29,7 +29,7 @@ from nas.network.limits import (
 from nas.space.candidate import Candidate
 from nas.space.objective import TARGET_RULE, is_target
 from nas.space.recipe import Recipe
-from nas.space.suggestions import Recorder, Replay, Trial, draw_value
+from nas.space.suggestions import Recorder, Replay, Trial, draw_value, require_suggestable
 
 CHECKED_DRAWS = 20
 
@@ -54,10 +54,12 @@ class SearchSpace:
     """A task, its limits and the networks to try.
 
     `sample` builds a candidate from a trial's suggestions; every candidate has the epochs of `recipe` and the same
-    input shape and classes. `baseline` is the network to beat, `target` the accuracy asked for, as a fraction.
+    input shape and classes. `baseline` is the network to beat, `target` the accuracy asked for, as a fraction. `start`
+    are the candidates that a search tries first, each as some or all of its parameters; the others are drawn.
 
     Raises:
-        UserError: `sample` does not keep to these rules in twenty random draws.
+        UserError: `sample` does not keep to these rules in twenty random draws, or `start` asks for what the space does
+            not suggest.
     """
 
     sample: Callable[[Trial], Candidate]
@@ -66,6 +68,7 @@ class SearchSpace:
     recipe: Recipe
     target: float | None = None
     baseline: Architecture | None = None
+    start: Sequence[Mapping[str, Any]] = ()
     name: str | None = None  # what a study of it is called, unless told otherwise
     distributions: dict[str, BaseDistribution] = field(init=False)
     input_shape: Shape = field(init=False)
@@ -88,10 +91,26 @@ class SearchSpace:
             raise UserError(
                 "baseline has another input shape or number of classes than the candidates; make them equal"
             )
+        for params in self.start:
+            self.complete(params, random.Random(0))
 
     def draw(self, rng: random.Random) -> dict[str, Any]:
         """Parameters drawn uniformly."""
         return {name: draw_value(distribution, rng) for name, distribution in self.distributions.items()}
+
+    def complete(self, params: Mapping[str, Any], rng: random.Random) -> dict[str, Any]:
+        """These parameters, and those that are missing drawn.
+
+        Raises:
+            UserError: a parameter or a value that the space does not suggest.
+        """
+        require(isinstance(params, Mapping), "SearchSpace", "start", params, "parameters by name, a dict each")
+        for name, value in params.items():
+            if name not in self.distributions:
+                hint = did_you_mean(str(name), self.distributions)
+                raise UserError(f"the space suggests no parameter {name!r}{hint}")
+            require_suggestable(name, value, self.distributions[name])
+        return {**self.draw(rng), **params}
 
     def decode(self, params: Mapping[str, Any]) -> Candidate:
         """The candidate that these parameters stand for.

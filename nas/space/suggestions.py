@@ -11,6 +11,7 @@ from optuna.distributions import (
     FloatDistribution,
     IntDistribution,
 )
+from optuna.trial import create_trial
 
 from nas.errors import UserError
 
@@ -78,6 +79,17 @@ class Replay:
 
     def suggest_categorical(self, name: str, choices: Sequence[Choice]) -> Choice:
         return cast(Choice, self.params[name])
+
+
+def require_suggestable(name: str, value: Any, distribution: BaseDistribution) -> None:
+    """Raise UserError unless a space may suggest the value."""
+    try:
+        create_trial(params={name: value}, distributions={name: distribution}, value=0.0)  # which checks it
+        known = distribution.to_external_repr(distribution.to_internal_repr(value)) == value
+    except (TypeError, ValueError):
+        known = False
+    if not known:
+        raise UserError(f"parameter {name!r} cannot be {value!r}; the space suggests {distribution}")
 
 
 def draw_value(distribution: BaseDistribution, rng: random.Random) -> Any:

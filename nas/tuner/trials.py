@@ -10,10 +10,11 @@ import optuna
 from optuna.trial import TrialState
 
 from nas.data.dataset import Dataset
+from nas.errors import UserError
 from nas.network.limits import Constraints
 from nas.optuna_internals.batched_storage import batch
-from nas.optuna_internals.trials import is_hopeless, stored, tell, trial_numbered
-from nas.samplers.feasible import FeasibleSampler, NothingNewError, ask
+from nas.optuna_internals.trials import asked_for, enqueued, is_hopeless, stored, tell, trial_numbered
+from nas.samplers.feasible import FeasibleSampler, NothingNewError, ask, take_up
 from nas.space.objective import LOSS_FIRST
 from nas.space.rejections import Ledger
 from nas.study.location import StudyLocation
@@ -107,6 +108,7 @@ class Search:
                 self._ended.add(record)
             else:
                 self._interrupted.append(record)
+        self._enqueued = {trial.number: asked_for(trial) for trial in enqueued(study)}
         self.exhausted: Ledger | None = None
 
     @property
@@ -122,14 +124,26 @@ class Search:
         return self._plan.timeout is not None and monotonic() - self._started > self._plan.timeout
 
     def prepare(self, state: LoopState[TrialRecord]) -> Iterator[SearchProgress]:
-        yield from ()
+        """Fail the enqueued trials that cannot be trained."""
+        for number, params in list(self._enqueued.items()):
+            try:
+                self._sampler.asked_for(number, params)
+            except UserError as error:
+                del self._enqueued[number]
+                with self.recording():
+                    trial = trial_numbered(self._study, number)
+                    trial.set_user_attr("reason", str(error))
+                    tell(trial, TrialState.FAIL, None)
+                yield self.progress(state, f"trial {number}, which was enqueued, is not trained: {error}")
 
     def next(self, active: Sequence[ActiveTraining[TrialRecord]]) -> ActiveTraining[TrialRecord] | None:
-        """While the plan is short of trials: an interrupted one, or else a new one."""
+        """While the plan is short of trials: an interrupted one, or one that was enqueued, or else a new one."""
         if self._late or self._ended.trained + len(active) >= self._plan.trials:
             return None
         if self._interrupted:
             return self._resumed(self._interrupted.pop(0))
+        if self._enqueued:
+            return self._taken_up(min(self._enqueued))
         return None if self.exhausted is not None else self._new()
 
     def _new(self) -> ActiveTraining[TrialRecord] | None:
@@ -139,6 +153,14 @@ class Search:
             self.exhausted = error.ledger
             self._ledger += error.ledger
             return None
+        return self._begun(trial)
+
+    def _taken_up(self, number: int) -> ActiveTraining[TrialRecord]:
+        trial = trial_numbered(self._study, number)
+        take_up(trial, self._enqueued.pop(number), self._sampler, self._plan.seed)
+        return self._begun(trial)
+
+    def _begun(self, trial: optuna.Trial) -> ActiveTraining[TrialRecord]:
         record = read_trial(stored(trial))
         assert record is not None
         self._ledger += record.ledger
