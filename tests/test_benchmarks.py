@@ -1,9 +1,11 @@
 """The benchmarks: what their figures rest on. The figures themselves are measured, not tested."""
 
 import ctypes
+import itertools
 from pathlib import Path
 from statistics import fmean
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -11,20 +13,25 @@ from torchvision.transforms.functional import pil_to_tensor
 
 from benchmarks import capacity
 from benchmarks.curves import load
+from benchmarks.emulator import Emulator
 from benchmarks.networks import NETWORKS, TRAINED, job
 from benchmarks.overhead import SEED, fill
 from benchmarks.roofline import least_time
 from benchmarks.search_cost import NEAR, orders, replay
+from benchmarks.search_quality import ARMS
 from benchmarks.seconds import seconds_to
+from benchmarks.table import RANDOM, Row, drawn, missing
+from benchmarks.table import load as load_table
 from benchmarks.throughput import flops_per_image, images_per_second, time_of_step
 from benchmarks.usual import UsualTraining, augmenting
 from nas.data.augmentation import augment
 from nas.data.images import load_training
-from nas.network.architecture import Architecture
+from nas.network.architecture import Architecture, notation
 from nas.network.cost import cost
 from nas.network.layers import Conv, Head
 from nas.space.loading import load_space
 from nas.space.recipe import Augmentation
+from nas.space.search_space import Feasible
 from nas.study.location import locate
 from nas.study.opening import writing
 from nas.study.settings import settings
@@ -115,3 +122,63 @@ def test_seconds_end_with_the_epoch_that_reaches_the_target(one_thread: None) ->
     assert seconds is not None
     assert (epochs, accuracy > 0.5) == (1, True)
     assert seconds_to(1.0, "3k", seed=0, epochs=1)[0] is None
+
+
+def test_every_row_of_the_table_is_a_whole_training_within_the_limits() -> None:
+    rows, space = load_table(), load_space("mnist")
+    assert len(rows) >= 30
+    assert len({row.entry for row in rows}) == len(rows)
+    for row in rows:
+        found = space.check(space.decode(row.suggestions))
+        assert isinstance(found, Feasible)
+        assert notation(found.candidate.architecture) == row.notation
+        assert (found.cost.params, found.cost.macs) == (row.params, row.macs)
+        assert len(row.loss) == len(row.accuracy) == space.recipe.epochs
+        if row.arm == RANDOM:
+            assert row.suggestions == drawn(space, row.number), "what the row's own seed gives"
+    assert missing(rows, 10_000)[0].number == min({*range(10_000)} - {row.number for row in rows if row.arm == RANDOM})
+
+
+def made_up_row(number: int) -> Row:
+    """A training whose final loss falls with the parameters."""
+    space = load_space("mnist")
+    suggestions = drawn(space, -10_000 - number)
+    found = space.check(space.decode(suggestions))
+    assert isinstance(found, Feasible)
+    loss = [1.5 * (10_000 / found.cost.params) / (20 + 10 * epoch) for epoch in range(19)]
+    return Row(
+        arm=RANDOM,
+        number=number,
+        repeat=0,
+        suggestions=suggestions,
+        notation=notation(found.candidate.architecture),
+        params=found.cost.params,
+        macs=found.cost.macs,
+        seed=number,
+        loss=loss,
+        accuracy=[1 - value / 5 for value in loss],
+        seconds=1.0,
+        versions="",
+    )
+
+
+def test_an_emulator_tells_curves_of_candidates_that_it_has_not_seen() -> None:
+    rows = [made_up_row(number) for number in range(60)]
+    emulator, others = Emulator(rows[:40]), rows[40:]
+    told = [emulator.expected(row.suggestions) for row in others]
+    assert np.corrcoef([curve.loss[-1] for curve in told], [row.loss[-1] for row in others])[0, 1] > 0.75
+    assert all((np.diff(curve.loss) < 0).all() for curve in told)
+    first, same, other = (emulator.train(rows[0].suggestions, seed) for seed in (1, 1, 2))
+    assert (first.loss == same.loss).all()
+    assert (first.loss != other.loss).any()
+    assert ((first.accuracy > 0.8) & (first.accuracy < 1)).all()
+
+
+@pytest.mark.parametrize("arm", ["random", "blueprint", "Optuna's TPE"])
+def test_a_replayed_search_chooses_ever_better_networks_and_counts_its_epochs(arm: str) -> None:
+    emulator = Emulator([made_up_row(number) for number in range(40)])
+    steps = list(itertools.islice(ARMS[arm](emulator, 0), 3))
+    assert steps[0][0] >= 19
+    assert [spent for spent, _ in steps] == sorted(spent for spent, _ in steps)
+    again = list(itertools.islice(ARMS[arm](emulator, 0), 3))
+    assert steps == again

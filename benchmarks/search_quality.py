@@ -1,0 +1,189 @@
+"""How good the network is that a search chooses, against the epochs that it has spent: replays on an emulator.
+
+Every arm searches the default space until its epochs are spent; nothing is trained, the emulator tells the scores (see
+`benchmarks.emulator`). The regret is how far the expected final log loss of the chosen network lies above that of the
+best of many random feasible ones. An arm is a sampler and a pruner of the program, or Optuna as its documentation
+shows it: candidates outside the limits are pruned, the accuracy is maximised.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from statistics import fmean, stdev
+from typing import Any, cast
+
+import numpy as np
+import optuna
+from optuna.pruners import MedianPruner
+from optuna.samplers import BaseSampler, GPSampler, TPESampler
+from optuna.trial import TrialState
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.emulator import Emulator, Floats
+from benchmarks.table import SPACE, drawn, load
+from nas.cli.options import positive
+from nas.cli.terminal import run
+from nas.optuna_internals.studies import new_study
+from nas.optuna_internals.trials import is_hopeless, report_epoch
+from nas.samplers.feasible import FeasibleSampler, ask, make_sampler
+from nas.samplers.names import SamplerName
+from nas.space.loading import load_space
+from nas.space.search_space import Feasible
+from nas.space.suggestions import Trial
+from nas.system.processes import process_pool
+from nas.tuner.names import PrunerName
+from nas.tuner.pruning import make_pruner
+from nas.workers.local import devices
+
+WORKERS = 2
+POOL = 1_000  # random feasible candidates, to compare with
+TOP = 0.01  # of them
+CHECKED = (60, 120, 180, 240)  # epochs
+Chosen = Iterator[tuple[int, Mapping[str, Any]]]  # epochs spent, and what is then the best network
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replay:
+    """One search: regrets after as many epochs as are checked, the mean over all, and the epochs to the top."""
+
+    regrets: tuple[float, ...]
+    mean: float
+    epochs_to_top: float  # infinity where it is not reached
+
+
+def with_ours(sampler: SamplerName, pruner: PrunerName, emulator: Emulator, seed: int) -> Chosen:
+    """The program's own loop: two trials at a time, the best by its last loss."""
+    space = load_space(SPACE)
+    study = new_study("replay", pruner=make_pruner(pruner, space.recipe.epochs))
+    proposing = FeasibleSampler(make_sampler(sampler, space, seed), space, seed, set())
+    flying: list[tuple[optuna.Trial, list[dict[str, float]], list[dict[str, float]]]] = []
+    spent, best = 0, np.inf
+    while True:
+        while len(flying) < WORKERS:
+            trial = ask(study, proposing, seed)
+            curve = emulator.train(trial.params, trial.user_attrs["seed"])
+            epochs = [{"epoch": e, "val_loss": loss} for e, loss in enumerate(curve.loss.tolist(), 1)]
+            flying.append((trial, epochs, []))
+        for flight in tuple(flying):
+            trial, epochs, known = flight
+            known.append(epochs[len(known)])
+            spent += 1
+            report_epoch(trial, known)
+            loss = known[-1]["val_loss"]
+            if len(known) == len(epochs):
+                study.tell(trial, loss)
+                if loss < best:
+                    best = loss
+                    yield spent, trial.params
+            elif is_hopeless(trial):
+                study.tell(trial, state=TrialState.PRUNED)
+            else:
+                continue
+            flying.remove(flight)
+
+
+def with_optuna(make: Callable[[int], BaseSampler], emulator: Emulator, seed: int) -> Chosen:
+    """What a person writes with Optuna alone."""
+    space = load_space(SPACE)
+    study = optuna.create_study(direction="maximize", sampler=make(seed), pruner=MedianPruner())
+    spent, best = 0, -np.inf
+    while True:
+        trial = study.ask()
+        candidate = space.sample(cast(Trial, trial))
+        if not isinstance(space.check(candidate), Feasible):
+            study.tell(trial, state=TrialState.PRUNED)
+            continue
+        params = dict(trial.params)
+        for epoch, accuracy in enumerate(emulator.train(params, seed + trial.number).accuracy.tolist(), 1):
+            spent += 1
+            trial.report(accuracy, epoch)
+            if trial.should_prune():
+                study.tell(trial, state=TrialState.PRUNED)
+                break
+        else:
+            study.tell(trial, accuracy)
+            if accuracy > best:
+                best = accuracy
+                yield spent, params
+
+
+ARMS: dict[str, Callable[[Emulator, int], Chosen]] = {
+    "random": partial(with_ours, "random", "rungs"),
+    "tpe": partial(with_ours, "tpe", "rungs"),
+    "blueprint": partial(with_ours, "blueprint", "rungs"),
+    "evolution": partial(with_ours, "evolution", "rungs"),
+    "hyperband": partial(with_ours, "random", "hyperband"),
+    "Optuna's TPE": partial(with_optuna, lambda seed: TPESampler(seed=seed, multivariate=True)),
+    "Optuna's GP": partial(with_optuna, lambda seed: GPSampler(seed=seed)),
+}
+
+
+def replay(arm: str, rows_seed: int, seed: int) -> Replay:
+    """One search on the emulator of one bootstrap sample."""
+    emulator, pool = emulator_of(rows_seed)
+    best, top = float(pool.min()), float(np.quantile(pool, TOP))
+    steps: list[tuple[int, float]] = []
+    for spent, params in ARMS[arm](emulator, seed):
+        if spent > CHECKED[-1]:
+            break
+        steps.append((spent, float(np.log(emulator.expected(params).loss[-1])) - best))
+    worst = float(np.median(pool)) - best  # before anything is chosen: as good as any
+    after = [next((r for s, r in reversed(steps) if s <= epoch), worst) for epoch in range(1, CHECKED[-1] + 1)]
+    return Replay(
+        regrets=tuple(after[epoch - 1] for epoch in CHECKED),
+        mean=fmean(after),
+        epochs_to_top=next((s for s, r in steps if r <= top - best), np.inf),
+    )
+
+
+_emulators: dict[int, tuple[Emulator, Floats]] = {}
+
+
+def emulator_of(seed: int) -> tuple[Emulator, Floats]:
+    """An emulator, and the expected final log losses of random feasible candidates; a process makes each once."""
+    if seed not in _emulators:
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        emulator, space = Emulator(load(), seed), load_space(SPACE)
+        pool = [drawn(space, -1 - number) for number in range(POOL)]
+        emulator.look_at(pool)
+        _emulators[seed] = emulator, np.log([emulator.expected(params).loss[-1] for params in pool])
+    return _emulators[seed]
+
+
+def table_of(replays: Mapping[str, Sequence[Replay]], emulators: int, rows: int) -> Table:
+    """Mean regrets ± standard errors."""
+    count = len(next(iter(replays.values())))
+    title = f"Regret in log loss; {count} replays an arm on {emulators} emulators of {rows} trainings"
+    table = Table("arm", *(f"{epochs} epochs" for epochs in CHECKED), "all along", f"top {TOP:.0%} after", title=title)
+    for arm, done in replays.items():
+        columns = [*zip(*(r.regrets for r in done), strict=True), [r.mean for r in done]]
+        told = [f"{fmean(c):.3f} ± {stdev(c) / len(c) ** 0.5:.3f}" for c in columns]
+        reached = sorted(r.epochs_to_top for r in done)[len(done) // 2]
+        table.add_row(arm, *told, f"{reached:.0f} epochs" if np.isfinite(reached) else "never")
+    return table
+
+
+def main() -> int:
+    """Replay and print."""
+    options = argparse.ArgumentParser(prog="python -m benchmarks.search_quality", description=__doc__)
+    options.add_argument("--replays", type=positive, default=500, help="of each arm (default: 500)")
+    options.add_argument("--emulators", type=positive, default=10, help="bootstrap samples (default: 10)")
+    options.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS), metavar="ARM", help="(default: all)")
+    args = options.parse_args()
+    found: dict[str, list[Replay]] = {}
+    with process_pool(len(devices("cpu", None))) as pool:
+        futures = {
+            arm: [pool.submit(replay, arm, n % args.emulators, n) for n in range(args.replays)] for arm in args.arms
+        }
+        for arm, waited in futures.items():
+            found[arm] = [future.result() for future in waited]
+            print(f"{arm}: done", file=sys.stderr, flush=True)
+    Console().print(table_of(found, args.emulators, len(load())))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))
