@@ -74,6 +74,9 @@ def parser() -> argparse.ArgumentParser:
     for bound in TIGHTENED:
         limits.add_argument(bound.option, metavar="N", type=limit, help=bound.described)
     limits.add_argument("--target", metavar="X", type=fraction, help="accuracy asked for, such as 0.994")
+    limits.add_argument(
+        "--until-target", action="store_true", help="end the search when a network is sure to reach the target"
+    )
     how = options.add_argument_group("how to search")
     how.add_argument("--sampler", choices=SAMPLERS, default="tpe", help="who proposes candidates (default: tpe)")
     how.add_argument("--pruner", choices=PRUNERS, default=DEFAULT_PRUNER, help="who stops trials (default: rungs)")
@@ -103,8 +106,8 @@ def options_of(args: argparse.Namespace) -> "SearchOptions":
     """How to search, as the options say."""
     from nas.api.searching import SearchOptions
 
-    names = ("trials", "sampler", "pruner", "seed", "timeout", "finalists", "final_seeds", "baseline", "data_dir")
-    return SearchOptions(**{name: getattr(args, name) for name in names}, workers=workers_of(args))
+    how = ("trials", "sampler", "pruner", "seed", "timeout", "finalists", "final_seeds", "baseline", "until_target")
+    return SearchOptions(**{name: getattr(args, name) for name in (*how, "data_dir")}, workers=workers_of(args))
 
 
 def space_of(args: argparse.Namespace) -> "SearchSpace":

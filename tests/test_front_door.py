@@ -94,6 +94,27 @@ def test_search_trains_what_is_asked_for_and_gives_the_best_network(result: Resu
     assert third.startswith("Study 'demo' on 'in memory ")
 
 
+def test_a_search_ends_when_a_network_is_sure_to_reach_the_target(tmp_path: Path) -> None:
+    """Its trainings on fresh seeds are those of a finalist; the same call then trains nothing more."""
+    asked: dict[str, object] = {"target": 0.05, "until_target": True, "trials": 5, "jobs": 1, "study": "soon"}
+    titles: list[str] = []
+
+    def progress(events: Iterator[Progress], title: str) -> None:
+        titles.append(title)
+        for _ in events:
+            pass
+
+    found = search(tmp_path, **asked, progress=progress)
+    assert len(found.trials()) < 5
+    assert "trial 0 has the accuracy asked for; is it there on fresh seeds, too?" in titles
+    assert found.best is not None
+    before = len(found.runs())
+    again = search(tmp_path, **asked)
+    assert (len(again.trials()), len(again.runs())) == (len(found.trials()), before)
+    missed = search(tmp_path, **{**asked, "target": 1.0, "study": "never"})
+    assert len(missed.trials()) == 5
+
+
 def test_a_notebook_shows_the_verdict_the_table_and_the_network(result: Result) -> None:
     html = result.html()
     assert result.verdict in html
@@ -299,6 +320,7 @@ def contents(folder: Path) -> dict[str, object]:
         ({"trials": 0}, "search: trials 0 must be a whole number, at least 1"),
         ({"seed": -1}, "search: seed -1 must be a whole number, at least 0"),
         ({"sampler": "grid"}, "search: sampler 'grid' must be one of tpe, random, gp, qmc, blueprint, evolution"),
+        ({"until_target": True, "final_seeds": 1}, "--until-target: a network is shown to reach the target on fresh"),
         ({"study": "a/b"}, "--study-name 'a/b' must be a plain name"),
         ({"device": "tpu"}, "--device 'tpu' is unknown; give auto, cpu, cuda or cuda:N"),
         ({"data": None, "test": some_images}, "test: test images are given without any to train on; give data=, too"),

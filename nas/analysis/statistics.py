@@ -53,11 +53,11 @@ def error_of_mean(accuracies: Spread, one_score: float) -> float | None:
     return one_score if accuracies.sd == 0 else accuracies.standard_error
 
 
-def t_quantile(freedom: float) -> float:
-    """Within so many standard errors lie 95 % of Student's t."""
+def t_quantile(freedom: float, confidence: float = CONFIDENCE) -> float:
+    """Within so many standard errors lies this part of Student's t."""
     from scipy.special import stdtrit  # which takes a sixth of a second
 
-    return float(stdtrit(freedom, (1 + CONFIDENCE) / 2))
+    return float(stdtrit(freedom, (1 + confidence) / 2))
 
 
 def least_difference(sd: float, n: float = math.inf) -> float:

@@ -38,6 +38,7 @@ def search(
     finalists: int = 4,
     final_seeds: int = 3,
     baseline: bool = False,
+    until_target: bool = False,
     timeout: float | None = None,
     device: str = "auto",
     jobs: int | None = None,
@@ -59,6 +60,7 @@ def search(
         study: the name of the study (default: the space's), which resumes where it exists.
         epochs: of a full training, if fewer than the space's.
         target: the accuracy asked for, as a fraction.
+        until_target: end the search when the mean of a network over fresh seeds is sure to be at the target.
         start: the candidates to try first, each as some or all of its parameters (default: the space's).
         data: images of your own instead of the space's data set: `(images, labels)`, or a torch data set of such pairs.
             Images are uint8, or floats from 0 to 1. They are kept in the study's folder.
@@ -80,6 +82,7 @@ def search(
         finalists=finalists,
         final_seeds=final_seeds,
         baseline=baseline,
+        until_target=until_target,
         workers=workers,
         data_dir=data_dir,
     )

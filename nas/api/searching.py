@@ -18,7 +18,7 @@ from nas.network.cost import cost
 from nas.reporting.sentences import diagnosis, headline
 from nas.samplers.feasible import FeasibleSampler, make_sampler
 from nas.samplers.names import SAMPLERS, SamplerName
-from nas.space.rejections import MAX_PROPOSALS, NothingFeasibleError, probe
+from nas.space.rejections import MAX_PROPOSALS, Ledger, NothingFeasibleError, probe
 from nas.space.search_space import SearchSpace
 from nas.study.commands import this_command
 from nas.study.history import History, read_history
@@ -32,6 +32,7 @@ from nas.tuner.names import DEFAULT_PRUNER, PRUNERS, PrunerName
 from nas.tuner.progress import Show
 from nas.tuner.pruning import make_pruner
 from nas.tuner.selection import FinalSettings
+from nas.tuner.target import prove
 from nas.tuner.trials import Plan, Search, train_all
 from nas.workers.fleet import Workers, make_fleet
 
@@ -55,6 +56,7 @@ class SearchOptions:
     finalists: int = 4
     final_seeds: int = 3
     baseline: bool = False
+    until_target: bool = False
     workers: Workers = field(default_factory=Workers)
     data_dir: str | None = None
 
@@ -66,6 +68,11 @@ class SearchOptions:
         require(self.pruner in PRUNERS, "search", "pruner", self.pruner, f"one of {', '.join(PRUNERS)}")
         if self.baseline and not self.finalists:
             raise UserError("--baseline: the network to beat is trained beside finalists; give --finalists 1 or more")
+        if self.until_target and not (self.finalists and self.final_seeds > 1):
+            raise UserError(
+                "--until-target: a network is shown to reach the target on fresh seeds; give --finalists 1 or more, "
+                "and --final-seeds 2 or more"
+            )
 
     @property
     def final(self) -> FinalSettings:
@@ -178,6 +185,8 @@ def search(
         UserError: bad input, with nothing written; or a storage, disk or worker that fails.
     """
     require_feasible(space, options.seed)
+    if options.until_target and space.target is None:
+        raise UserError("--until-target: there is no target to reach; give --target, such as 0.994")
     if options.baseline and space.baseline is None:
         which = "" if space.name is None else f" {space.name!r}"
         raise UserError(f"--baseline: the search space{which} names no network to beat; set its baseline")
@@ -195,14 +204,22 @@ def search(
             study.pruner = make_pruner(options.pruner, space.recipe.epochs)
             for text in sampler.not_tried():
                 say(text)
-            trials = _trials(study, location, plan, known, sampler)
             if known.trained:
                 say(_goes_on(known, options.trials))
-            show(train_all(trials, plan), headline(space, location))
+
+            def train(known: History) -> Search:
+                trials = _trials(study, location, plan, known, sampler, space.target if options.until_target else None)
+                show(train_all(trials, plan), headline(space, location))
+                return trials
+
+            if options.until_target:
+                exhausted = _until_target(study, location, plan, known, options.final_seeds, train, show, say)
+            else:
+                exhausted = train(known).exhausted
             from nas.api.finishing import finish
 
             finished = finish(study, location, plan, options.final, show)
-            return finished if trials.exhausted is None else replace(finished, exhausted=trials.exhausted)
+            return finished if exhausted is None else replace(finished, exhausted=exhausted)
 
 
 def _goes_on(known: History, trials: int) -> str:
@@ -213,12 +230,45 @@ def _goes_on(known: History, trials: int) -> str:
     return f"study {known.name} goes on: {trained} of {trials} trained, {trials - trained} to go"
 
 
+def _until_target(
+    study: optuna.Study,
+    location: StudyLocation,
+    plan: Plan,
+    history: History,
+    seeds: int,
+    train: Callable[[History], Search],
+    show: Show,
+    say: Callable[[str], None],
+) -> Ledger | None:
+    """Train trials until one is proven to reach the target, or all are trained; what is told of exhausted proposals."""
+    images = len(load_training(plan.dataset).validation)
+    while True:
+        history, proof = prove(study, location, history, plan, seeds, images, show)
+        if proof is not None:
+            say(str(proof))
+            return None
+        trials = train(history)
+        if not trials.found_enough:
+            return trials.exhausted
+        history = read_history(study)
+
+
 def _trials(
-    study: optuna.Study, location: StudyLocation, plan: Plan, known: History, sampler: FeasibleSampler
+    study: optuna.Study,
+    location: StudyLocation,
+    plan: Plan,
+    known: History,
+    sampler: FeasibleSampler,
+    target: float | None,
 ) -> Search:
+    """What is left to train; with a target, up to a trial that has it."""
+
     def annotate(trial: optuna.Trial, record: TrialRecord) -> dict[Path, str]:
         from nas.reporting.notes import annotate_trial
 
         return annotate_trial(study, location, plan.dataset, trial, record)
 
-    return Search(study, location, known.trials, plan, sampler, annotate=annotate)
+    def enough(record: TrialRecord) -> bool:
+        return target is not None and record.val_accuracy is not None and record.val_accuracy >= target
+
+    return Search(study, location, known.trials, plan, sampler, annotate=annotate, enough=enough)

@@ -21,6 +21,7 @@ from nas.space.rejections import Ledger, derive_seed
 from nas.space.search_space import Feasible, Rejected, SearchSpace
 from nas.space.suggestions import draw_value
 
+LEARNED = 150  # trials, at most: those that came furthest and scored best, and others at even distances
 STARTUP = 6  # trials with a score, before which candidates are drawn
 DRAWN = 256  # feasible candidates that are looked at for every proposal, and ...
 DRAWS = 20_000  # ... from at most so many draws
@@ -64,11 +65,12 @@ class BlueprintSampler(BaseSampler):
         """
         trials = _others(study, trial)
         curves = [_curve(other, study.direction, self._space.recipe.epochs) for other in trials]
-        known = [other.params for other, curve in zip(trials, curves, strict=True) if curve]
-        if len(known) < STARTUP or not self._examples:
+        informative = _informative(curves)
+        if len(informative) < STARTUP or not self._examples:
             return [], Ledger()
-        describe = self._describer.describe
-        model = Surrogate(_scores(describe(known), [*filter(None, curves)]), math.log(self._space.recipe.epochs))
+        describe, known = self._describer.describe, [trials[i].params for i in informative]
+        scores = _scores(describe(known), [curves[i] for i in informative])
+        model = Surrogate(scores, math.log(self._space.recipe.epochs))
         parents = [known[i] for i in np.argsort(model.known)[:PARENTS]]
         tried = {self._space.decode(other.params) for other in trials}
         mutants, ledger = self._mutants(parents, tried, self._rng(trial))
@@ -133,6 +135,17 @@ def _curve(trial: FrozenTrial, direction: StudyDirection, last_epoch: int) -> Ma
         known = {last_epoch: trial.value}
     turned = {step: -value if direction is StudyDirection.MAXIMIZE else value for step, value in known.items()}
     return {step: value for step, value in turned.items() if math.isfinite(value)}
+
+
+def _informative(curves: Sequence[Mapping[int, float]]) -> list[int]:
+    """Which trials to learn from, in order."""
+    scored = [i for i, curve in enumerate(curves) if curve]
+    if len(scored) <= LEARNED:
+        return scored
+    best_first = sorted(scored, key=lambda i: (-max(curves[i]), curves[i][max(curves[i])]))
+    best, others = best_first[: LEARNED // 2], sorted(best_first[LEARNED // 2 :])
+    count = LEARNED - len(best)
+    return sorted([*best, *(others[i * len(others) // count] for i in range(count))])
 
 
 def _scores(features: Floats, curves: Sequence[Mapping[int, float]]) -> Scores:

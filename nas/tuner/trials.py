@@ -79,8 +79,8 @@ class Search:
     """One run of a search, as a source of work: new trials, and those that an earlier run left.
 
     `known` are the trials that the study holds. `annotate` is called for every trial that has ended, before the study
-    is told, and gives the files to be written with its weights. If the search ended because no new candidate was
-    feasible, `exhausted` tells of the proposals.
+    is told, and gives the files to be written with its weights. No trial begins after one that is `enough`. If the
+    search ended because no new candidate was feasible, `exhausted` tells of the proposals.
     """
 
     def __init__(
@@ -91,12 +91,15 @@ class Search:
         plan: Plan,
         sampler: FeasibleSampler,
         annotate: Callable[[optuna.Trial, TrialRecord], Mapping[Path, str]] = lambda *_: {},
+        enough: Callable[[TrialRecord], bool] = lambda _: False,
     ) -> None:
         self._study = study
         self._location = location
         self._plan = plan
         self._sampler = sampler
         self._annotate = annotate
+        self._is_enough = enough
+        self.found_enough = False
         self._started = monotonic()
         self._writer = Writer()  # of the files of trials that end, before the study says that they have
         self._ended = _Ended()
@@ -117,7 +120,7 @@ class Search:
 
     @property
     def closed(self) -> bool:
-        return self._late or self.exhausted is not None or not self.left
+        return self._late or self.found_enough or self.exhausted is not None or not self.left
 
     @property
     def _late(self) -> bool:
@@ -138,7 +141,7 @@ class Search:
 
     def next(self, active: Sequence[ActiveTraining[TrialRecord]]) -> ActiveTraining[TrialRecord] | None:
         """While the plan is short of trials: an interrupted one, or one that was enqueued, or else a new one."""
-        if self._late or self._ended.trained + len(active) >= self._plan.trials:
+        if self._late or self.found_enough or self._ended.trained + len(active) >= self._plan.trials:
             return None
         if self._interrupted:
             return self._resumed(self._interrupted.pop(0))
@@ -193,6 +196,7 @@ class Search:
             self._writer.write(path, text)
         tell(training.trial, state, None if state is TrialState.FAIL else LOSS_FIRST.value(record))
         self._ended.add(record)
+        self.found_enough = self.found_enough or (state is TrialState.COMPLETE and self._is_enough(record))
         accuracy = f"{record.val_accuracy:.2%}, " if record.val_accuracy is not None else ""
         return f"{record.title}: {accuracy}{reason or 'trained to the end'} ({record.params:,} params)"
 
