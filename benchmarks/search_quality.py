@@ -26,11 +26,13 @@ from benchmarks.emulator import Emulator, Floats
 from benchmarks.table import SPACE, drawn, load
 from nas.cli.options import positive
 from nas.cli.terminal import run
+from nas.errors import UserError
 from nas.optuna_internals.studies import new_study
 from nas.optuna_internals.trials import is_hopeless, report_epoch
 from nas.samplers.feasible import FeasibleSampler, ask, make_sampler
 from nas.samplers.names import SamplerName
 from nas.space.loading import load_space
+from nas.space.rejections import derive_seed
 from nas.space.search_space import Feasible
 from nas.space.suggestions import Trial
 from nas.system.processes import process_pool
@@ -42,7 +44,7 @@ WORKERS = 2
 POOL = 1_000  # random feasible candidates, to compare with
 TOP = 0.01  # of them
 CHECKED = (60, 120, 180, 240)  # epochs
-Chosen = Iterator[tuple[int, Mapping[str, Any]]]  # epochs spent, and what is then the best network
+Chosen = Iterator[tuple[int, Mapping[str, Any] | None]]  # after each trial: epochs spent, and the best network so far
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +62,7 @@ def with_ours(sampler: SamplerName, pruner: PrunerName, emulator: Emulator, seed
     study = new_study("replay", pruner=make_pruner(pruner, space.recipe.epochs))
     proposing = FeasibleSampler(make_sampler(sampler, space, seed), space, seed, set())
     flying: list[tuple[optuna.Trial, list[dict[str, float]], list[dict[str, float]]]] = []
-    spent, best = 0, np.inf
+    spent, best, chosen = 0, np.inf, None
     while True:
         while len(flying) < WORKERS:
             trial = ask(study, proposing, seed)
@@ -76,20 +78,20 @@ def with_ours(sampler: SamplerName, pruner: PrunerName, emulator: Emulator, seed
             if len(known) == len(epochs):
                 study.tell(trial, loss)
                 if loss < best:
-                    best = loss
-                    yield spent, trial.params
+                    best, chosen = loss, trial.params
             elif is_hopeless(trial):
                 study.tell(trial, state=TrialState.PRUNED)
             else:
                 continue
             flying.remove(flight)
+            yield spent, chosen
 
 
 def with_optuna(make: Callable[[int], BaseSampler], emulator: Emulator, seed: int) -> Chosen:
     """What a person writes with Optuna alone."""
     space = load_space(SPACE)
     study = optuna.create_study(direction="maximize", sampler=make(seed), pruner=MedianPruner())
-    spent, best = 0, -np.inf
+    spent, best, chosen = 0, -np.inf, None
     while True:
         trial = study.ask()
         candidate = space.sample(cast(Trial, trial))
@@ -97,7 +99,9 @@ def with_optuna(make: Callable[[int], BaseSampler], emulator: Emulator, seed: in
             study.tell(trial, state=TrialState.PRUNED)
             continue
         params = dict(trial.params)
-        for epoch, accuracy in enumerate(emulator.train(params, seed + trial.number).accuracy.tolist(), 1):
+        for epoch, accuracy in enumerate(
+            emulator.train(params, derive_seed("optuna", seed, trial.number)).accuracy.tolist(), 1
+        ):
             spent += 1
             trial.report(accuracy, epoch)
             if trial.should_prune():
@@ -106,8 +110,8 @@ def with_optuna(make: Callable[[int], BaseSampler], emulator: Emulator, seed: in
         else:
             study.tell(trial, accuracy)
             if accuracy > best:
-                best = accuracy
-                yield spent, params
+                best, chosen = accuracy, params
+        yield spent, chosen
 
 
 ARMS: dict[str, Callable[[Emulator, int], Chosen]] = {
@@ -129,7 +133,8 @@ def replay(arm: str, rows_seed: int, seed: int) -> Replay:
     for spent, params in ARMS[arm](emulator, seed):
         if spent > CHECKED[-1]:
             break
-        steps.append((spent, float(np.log(emulator.expected(params).loss[-1])) - best))
+        if params is not None:
+            steps.append((spent, float(np.log(emulator.expected(params).loss[-1])) - best))
     worst = float(np.median(pool)) - best  # before anything is chosen: as good as any
     after = [next((r for s, r in reversed(steps) if s <= epoch), worst) for epoch in range(1, CHECKED[-1] + 1)]
     return Replay(
@@ -173,6 +178,8 @@ def main() -> int:
     options.add_argument("--emulators", type=positive, default=10, help="bootstrap samples (default: 10)")
     options.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS), metavar="ARM", help="(default: all)")
     args = options.parse_args()
+    if args.replays < 2:
+        raise UserError(f"--replays {args.replays} gives no standard error; give at least 2")
     found: dict[str, list[Replay]] = {}
     with process_pool(len(devices("cpu", None))) as pool:
         futures = {

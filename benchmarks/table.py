@@ -107,8 +107,14 @@ def trained(entry: Entry, suggestions: dict[str, Any]) -> Row:
 def load(file: Path = FILE) -> list[Row]:
     """The rows so far, in order; a line that was cut off when the program was killed does not count."""
     lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
-    whole = (line for line in lines if line.endswith("}"))
-    return sorted((Row(**json.loads(line)) for line in whole), key=lambda row: row.entry)
+    return sorted((row for row in map(_row, lines) if row is not None), key=lambda row: row.entry)
+
+
+def _row(line: str) -> Row | None:
+    try:
+        return Row(**json.loads(line))
+    except (TypeError, ValueError):
+        return None
 
 
 def missing(rows: Sequence[Row], candidates: int) -> list[Entry]:
@@ -124,7 +130,10 @@ def main() -> int:
     candidates = options.parse_args().candidates
     space, wanted = load_space(SPACE), missing(load(), candidates)
     workers, started = len(devices("cpu", None)), time.monotonic()
-    with process_pool(workers) as pool, FILE.open("a", encoding="utf-8") as file:
+    with process_pool(workers) as pool, FILE.open("a+", encoding="utf-8") as file:
+        file.seek(0)
+        if file.read()[-1:] not in ("", "\n"):
+            file.write("\n")  # after a line that was cut off
         futures = [pool.submit(trained, entry, drawn(space, entry.number)) for entry in wanted]
         for done, future in enumerate(as_completed(futures), 1):
             row = future.result()

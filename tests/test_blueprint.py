@@ -156,6 +156,38 @@ def test_blueprint_sampler_serves_any_study_of_the_space() -> None:
     assert min(scores.values()) > 0
 
 
+def test_blueprint_sampler_passes_over_what_is_none_of_the_space() -> None:
+    """Optuna fills in one parameter after the other, and people mark what is not feasible as pruned."""
+    sampler = BlueprintSampler(DIGITS, seed=1)
+    study = optuna.create_study(sampler=sampler)
+    rng = random.Random(0)
+    for _ in range(40):
+        study.add_trial(
+            create_trial(params=DIGITS.draw(rng), distributions=DIGITS.distributions, state=TrialState.PRUNED)
+        )
+    name, distribution = next(iter(DIGITS.distributions.items()))
+    study.add_trial(create_trial(params={name: DIGITS.draw(rng)[name]}, distributions={name: distribution}, value=1.0))
+    for number in range(STARTUP + 2):
+        trial = study.ask(dict(DIGITS.distributions))
+        assert isinstance(DIGITS.check(DIGITS.decode(trial.params)), Feasible)
+        study.tell(trial, 1.0 + number)
+
+
+def test_blueprint_sampler_learns_where_hardly_any_draw_is_feasible() -> None:
+    tight = load_space("mnist").restrict(max_params=4_600)
+    study = optuna.create_study(sampler=BlueprintSampler(tight, seed=1))
+    rng = random.Random(1)
+    draws = (tight.draw(rng) for _ in range(60_000))
+    parent = next(params for params in draws if isinstance(tight.check(tight.decode(params)), Feasible))
+    for number in range(STARTUP):
+        changed = mutated(parent, tight.distributions, rng)
+        while not isinstance(tight.check(tight.decode(changed)), Feasible):
+            changed = mutated(parent, tight.distributions, rng)
+        study.add_trial(create_trial(params=changed, distributions=tight.distributions, value=1.0 + number))
+    trial = study.ask(dict(tight.distributions))
+    assert isinstance(tight.check(tight.decode(trial.params)), Feasible)
+
+
 def test_blueprint_sampler_draws_where_nothing_is_feasible() -> None:
     nowhere = DIGITS.restrict(max_params=1)
     study = optuna.create_study(sampler=BlueprintSampler(nowhere, seed=0))

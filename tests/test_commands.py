@@ -267,7 +267,7 @@ def test_status_says_where_a_study_stands(call: Call, location: StudyLocation) -
     assert re.fullmatch(rf"not running; the last command was: process {os.getpid()} on .*: {re.escape(LINE)}", text[1])
     assert text[2] == "2 of 3 trained, 1 to go: 0 stopped early, 0 failed, 1 interrupted"
     assert text[3].startswith("5 epochs; 0:00:0")
-    assert text[4].startswith("best score: trial ")
+    assert text[4].startswith("lowest loss: trial ")
     told = json.loads(call(status, "--study-name", "study", "--format", "json").out)
     assert (told["running"], told["trained"], told["trials"], told["in_flight"], told["epochs"]) == (False, 2, 3, 1, 5)
     best = max((t for t in records(open_study(location)) if t.epochs == 2), key=lambda t: t.val_accuracy or 0)

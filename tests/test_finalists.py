@@ -396,7 +396,7 @@ def test_the_test_images_are_opened_once_and_after_the_choice(search: Searched) 
     assert chosen == search.winner, "read back by another process"
     tied = least_difference(ACCURACY.standard_error(ranked(search.trials)[0].val_accuracy or 0, 60))
     assert search.seen == [
-        f"finalists: 3 of up to 3, within {100 * tied:.2f} points of the best score; "
+        f"finalists: 3 of up to 3, within {100 * tied:.2f} points of the accuracy of the lowest loss; "
         "each is trained to the end on fresh seeds: 2 (0 test images opened before)",
         "6 of 6 (0 test images opened meanwhile)",
         f"trial {winner} is the winner: now trained on all training images, then judged on the test images"

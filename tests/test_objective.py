@@ -38,7 +38,7 @@ def a_trial(number: int, *, accuracy: float, loss: float, params: int) -> TrialR
     return TrialRecord(
         number=number,
         state=TrialState.COMPLETE,
-        candidate=Candidate(architecture=small_architecture(), recipe=Recipe(epochs=1)),
+        candidate=Candidate(architecture=small_architecture(number + 1), recipe=Recipe(epochs=1)),
         params=params,
         macs=1,
         seed=number,

@@ -101,7 +101,8 @@ def finalists(
     trials: Sequence[TrialRecord], count: int, least_difference: float, objective: Objective = LOSS_FIRST
 ) -> list[TrialRecord]:
     """The best trials trained to the end, at most `count`, whose accuracies do not differ from the best one's."""
-    best_first = ranked(trials, objective)[:count]
+    of_candidates = {trial.candidate: trial for trial in reversed(ranked(trials, objective))}  # one may be there twice
+    best_first = list(of_candidates.values())[::-1][:count]
     best = best_first[0].val_accuracy if best_first else None
     return [t for t in best_first if (best or 0) - (t.val_accuracy or 0) <= least_difference]
 
@@ -153,7 +154,7 @@ def compared(
     for trial in trials:
         runs = [run for run in reruns if run.candidate == trial.candidate and run.accuracy is not None]
         values = [value for value in map(objective.value, runs) if value is not None]
-        if runs:
+        if values:
             rerun = spread(accuracies(runs, trial.candidate))
             found.append(Finalist(record=trial, rerun=rerun, value=spread(values)))
     return sorted(found, key=lambda finalist: -objective.merit(finalist.value.mean))

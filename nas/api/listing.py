@@ -20,7 +20,7 @@ class ListedStudy:
 
     @property
     def cells(self) -> tuple[str, ...]:
-        """Name, task, trained of total, best score, its parameters, and whether a command is at work."""
+        """Name, task, trained of total, the best accuracy so far, its parameters, and whether a command is at work."""
         stands = self.status
         if stands is None:
             return (self.name, "–", "–", "–", "–", "cannot be read")

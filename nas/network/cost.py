@@ -94,6 +94,15 @@ def lower(architecture: Architecture) -> list[Step]:
     return _walk((step for part in parts(architecture) for step in part.operations), architecture.input_shape)
 
 
+def is_built(architecture: Architecture) -> bool:
+    """Whether every layer fits on the map that reaches it."""
+    try:
+        lower(architecture)
+    except MapTooSmallError:
+        return False
+    return True
+
+
 class _Price(NamedTuple):
     """A row as if it came first in a network; what it adds to the pixels between neighbours, and to dense layers."""
 

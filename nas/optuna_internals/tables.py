@@ -89,8 +89,8 @@ def param_row(trial_id: int, name: str, internal: float, distribution: BaseDistr
 
 
 def write_params(connection: Connection, rows: Sequence[Row]) -> None:
-    """Write parameters that trials do not have yet."""
-    _insert(connection, PARAMS, rows)
+    """Write parameters of trials."""
+    _replace(connection, PARAMS, ("trial_id", "param_name"), rows)
 
 
 def write_field(connection: Connection, field: str, changed: Mapping[int, Mapping[str | int, Row]]) -> None:

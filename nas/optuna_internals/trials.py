@@ -60,9 +60,8 @@ def asked_for(trial: FrozenTrial) -> dict[str, Any]:
 
 
 def run_enqueued(trial: optuna.Trial, template: FrozenTrial) -> None:
-    """Let an enqueued trial run with all that the template holds."""
+    """Let an enqueued trial run with all that the template holds; that it runs is written last."""
     storage, of = trial.storage, trial_id(trial)
-    storage.set_trial_state_values(of, TrialState.RUNNING)
     for name, value in template.params.items():
         distribution = template.distributions[name]
         storage.set_trial_param(of, name, distribution.to_internal_repr(value), distribution)
@@ -70,3 +69,4 @@ def run_enqueued(trial: optuna.Trial, template: FrozenTrial) -> None:
         storage.set_trial_user_attr(of, key, kept)
     for key, kept in template.system_attrs.items():
         storage.set_trial_system_attr(of, key, kept)
+    storage.set_trial_state_values(of, TrialState.RUNNING)

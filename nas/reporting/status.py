@@ -119,7 +119,7 @@ def text_of(status: Status) -> str:
     if status.best is not None and status.best.val_accuracy is not None:
         best = status.best
         lines.append(
-            f"best score: trial {best.trial}, {best.val_accuracy:.2%}, {best.params:,} params, {best.notation}"
+            f"lowest loss: trial {best.trial}, {best.val_accuracy:.2%}, {best.params:,} params, {best.notation}"
         )
     for name, stage in status.stages.items():
         flying = _flying(stage.in_flight, status.running)

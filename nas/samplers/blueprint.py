@@ -13,12 +13,13 @@ from optuna.samplers import BaseSampler
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from nas.network.cost import is_built
 from nas.samplers.description import Describer
 from nas.samplers.mutation import mutated
 from nas.samplers.surrogate import Floats, Scores, Surrogate
 from nas.space.candidate import Candidate
-from nas.space.rejections import Ledger, derive_seed
-from nas.space.search_space import Feasible, Rejected, SearchSpace
+from nas.space.rejections import derive_seed
+from nas.space.search_space import Feasible, SearchSpace
 from nas.space.suggestions import draw_value
 
 LEARNED = 150  # trials, at most: those that came furthest and scored best, and others at even distances
@@ -27,6 +28,7 @@ DRAWN = 256  # feasible candidates that are looked at for every proposal, and ..
 DRAWS = 20_000  # ... from at most so many draws
 MUTANTS = 200  # feasible ones of good trials that are looked at beside them, and ...
 TRIES = 2_000  # ... from at most so many
+FEW = 20  # feasible draws that are too few to say how features vary
 PARENTS = 8  # the most promising trials
 
 
@@ -34,7 +36,8 @@ class BlueprintSampler(BaseSampler):
     """Proposes the feasible candidate of which the largest improvement at the last epoch is expected.
 
     It knows the space, and so what is built from its suggestions. Candidates are fresh draws and mutations of the most
-    promising trials. What they will score is told by a `Surrogate`.
+    promising trials. What they will score is told by a `Surrogate`. Trials of the study that are none of the space, or
+    outside its limits, teach nothing.
     """
 
     def __init__(self, space: SearchSpace, *, seed: int | None = None) -> None:
@@ -48,56 +51,59 @@ class BlueprintSampler(BaseSampler):
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         """The most promising one, or else a feasible draw; nothing where draws are not feasible either."""
-        ranked, _ = self.ranked(study, trial)
-        tried = {self._space.decode(other.params) for other in _others(study, trial)}
+        tried = {self._space.decode(other.params) for other in self._others(study, trial)}
         drawn = (params for params in self._drawn(self._rng(trial)) if self._space.decode(params) not in tried)
-        return next(chain(ranked, drawn), {})
+        return next(chain(self.ranked(study, trial), drawn), {})
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
         return draw_value(param_distribution, random.Random(derive_seed(self._seed, trial.number, param_name)))
 
-    def ranked(self, study: Study, trial: FrozenTrial) -> tuple[list[dict[str, Any]], Ledger]:
-        """Feasible candidates that no trial has had, the most promising first, and the mutations that were rejected.
-
-        None while there is too little to learn from.
-        """
-        trials = _others(study, trial)
+    def ranked(self, study: Study, trial: FrozenTrial) -> list[dict[str, Any]]:
+        """Feasible candidates that no trial has had, the most promising first; none while little is known."""
+        trials = self._others(study, trial)
         curves = [_curve(other, study.direction, self._space.recipe.epochs) for other in trials]
         informative = _informative(curves)
-        if len(informative) < STARTUP or not self._examples:
-            return [], Ledger()
+        if len(informative) < STARTUP:
+            return []
         describe, known = self._describer.describe, [trials[i].params for i in informative]
         scores = _scores(describe(known), [curves[i] for i in informative])
         model = Surrogate(scores, math.log(self._space.recipe.epochs))
-        parents = [known[i] for i in np.argsort(model.known)[:PARENTS]]
         tried = {self._space.decode(other.params) for other in trials}
-        mutants, ledger = self._mutants(parents, tried, self._rng(trial))
-        pending = [other.params for other, curve in zip(trials, curves, strict=True) if not curve]
+        best_first = [known[i] for i in np.argsort(model.known)]
+        mutants = self._mutants(best_first[:PARENTS], tried, self._rng(trial))
+        running = [t.params for t, c in zip(trials, curves, strict=True) if t.state is TrialState.RUNNING and not c]
         features = np.concatenate([self._described_examples, describe(mutants)])
-        gains = model.improvement(features, describe(pending))
+        gains = model.improvement(features, describe(running))
         found = [*self._examples, *mutants]
-        best_first = (found[i] for i in np.argsort(-gains, kind="stable"))
-        return [params for params in best_first if self._space.decode(params) not in tried], ledger
+        promising = (found[i] for i in np.argsort(-gains, kind="stable"))
+        return [params for params in promising if self._space.decode(params) not in tried]
 
     def _mutants(
         self, parents: Sequence[dict[str, Any]], tried: Set[Candidate], rng: random.Random
-    ) -> tuple[list[dict[str, Any]], Ledger]:
-        """Small changes of the parents that are within the limits and new, and those that are not within the limits."""
+    ) -> list[dict[str, Any]]:
+        """Small changes of the parents that are within the limits and new."""
         mutants: dict[Candidate, dict[str, Any]] = {}
-        ledger = Ledger()
         for _ in range(TRIES):
             params = mutated(rng.choice(parents), self._space.distributions, rng)
             candidate = self._space.decode(params)
-            match self._space.check(candidate):
-                case Rejected() as rejected:
-                    ledger = ledger.reject(rejected, candidate.architecture)
-                case Feasible() if candidate not in tried:
-                    mutants.setdefault(candidate, params)
+            if candidate not in tried and isinstance(self._space.check(candidate), Feasible):
+                mutants.setdefault(candidate, params)
             if len(mutants) == MUTANTS:
                 break
-        return [*mutants.values()], ledger
+        return [*mutants.values()]
+
+    def _others(self, study: Study, trial: FrozenTrial) -> list[FrozenTrial]:
+        """The trials of whole candidates within the limits, but this one."""
+        names = self._space.distributions.keys()
+        return [
+            other
+            for other in study.get_trials(deepcopy=False)
+            if other.number != trial.number
+            and other.params.keys() >= names
+            and isinstance(self._space.check(self._space.decode(other.params)), Feasible)
+        ]
 
     def _rng(self, trial: FrozenTrial) -> random.Random:
         return random.Random(derive_seed(self._seed, "blueprint", trial.number))
@@ -120,21 +126,19 @@ class BlueprintSampler(BaseSampler):
 
     @cached_property
     def _describer(self) -> Describer:
-        return Describer(self._space, self._examples)
-
-
-def _others(study: Study, trial: FrozenTrial) -> list[FrozenTrial]:
-    """The trials that have been proposed, but this one."""
-    return [other for other in study.get_trials(deepcopy=False) if other.params and other.number != trial.number]
+        """Made with the examples, or with any draws where these are too few to tell what varies."""
+        rng = random.Random(derive_seed(self._seed, "scale"))
+        draws = (self._space.draw(rng) for _ in range(DRAWN))
+        built = [p for p in draws if is_built(self._space.decode(p).architecture)] if len(self._examples) < FEW else []
+        return Describer(self._space, [*self._examples, *built])
 
 
 def _curve(trial: FrozenTrial, direction: StudyDirection, last_epoch: int) -> Mapping[int, float]:
-    """A trial's scores after each epoch that it reported, turned so that less is better."""
-    known = {step: value for step, value in trial.intermediate_values.items() if step > 0}
+    """A trial's scores after each epoch that it reported, counted from 1, turned so that less is better."""
+    known = {step: value for step, value in trial.intermediate_values.items() if step > 0 and math.isfinite(value)}
     if not known and trial.state is TrialState.COMPLETE and trial.value is not None:
         known = {last_epoch: trial.value}
-    turned = {step: -value if direction is StudyDirection.MAXIMIZE else value for step, value in known.items()}
-    return {step: value for step, value in turned.items() if math.isfinite(value)}
+    return {step: -value if direction is StudyDirection.MAXIMIZE else value for step, value in known.items()}
 
 
 def _informative(curves: Sequence[Mapping[int, float]]) -> list[int]:

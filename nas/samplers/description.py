@@ -26,7 +26,7 @@ class Describer:
         varied = deviation > 1e-9
         self._names = [name for name, varies in zip(self._names, varied, strict=True) if varies]
         self._mean, self._deviation = table.mean(axis=0)[varied], deviation[varied]
-        suggested = np.array([name[0] == "suggested" for name in self._names])
+        suggested = np.array([name[0] == "suggested" for name in self._names], dtype=bool)
         shares = np.where(suggested, SUGGESTED / max(1, suggested.sum()), (1 - SUGGESTED) / max(1, (~suggested).sum()))
         self._weights = np.sqrt(shares * len(shares))
 

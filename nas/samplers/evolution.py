@@ -35,9 +35,9 @@ class EvolutionSampler(BaseSampler):
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         ended = [other for other in study.get_trials(deepcopy=False, states=ENDED) if other.intermediate_values]
-        if len(ended) < self._population or not search_space:
+        if len(ended) < max(self._population, self._tournament) or not search_space:
             return {}
-        rivals = self._rng.sample(ended[-self._population :], self._tournament)
+        rivals = self._rng.sample(ended[-max(self._population, self._tournament) :], self._tournament)
         parent = _best(rivals, study.direction)
         return mutated({name: parent.params[name] for name in search_space}, search_space, self._rng)
 

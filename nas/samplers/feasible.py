@@ -85,15 +85,16 @@ class FeasibleSampler:
             match self._space.check(self._space.decode(params)):
                 case Feasible() as feasible if digest(feasible.candidate) not in self._seen:
                     return self._taken(trial.number, params, feasible, Ledger())
-        running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-        model = self._model_for(study, trial.number - len(running), len(running))
+        unfinished = study.get_trials(deepcopy=False, states=(TrialState.RUNNING, TrialState.WAITING))
+        running = [other for other in unfinished if other.state is TrialState.RUNNING]
+        model = self._model_for(study, trial.number - len(unfinished), len(running))
         seed = derive_seed(self._seed, "proposal", trial.number)
         sampler, rng = self._make(seed), random.Random(seed)
         learned = carried_on(model.learned) if isinstance(sampler, GPSampler) else model.learned
         asking = as_study(learned + running, kept_in=study)
         if isinstance(sampler, RankingSampler):
             sampler.fitted = model.fitted
-        proposed, ledger = self._learned(sampler, asking, trial, rng)
+        proposed, ledger = self._learned(sampler, asking, trial, rng), Ledger()
         drawn = (self._space.draw(rng) for _ in itertools.count())
         for params in itertools.islice(itertools.chain(proposed, drawn), MAX_PROPOSALS):
             candidate = self._space.decode(params)
@@ -139,15 +140,14 @@ class FeasibleSampler:
 
     def _learned(
         self, sampler: BaseSampler, study: Study, trial: FrozenTrial, rng: random.Random
-    ) -> tuple[Iterator[dict[str, Any]], Ledger]:
-        """What a sampler proposes from what it has learned, and what it has rejected itself."""
+    ) -> Iterator[dict[str, Any]]:
+        """What a sampler proposes from what it has learned."""
         if isinstance(sampler, BlueprintSampler):
-            ranked, rejected = sampler.ranked(study, trial)
-            return iter(ranked), rejected
+            return iter(sampler.ranked(study, trial))
         if type(sampler) is RandomSampler:  # it draws uniformly itself, and takes 30 times as long
-            return iter(()), Ledger()
+            return iter(())
         most = GP_PROPOSALS if isinstance(sampler, GPSampler) else SAMPLER_PROPOSALS
-        return itertools.islice(_proposals(sampler, study, trial, self.distributions, rng), most), Ledger()
+        return itertools.islice(_proposals(sampler, study, trial, self.distributions, rng), most)
 
     def _model_for(self, study: Study, finished: int, running: int) -> "_Model":
         """What is learned from the trials that have ended: anew with each, but in a long study or with many workers.

@@ -28,7 +28,7 @@ def _changed(value: Any, distribution: BaseDistribution, rng: random.Random) -> 
     match distribution:
         case IntDistribution(log=False) | FloatDistribution(log=False, step=float()) if rng.random() < NEARBY:
             assert distribution.step is not None
-            nearby = value + distribution.step * rng.choice((-1, 1))
-            return min(distribution.high, max(distribution.low, nearby))
+            steps = round((value - distribution.low) / distribution.step) + rng.choice((-1, 1))
+            return min(distribution.high, distribution.low + distribution.step * max(0, steps))
         case _:
             return draw_value(distribution, rng)

@@ -8,7 +8,7 @@ likely it makes the scores (Rasmussen and Williams, Gaussian Processes for Machi
 
 from dataclasses import dataclass
 from functools import cache, cached_property
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ Places: TypeAlias = NDArray[np.intp]
 
 TRIED = 32  # settings
 KEPT = 8  # of them: the likeliest
+EQUAL = 1e-12  # deviation of scores that do not differ
 COMMON = 10.0  # deviation of the mean curve, in those of the scores: large, for nothing is known of it beforehand
 
 
@@ -116,11 +117,10 @@ class _Fit:
         covariance = of_trials * _nearness(t, t, setting.epochs) * np.outer(growth, growth)
         covariance += COMMON**2 * (1 + _nearness(t, t, 1.0)) + (setting.noise**2 + 1e-6) * np.eye(len(t))
         self._root = np.linalg.cholesky(covariance)
-        self._whitened = np.linalg.solve(self._root, values)
+        self._whitened = _solved(self._root, values)
         self._to_last = growth * _nearness(np.array([log_last]), t, setting.epochs)[0]
         self.evidence = float(-0.5 * self._whitened @ self._whitened - np.log(np.diag(self._root)).sum())
-        own = setting.own**2 * (np.arange(len(products))[:, np.newaxis] == trial)
-        self.known = self._given(self._explained(products, distances)[:, trial] + own)
+        self._of_trials = of_trials
 
     def _explained(self, products: Floats, distances: Floats) -> Floats:
         """The covariance that features explain, of their products and squared distances."""
@@ -130,8 +130,14 @@ class _Fit:
 
     def _given(self, covariance: Floats) -> _Posterior:
         """What the scores tell of candidates with this covariance with each score (P, N), apart from the epoch's."""
-        explained: Floats = np.linalg.solve(self._root, (covariance * self._to_last).T)
+        explained = _solved(self._root, (covariance * self._to_last).T)
         return _Posterior(self._whitened @ explained, explained)
+
+    @cached_property
+    def known(self) -> _Posterior:
+        """What is expected of the known trials."""
+        _, first = np.unique(self._scores.trial, return_index=True)
+        return self._given(self._of_trials[first])
 
     def posterior(self, features: Floats) -> _Posterior:
         """What is expected of new candidates."""
@@ -142,14 +148,15 @@ class _Fit:
         from scipy.special import ndtr
 
         setting, found = self._setting, self.posterior(features)
-        variance = setting.linear**2 * (features**2).mean(axis=1) + setting.bent**2 + setting.own**2
+        length = (features**2).sum(axis=1) / max(1, features.shape[1])
+        variance = setting.linear**2 * length + setting.bent**2 + setting.own**2
         variance -= (found.explained**2).sum(axis=0)
         if len(pending):
             others = self.posterior(pending).explained
             between = self._explained(*_likeness(features, pending)) - found.explained.T @ others
             among = self._explained(*_likeness(pending, pending)) - others.T @ others
             root = np.linalg.cholesky(among + (setting.own**2 + 1e-6) * np.eye(len(pending)))
-            variance -= (np.linalg.solve(root, between.T) ** 2).sum(axis=0)
+            variance -= (_solved(root, between.T) ** 2).sum(axis=0)
         deviation = np.sqrt(np.maximum(variance, 1e-9))
         u = (self.known.mean.min() - found.mean) / deviation
         gain: Floats = deviation * (u * ndtr(u) + np.exp(-(u**2) / 2) / np.sqrt(2 * np.pi))
@@ -158,20 +165,27 @@ class _Fit:
 
 def _centred(scores: Scores) -> tuple[Floats, float]:
     """The scores in deviations about the mean, and the deviation: that of scores of one epoch."""
-    rest = np.concatenate([_apart(scores.value[scores.log_epoch == epoch]) for epoch in np.unique(scores.log_epoch)])
-    scale = float(np.sqrt(np.mean(rest**2))) or 1.0
+    groups = [scores.value[scores.log_epoch == epoch] for epoch in np.unique(scores.log_epoch)]
+    freedom = len(scores.value) - len(groups)
+    squares = sum(float(np.sum((group - group.mean()) ** 2)) for group in groups)
+    scale = float(np.sqrt(squares / freedom)) if freedom else 0.0
+    scale = scale if scale > EQUAL else 1.0
     return (scores.value - scores.value.mean()) / scale, scale
 
 
-def _apart(values: Floats) -> Floats:
-    found: Floats = values - values.mean()
+def _solved(root: NDArray[np.floating[Any]], right: Floats) -> Floats:
+    """What a lower triangular matrix turns into `right`."""
+    from scipy.linalg import solve_triangular
+
+    found: Floats = solve_triangular(root, right, lower=True, check_finite=False)
     return found
 
 
 def _likeness(a: Floats, b: Floats) -> tuple[Floats, Floats]:
     """Mean products of the features of each of (A, D) with those of each of (B, D), and mean squared distances."""
-    products = a @ b.T / a.shape[1]
-    squares = (a**2).mean(axis=1)[:, np.newaxis] + (b**2).mean(axis=1)
+    width = max(1, a.shape[1])
+    products = a @ b.T / width
+    squares = ((a**2).sum(axis=1)[:, np.newaxis] + (b**2).sum(axis=1)) / width
     return products, np.maximum(squares - 2 * products, 0.0)
 
 

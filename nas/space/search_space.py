@@ -29,7 +29,7 @@ from nas.network.limits import (
 from nas.space.candidate import Candidate
 from nas.space.objective import TARGET_RULE, is_target
 from nas.space.recipe import Recipe
-from nas.space.suggestions import Recorder, Replay, Trial, draw_value, require_suggestable
+from nas.space.suggestions import Recorder, Replay, Trial, draw_value, suggestable
 
 CHECKED_DRAWS = 20
 
@@ -91,8 +91,10 @@ class SearchSpace:
             raise UserError(
                 "baseline has another input shape or number of classes than the candidates; make them equal"
             )
+        several = isinstance(self.start, Sequence) and not isinstance(self.start, str)
+        require(several, "SearchSpace", "start", self.start, "a list of dicts, parameters by name")
         for params in self.start:
-            self.complete(params, random.Random(0))
+            self.decode(self.complete(params, random.Random(0)))
 
     def draw(self, rng: random.Random) -> dict[str, Any]:
         """Parameters drawn uniformly."""
@@ -105,12 +107,12 @@ class SearchSpace:
             UserError: a parameter or a value that the space does not suggest.
         """
         require(isinstance(params, Mapping), "SearchSpace", "start", params, "parameters by name, a dict each")
-        for name, value in params.items():
+        for name in params:
             if name not in self.distributions:
                 hint = did_you_mean(str(name), self.distributions)
                 raise UserError(f"the space suggests no parameter {name!r}{hint}")
-            require_suggestable(name, value, self.distributions[name])
-        return {**self.draw(rng), **params}
+        given = {name: suggestable(name, value, self.distributions[name]) for name, value in params.items()}
+        return {**self.draw(rng), **given}
 
     def decode(self, params: Mapping[str, Any]) -> Candidate:
         """The candidate that these parameters stand for.

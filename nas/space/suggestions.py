@@ -81,15 +81,20 @@ class Replay:
         return cast(Choice, self.params[name])
 
 
-def require_suggestable(name: str, value: Any, distribution: BaseDistribution) -> None:
-    """Raise UserError unless a space may suggest the value."""
+def suggestable(name: str, value: Any, distribution: BaseDistribution) -> Any:
+    """The value as a space suggests it: 16 for 16.0, where that is a whole number.
+
+    Raises:
+        UserError: the space does not suggest it.
+    """
     try:
         create_trial(params={name: value}, distributions={name: distribution}, value=0.0)  # which checks it
-        known = distribution.to_external_repr(distribution.to_internal_repr(value)) == value
+        suggested = distribution.to_external_repr(distribution.to_internal_repr(value))
     except (TypeError, ValueError):
-        known = False
-    if not known:
+        suggested = math.nan
+    if suggested != value:
         raise UserError(f"parameter {name!r} cannot be {value!r}; the space suggests {distribution}")
+    return suggested
 
 
 def draw_value(distribution: BaseDistribution, rng: random.Random) -> Any:

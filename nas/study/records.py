@@ -107,9 +107,9 @@ class TrialRecord(Record):
 
 
 def read_trial(trial: FrozenTrial) -> TrialRecord | None:
-    """What the study says of a trial; None for one that this program did not make."""
+    """What the study says of a trial; None for one that this program did not make, or has not begun."""
     kept = own_attributes(trial)
-    if "ledger" not in kept:
+    if "ledger" not in kept or trial.state is TrialState.WAITING:
         return None
     with reading(f"trial {trial.number}"):
         known = common(trial)

@@ -118,7 +118,7 @@ def _contest(train: Train, history: History, final: FinalSettings, one_score: fl
     chosen = _finalists(history, final, one_score)
     title = (
         f"finalists: {len(chosen)} of up to {final.finalists}, within {100 * least_difference(one_score):.2f} points "
-        f"of the best score; each is trained to the end on fresh seeds: {final.seeds}"
+        f"of the accuracy of the lowest loss; each is trained to the end on fresh seeds: {final.seeds}"
     )
     wanted = runs_of(chosen, "finalist", final.seeds, history.seed)
     history = train(history, wanted, title)

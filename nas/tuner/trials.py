@@ -203,6 +203,9 @@ class Search:
     def leave(self, state: LoopState[TrialRecord]) -> Iterator[SearchProgress]:
         if self.exhausted is not None:
             yield self.progress(state, "no new feasible candidate was found, so the search ends here")
+        if self._enqueued:
+            waiting = ", ".join(map(str, self._enqueued))
+            yield self.progress(state, f"still enqueued: trials {waiting}; they count towards --trials, so give more")
         while not self.left and self._interrupted:
             with self.recording():
                 news = self.end(self._resumed(self._interrupted.pop(0)), TrialState.FAIL, GIVEN_UP)
