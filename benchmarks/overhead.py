@@ -104,8 +104,10 @@ def fill(study: optuna.Study, space: SearchSpace, trials: int) -> None:
             report_epoch(trial, epochs)
             if is_hopeless(trial):
                 break
-        done = len(epochs) == len(accuracies)
-        study.tell(trial, accuracies[-1] if done else None, state=TrialState.COMPLETE if done else TrialState.PRUNED)
+        if len(epochs) == len(accuracies):
+            study.tell(trial, 1 - accuracies[-1])
+        else:
+            study.tell(trial, state=TrialState.PRUNED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -81,7 +81,7 @@ def replay(table: Sequence[Curves], pruner: BasePruner, seed: int) -> Replay:
             epochs[candidate] += 1
             report_epoch(trial, curves[candidate][: epochs[candidate]])
             if epochs[candidate] == len(curves[candidate]):
-                study.tell(trial, table[candidate].accuracy[-1])
+                study.tell(trial, table[candidate].loss[-1])
                 kept.append(table[candidate].accuracy[-1])
                 flying.remove(flight)
             elif is_hopeless(trial):
@@ -103,7 +103,7 @@ def orders(table: Sequence[Curves], seed: int, drawn: int | None) -> list[Curves
 
 
 def pruners(epochs: int) -> dict[str, Callable[[], BasePruner]]:
-    """Those of `nas.search`, and Optuna's successive halving, by accuracy."""
+    """Those of `nas.search`, and Optuna's successive halving; all look at the loss."""
     named: dict[str, Callable[[], BasePruner]] = {name: partial(make_pruner, name, epochs) for name in PRUNERS}
     for factor in (2, 3, 4):
         halving = partial(SuccessiveHalvingPruner, min_resource=1, reduction_factor=factor)

@@ -74,9 +74,6 @@ def parser() -> argparse.ArgumentParser:
     for bound in TIGHTENED:
         limits.add_argument(bound.option, metavar="N", type=limit, help=bound.described)
     limits.add_argument("--target", metavar="X", type=fraction, help="accuracy asked for, such as 0.994")
-    limits.add_argument(
-        "--until-target", action="store_true", help="end the search when a network is sure to reach the target"
-    )
     how = options.add_argument_group("how to search")
     how.add_argument("--sampler", choices=SAMPLERS, default="tpe", help="who proposes candidates (default: tpe)")
     how.add_argument("--pruner", choices=PRUNERS, default=DEFAULT_PRUNER, help="who stops trials (default: rungs)")
@@ -84,6 +81,9 @@ def parser() -> argparse.ArgumentParser:
     add_workers(how)
     how.add_argument(
         "--timeout", metavar="SECONDS", type=positive_seconds, help="begin no trial after this time; final runs follow"
+    )
+    how.add_argument(
+        "--until-target", action="store_true", help="end the search when a network is sure to reach the target"
     )
     final = options.add_argument_group("after the search")
     final.add_argument(

@@ -18,7 +18,7 @@ from nas.network.cost import cost
 from nas.reporting.sentences import diagnosis, headline
 from nas.samplers.feasible import FeasibleSampler, make_sampler
 from nas.samplers.names import SAMPLERS, SamplerName
-from nas.space.rejections import MAX_PROPOSALS, Ledger, NothingFeasibleError, probe
+from nas.space.rejections import MAX_PROPOSALS, NothingFeasibleError, probe
 from nas.space.search_space import SearchSpace
 from nas.study.commands import this_command
 from nas.study.history import History, read_history
@@ -32,7 +32,7 @@ from nas.tuner.names import DEFAULT_PRUNER, PRUNERS, PrunerName
 from nas.tuner.progress import Show
 from nas.tuner.pruning import make_pruner
 from nas.tuner.selection import FinalSettings
-from nas.tuner.target import prove
+from nas.tuner.target import Proof, prove
 from nas.tuner.trials import Plan, Search, train_all
 from nas.workers.fleet import Workers, make_fleet
 
@@ -207,19 +207,21 @@ def search(
             if known.trained:
                 say(_goes_on(known, options.trials))
 
-            def train(known: History) -> Search:
-                trials = _trials(study, location, plan, known, sampler, space.target if options.until_target else None)
+            trials = _trials(study, location, plan, known, sampler, space.target if options.until_target else None)
+
+            def train() -> None:
                 show(train_all(trials, plan), headline(space, location))
-                return trials
 
             if options.until_target:
-                exhausted = _until_target(study, location, plan, known, options.final_seeds, train, show, say)
+                proof = _proven(study, location, plan, known, options.final_seeds, trials, train, show)
+                if proof is not None:
+                    say(str(proof))
             else:
-                exhausted = train(known).exhausted
+                train()
             from nas.api.finishing import finish
 
             finished = finish(study, location, plan, options.final, show)
-            return finished if exhausted is None else replace(finished, exhausted=exhausted)
+            return finished if trials.exhausted is None else replace(finished, exhausted=trials.exhausted)
 
 
 def _goes_on(known: History, trials: int) -> str:
@@ -230,26 +232,26 @@ def _goes_on(known: History, trials: int) -> str:
     return f"study {known.name} goes on: {trained} of {trials} trained, {trials - trained} to go"
 
 
-def _until_target(
+def _proven(
     study: optuna.Study,
     location: StudyLocation,
     plan: Plan,
     history: History,
     seeds: int,
-    train: Callable[[History], Search],
+    trials: Search,
+    train: Callable[[], None],
     show: Show,
-    say: Callable[[str], None],
-) -> Ledger | None:
-    """Train trials until one is proven to reach the target, or all are trained; what is told of exhausted proposals."""
+) -> Proof | None:
+    """Train trials until one is proven to reach the target; None when there are no more to train."""
     images = len(load_training(plan.dataset).validation)
     while True:
         history, proof = prove(study, location, history, plan, seeds, images, show)
         if proof is not None:
-            say(str(proof))
-            return None
-        trials = train(history)
+            return proof
+        trials.found_enough = False
+        train()
         if not trials.found_enough:
-            return trials.exhausted
+            return None
         history = read_history(study)
 
 

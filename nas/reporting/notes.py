@@ -144,7 +144,7 @@ def annotate_study(
 ) -> None:
     """Give a study its summary as the note, and the plot of accuracy against parameters; and the finalists their part.
 
-    The dashboard calls the trial of the best score the best one; its note says what became of it.
+    The dashboard calls the trial of the lowest loss the best one; its note says what became of it.
     """
     fates = _fates(history, winner)
     for record in history.trials:

@@ -94,7 +94,7 @@ class FeasibleSampler:
         asking = as_study(learned + running, kept_in=study)
         if isinstance(sampler, RankingSampler):
             sampler.fitted = model.fitted
-        proposed, ledger = self._learned(sampler, asking, trial, rng), Ledger()
+        proposed, ledger = self._proposed(sampler, asking, trial, rng), Ledger()
         drawn = (self._space.draw(rng) for _ in itertools.count())
         for params in itertools.islice(itertools.chain(proposed, drawn), MAX_PROPOSALS):
             candidate = self._space.decode(params)
@@ -120,7 +120,7 @@ class FeasibleSampler:
                 case Rejected() as rejected:
                     yield f"start[{place}] is not tried, as it is outside the limits: {_why(rejected)}"
 
-    def asked_for(self, number: int, params: Mapping[str, Any]) -> Proposal:
+    def proposal_for(self, number: int, params: Mapping[str, Any]) -> Proposal:
         """The candidate that a person has enqueued as this trial; parameters that are missing are drawn.
 
         Raises:
@@ -138,7 +138,7 @@ class FeasibleSampler:
         self._seen.add(digest(feasible.candidate))
         return Proposal(number=number, params=params, feasible=feasible, ledger=ledger.accept())
 
-    def _learned(
+    def _proposed(
         self, sampler: BaseSampler, study: Study, trial: FrozenTrial, rng: random.Random
     ) -> Iterator[dict[str, Any]]:
         """What a sampler proposes from what it has learned."""
@@ -237,9 +237,9 @@ def take_up(trial: optuna.Trial, params: Mapping[str, Any], sampler: FeasibleSam
     """Begin a trial that was enqueued with these parameters.
 
     Raises:
-        UserError: see `FeasibleSampler.asked_for`; nothing is written.
+        UserError: see `FeasibleSampler.proposal_for`; nothing is written.
     """
-    run_enqueued(trial, _template(sampler.asked_for(trial.number, params), sampler, seed))
+    run_enqueued(trial, _template(sampler.proposal_for(trial.number, params), sampler, seed))
 
 
 def _template(proposal: Proposal, sampler: FeasibleSampler, seed: int) -> FrozenTrial:

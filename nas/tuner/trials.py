@@ -130,7 +130,7 @@ class Search:
         """Fail the enqueued trials that cannot be trained."""
         for number, params in list(self._enqueued.items()):
             try:
-                self._sampler.asked_for(number, params)
+                self._sampler.proposal_for(number, params)
             except UserError as error:
                 del self._enqueued[number]
                 with self.recording():
