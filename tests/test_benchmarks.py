@@ -2,6 +2,7 @@
 
 import ctypes
 import itertools
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 
@@ -20,7 +21,7 @@ from benchmarks.roofline import least_time
 from benchmarks.search_cost import NEAR, orders, replay
 from benchmarks.search_quality import ARMS
 from benchmarks.seconds import seconds_to
-from benchmarks.table import RANDOM, Row, drawn, missing
+from benchmarks.table import RANDOM, SEEDS, Row, drawn, of_best, of_random, of_sampler
 from benchmarks.table import load as load_table
 from benchmarks.throughput import flops_per_image, images_per_second, time_of_step
 from benchmarks.usual import UsualTraining, augmenting
@@ -136,7 +137,25 @@ def test_every_row_of_the_table_is_a_whole_training_within_the_limits() -> None:
         assert len(row.loss) == len(row.accuracy) == space.recipe.epochs
         if row.arm == RANDOM:
             assert row.suggestions == drawn(space, row.number), "what the row's own seed gives"
-    assert missing(rows, 10_000)[0].number == min({*range(10_000)} - {row.number for row in rows if row.arm == RANDOM})
+
+
+def test_the_table_wants_what_is_missing() -> None:
+    rows = [replace(made_up_row(number), number=number) for number in (0, 1, 3)]
+    assert [entry.number for entry, _ in of_random(rows, 5)] == [2, 4]
+    best = min(rows, key=lambda row: row.loss[-1])
+    assert [(entry.number, entry.repeat) for entry, _ in of_best(rows, 1)] == [(best.number, 1), (best.number, 2)]
+    assert of_best([*rows, *(replace(best, repeat=repeat) for repeat in range(SEEDS))], 1) == []
+
+
+def test_a_sampler_of_the_table_goes_on_where_it_was() -> None:
+    rows: list[Row] = []
+    while wanted := of_sampler(rows, "blueprint", 15):
+        rows += [replace(made_up_row(entry.number), **entry._asdict(), suggestions=dict(s)) for entry, s in wanted]
+    assert [row.number for row in rows] == [*range(15)]
+    assert len({str(row.suggestions) for row in rows}) == len(rows)
+    lost = rows.pop(12)
+    ((entry, suggestions),) = of_sampler(rows, "blueprint", 15)
+    assert (entry, suggestions) == (lost.entry, lost.suggestions)
 
 
 def made_up_row(number: int) -> Row:

@@ -60,13 +60,13 @@ class BlueprintSampler(BaseSampler):
     ) -> Any:
         return draw_value(param_distribution, random.Random(derive_seed(self._seed, trial.number, param_name)))
 
-    def ranked(self, study: Study, trial: FrozenTrial) -> list[dict[str, Any]]:
+    def ranked(self, study: Study, trial: FrozenTrial) -> Iterator[dict[str, Any]]:
         """Feasible candidates that no trial has had, the most promising first; none while little is known."""
         trials = self._others(study, trial)
         curves = [_curve(other, study.direction, self._space.recipe.epochs) for other in trials]
         informative = _informative(curves)
         if len(informative) < STARTUP:
-            return []
+            return
         describe, known = self._describer.describe, [trials[i].params for i in informative]
         scores = _scores(describe(known), [curves[i] for i in informative])
         model = Surrogate(scores, math.log(self._space.recipe.epochs))
@@ -77,8 +77,9 @@ class BlueprintSampler(BaseSampler):
         features = np.concatenate([self._described_examples, describe(mutants)])
         gains = model.improvement(features, describe(running))
         found = [*self._examples, *mutants]
-        promising = (found[i] for i in np.argsort(-gains, kind="stable"))
-        return [params for params in promising if self._space.decode(params) not in tried]
+        for i in np.argsort(-gains, kind="stable"):
+            if self._space.decode(found[i]) not in tried:
+                yield found[i]
 
     def _mutants(
         self, parents: Sequence[dict[str, Any]], tried: Set[Candidate], rng: random.Random

@@ -143,7 +143,7 @@ class FeasibleSampler:
     ) -> Iterator[dict[str, Any]]:
         """What a sampler proposes from what it has learned."""
         if isinstance(sampler, BlueprintSampler):
-            return iter(sampler.ranked(study, trial))
+            return sampler.ranked(study, trial)
         if type(sampler) is RandomSampler:  # it draws uniformly itself, and takes 30 times as long
             return iter(())
         most = GP_PROPOSALS if isinstance(sampler, GPSampler) else SAMPLER_PROPOSALS
