@@ -90,13 +90,17 @@ def parser() -> argparse.ArgumentParser:
         "--finalists",
         metavar="K",
         type=natural,
-        default=4,
-        help="trials as good as the best, trained again on fresh seeds (default: 4; 0: none)",
+        default=3,
+        help="trials as good as the best, trained again on fresh seeds (default: 3; 0: none)",
     )
-    final.add_argument("--final-seeds", metavar="S", type=positive, default=3, help="fresh seeds of each (default: 3)")
     final.add_argument(
-        "--baseline", action="store_true", help="train the network to beat, too, by the winner's recipe and seeds"
+        "--final-seeds",
+        metavar="S",
+        type=positive,
+        default=3,
+        help="fresh seeds of the winner, and of a finalist at most (default: 3)",
     )
+    final.add_argument("--baseline", action="store_true", help="train the network to beat, too, by the winner's recipe")
     how.add_argument("--dry-run", action="store_true", help="train nothing; say what the space holds and costs")
     add_loudness(how)
     return options

@@ -7,10 +7,19 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+from nas.study import baselines
 from nas.training.kernels import kernels
 
 # A shell ignores it for what it starts in the background, and so would every program that the tests interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def nothing_remembered(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No tests find trainings of earlier ones."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(baselines, "FOLDER", str(tmp_path_factory.mktemp("baselines")))
+        yield
 
 
 @pytest.fixture(scope="module")

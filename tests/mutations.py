@@ -42,7 +42,7 @@ from rich.console import Console
 from rich.table import Table
 
 from nas.analysis.ablation import ablation_csv, ablation_runs, ablations
-from nas.analysis.finalists import final_runs, runs_of, winner_of
+from nas.analysis.finalists import final_runs, fresh_seeds, runs_of, winner_of
 from nas.cli.terminal import run
 from nas.codegen.card import ModelCard, winner_card
 from nas.codegen.source import model_source
@@ -496,9 +496,9 @@ def _study(folder: Path) -> StudyLocation:
         winner, other = ranked(trials)[:2]
         remember_choice(study, Choice(winner=winner.number, finalists=(winner.number, other.number), seeds=2))
         wanted = [
-            *runs_of([winner, other], "finalist", 2, 0),
+            *runs_of([winner, other], "finalist", fresh_seeds("finalist", 2, 0)),
             *final_runs(winner, replace(winner.candidate, architecture=baseline), 2, 0),
-            *runs_of([winner], "noise", 2, 0),
+            *runs_of([winner], "noise", fresh_seeds("noise", 2, 0)),
             *ablation_runs(winner, ["dropout"], space.constraints, 2, 0),
         ]
         list(train_all(Runs(study, location, (), wanted, plan, judge=lambda *_: _score(test), paces={}), plan))
@@ -597,7 +597,7 @@ def resumed_studies(rng: random.Random, folder: Path) -> None:
     sampler = FeasibleSampler(make_sampler("random", space, 0), space, 0, seen=digests(records(study)))
     plan = _plan(dataset, space, trials=5)
     list(train_all(Search(study, location, records(study), plan, sampler), plan))
-    wanted = runs_of(ranked(records(study))[:2], "finalist", 2, 0)
+    wanted = runs_of(ranked(records(study))[:2], "finalist", fresh_seeds("finalist", 2, 0))
     list(train_all(Runs(study, location, run_records(study), wanted, plan, paces={}), plan))
 
 

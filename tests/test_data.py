@@ -814,7 +814,8 @@ def test_fingerprint_tells_other_images_and_labels(tmp_path: Path) -> None:
         for part in ("train", "t10k"):
             write_idx(raw / f"{part}-images-idx3-ubyte", images)
             write_idx(raw / f"{part}-labels-idx1-ubyte", np.roll(labels, shift))
-        return fingerprint(Dataset(name="kmnist", input_shape=(1, 28, 28), data_dir=str(folder)))
+        data = load_training(Dataset(name="kmnist", input_shape=(1, 28, 28), data_dir=str(folder)))
+        return fingerprint(data.train, data.validation)
 
     assert of(0, 0) == of(0, 10), "the same images, labelled the same"
     assert len({of(0, 0), of(0, 1), of(1, 0)}) == 3

@@ -12,7 +12,7 @@ from helpers import Desk, Workshop, made_up, small_architecture, small_space, wr
 from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from nas.analysis.finalists import runs_of, winner_of
+from nas.analysis.finalists import fresh_seeds, runs_of, winner_of
 from nas.api.finishing import finish
 from nas.data.dataset import Dataset
 from nas.network.module import build
@@ -135,7 +135,7 @@ def test_runs_that_were_trained_are_added_as_they_would_be_read(
     desk: Desk, space: SearchSpace, dataset: Dataset
 ) -> None:
     history = read_history(desk.study)
-    wanted = runs_of(history.ranked[:2], "noise", 6, 0)
+    wanted = runs_of(history.ranked[:2], "noise", fresh_seeds("noise", 6, 0))
     trained = train_runs(
         desk.study, desk.location, history, wanted, plan_of(space, dataset), through, "noise of the best"
     )
@@ -147,7 +147,7 @@ def test_runs_that_were_trained_are_added_as_they_would_be_read(
 
 def test_a_run_in_place_of_another_has_its_number(desk: Desk, space: SearchSpace, dataset: Dataset) -> None:
     history = read_history(desk.study)
-    wanted = runs_of(history.ranked[:1], "noise", 2, 0)
+    wanted = runs_of(history.ranked[:1], "noise", fresh_seeds("noise", 2, 0))
     runs = train_runs(desk.study, desk.location, history, wanted, plan_of(space, dataset), through, "noise").runs
     first = replace(runs[0], state=TrialState.RUNNING)
     interrupted = replace(history, runs=(first, runs[1]))

@@ -1,27 +1,26 @@
-"""What a search is after: the order of trainings, ties and targets, of accuracy and of an objective made up here."""
+"""What a search is after: the order of trainings, and targets, of accuracy and of an objective made up here."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import pytest
 from helpers import small_architecture
 from optuna.trial import TrialState
 
-from nas.analysis.finalists import Finalist, best_of, finalists
-from nas.analysis.statistics import Spread
+from nas.analysis.finalists import compared, finalists
 from nas.space.candidate import Candidate
 from nas.space.objective import LOSS_FIRST, Objective, is_target, reached
 from nas.space.recipe import Recipe
 from nas.space.rejections import Ledger
 from nas.study.curves import Epoch
-from nas.study.records import TrialRecord, ranked
+from nas.study.records import Record, TrialRecord, ranked
+from nas.study.runs import Run, RunRecord
 
 LARGEST_FIRST = Objective(
     name="parameters",
     direction="maximize",
     value=lambda training: training.params,
     of_equal_values=lambda training: (-(training.val_accuracy or 0),),
-    of_a_tie=lambda training: -training.params,
 )
 
 
@@ -95,15 +94,18 @@ def test_another_objective_ranks_trials_and_chooses_finalists() -> None:
     assert [trial.number for trial in finalists(TRIALS, 3, 1.0, LARGEST_FIRST)] == [4, 0, 1]
 
 
-def test_another_objective_decides_between_finalists_and_what_a_tie_goes_to() -> None:
-    """The standard error is 20 / 2: a mean of 191 ties with 200, and one of 189 does not."""
-    contenders = [
-        Finalist(
-            record=a_trial(number, accuracy=0.9, loss=0.1, params=params),
-            rerun=Spread(mean=0.9, sd=0.1, n=4),
-            value=Spread(mean=mean, sd=20.0, n=4),
-        )
-        for number, mean, params in ((0, 200, 100), (1, 191, 200), (2, 189, 300))
-    ]
-    assert best_of(contenders, LARGEST_FIRST).record.number == 1, "more parameters, as that objective has it"
-    assert best_of(contenders[::2], LARGEST_FIRST).record.number == 0
+def test_another_objective_decides_between_finalists() -> None:
+    """By the parameters, of which the trials have these and the runs others: (900 × 0.8 + x) / 1.8 and so on."""
+
+    def order(*params: int) -> list[int]:
+        runs = [a_run(trial, number) for trial, number in zip(TRIALS, params, strict=False)]
+        return [finalist.record.number for finalist in compared(TRIALS[: len(params)], runs, LARGEST_FIRST)]
+
+    assert order(500, 590) == [1, 0]
+    assert order(500, 570) == [0, 1]
+
+
+def a_run(trial: TrialRecord, params: int) -> RunRecord:
+    run = Run(stage="finalist", trial=trial.number, candidate=trial.candidate, seed=0)
+    known = {field.name: getattr(trial, field.name) for field in fields(Record)}
+    return RunRecord(**{**known, "params": params}, run=run, test=None)

@@ -20,6 +20,11 @@ from nas.study.settings import Task
 from nas.training.metrics import ACCURACY
 from nas.training.score import Score
 
+RIVALS_SEED = 0  # of every study: the network to beat is the same for all, so that one training of it will do
+# What a trial's score counts for, in fresh seeds. Finalists share their fresh seeds and not that of the search, and
+# seeds moved the losses of 19 variants by a quarter of what else was noise.
+SEARCH_SCORE = 0.8
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Noise:
@@ -52,12 +57,15 @@ class Noise:
 def measured_noise(runs: Sequence[RunRecord], images: int) -> Noise | None:
     """The deviation of the runs on fresh seeds about the mean of their network; None without two runs of one network.
 
-    Each was judged on so many validation `images`. Runs of an ablation are left out: some of its variants train less
-    steadily than what a search would choose.
+    A single score is judged on so many validation `images`. Final models count, though they are judged on the test
+    images, as networks of their own. Runs of an ablation are left out: some of its variants train less steadily than
+    what a search would choose.
     """
-    measured = [run for run in runs if run.stage in ("noise", "finalist")]
-    known = [accuracies(measured, candidate) for candidate in dict.fromkeys(run.candidate for run in measured)]
-    groups = [spread(scores) for scores in known if scores]
+    known: dict[tuple[Candidate, bool], list[float]] = {}
+    for run in runs:
+        if run.stage != "ablation" and run.accuracy is not None:
+            known.setdefault((run.candidate, run.stage == "final"), []).append(run.accuracy)
+    groups = [spread(scores) for scores in known.values()]
     sd = pooled_sd(groups)
     if sd is None:
         return None
@@ -79,12 +87,12 @@ class Winner:
     """The chosen network; accuracies on the test images are of its `models`, or of the trial itself without any."""
 
     record: TrialRecord
-    finalists: tuple[Finalist, ...] = ()  # best mean first; none when the stage is off
+    finalists: tuple[Finalist, ...] = ()  # best first; none when the stage is off
     models: tuple[RunRecord, ...] = ()  # trained on all the training images, in the order of their seeds
     diverged: int = 0  # trainings that were to be models, too
     test: Spread
     judged: Score  # of the exported weights, on the test images
-    baseline: Spread | None = None  # of the network to beat on the test images, on the same seeds
+    baseline: Spread | None = None  # of the network to beat, on the test images
 
     @property
     def rerun(self) -> Spread | None:
@@ -107,12 +115,24 @@ def finalists(
     return [t for t in best_first if (best or 0) - (t.val_accuracy or 0) <= least_difference]
 
 
-def runs_of(trials: Sequence[TrialRecord], stage: Stage, seeds: int, study_seed: int) -> list[Run]:
+def rounds_of_race(count: int, seeds: int) -> list[int]:
+    """How many finalists are trained on each fresh seed: after each the worse half is out, until one is left."""
+    rounds: list[int] = []
+    while len(rounds) < seeds and (count > 1 or not rounds):
+        rounds.append(count)
+        count = max(1, count // 2)
+    return rounds
+
+
+def better_half(contenders: Sequence[Finalist]) -> list[Finalist]:
+    """Those that stay in a race, of contenders that are ordered, best first: half of them, rounded down."""
+    return [*contenders[: max(1, len(contenders) // 2)]]
+
+
+def runs_of(trials: Sequence[TrialRecord], stage: Stage, seeds: Sequence[int]) -> list[Run]:
     """Each trial's candidate on the same fresh seeds."""
     return [
-        Run(stage=stage, trial=trial.number, candidate=trial.candidate, seed=seed)
-        for seed in fresh_seeds(stage, seeds, study_seed)
-        for trial in trials
+        Run(stage=stage, trial=trial.number, candidate=trial.candidate, seed=seed) for seed in seeds for trial in trials
     ]
 
 
@@ -122,34 +142,29 @@ def fresh_seeds(stage: Stage, count: int, study_seed: int) -> list[int]:
 
 
 def final_runs(winner: TrialRecord, rival: Candidate | None, seeds: int, study_seed: int) -> list[Run]:
-    """The winner's runs, and on the same seeds those of the network to beat, which come first: they take longest."""
-    own = runs_of([winner], "final", seeds, study_seed)
+    """The winner's runs, and before them those of the network to beat, as they take longest."""
+    own = runs_of([winner], "final", fresh_seeds("final", seeds, study_seed))
     if rival is None or rival == winner.candidate:
         return own
-    return [*(Run(stage="final", trial=None, candidate=rival, seed=run.seed) for run in own), *own]
-
-
-def best_of(contenders: Sequence[Finalist], objective: Objective = LOSS_FIRST) -> Finalist:
-    """The best mean value; of those within one standard error of it, the one that the objective prefers in a tie.
-
-    The standard error is that of the best one's mean, with the deviation of all the finalists pooled (the 1 SE rule:
-    Breiman et al., Classification and Regression Trees, 1984, 3.4.3). With one seed each it is not known, and there is
-    no tie.
-    """
-
-    def merit(finalist: Finalist) -> float:
-        return objective.merit(finalist.value.mean)
-
-    best = max(contenders, key=merit)
-    error = (pooled_sd(finalist.value for finalist in contenders) or 0.0) / best.value.n**0.5
-    tied = [finalist for finalist in contenders if merit(finalist) >= merit(best) - error]
-    return min(tied, key=lambda finalist: (objective.of_a_tie(finalist.record), -merit(finalist)))
+    of_rival = fresh_seeds("final", seeds, RIVALS_SEED)
+    return [*(Run(stage="final", trial=None, candidate=rival, seed=seed) for seed in of_rival), *own]
 
 
 def compared(
     trials: Sequence[TrialRecord], reruns: Sequence[RunRecord], objective: Objective = LOSS_FIRST
 ) -> list[Finalist]:
-    """The trials as they scored in these runs, best mean first; a trial whose runs all failed is left out."""
+    """The trials as they scored in these runs, best first; a trial whose runs all failed is left out.
+
+    First come those that were trained on the most seeds, which is where a race has led. Among these the mean value
+    decides, in which the search counts for less than a fresh seed (see SEARCH_SCORE).
+    """
+
+    def place(finalist: Finalist) -> tuple[float, ...]:
+        fresh, searched = finalist.value, objective.value(finalist.record)
+        assert searched is not None  # it was trained to the end
+        mean = (fresh.n * fresh.mean + SEARCH_SCORE * searched) / (fresh.n + SEARCH_SCORE)
+        return -fresh.n, -objective.merit(mean), *objective.of_equal_values(finalist.record)
+
     found = []
     for trial in trials:
         runs = [run for run in reruns if run.candidate == trial.candidate and run.accuracy is not None]
@@ -157,7 +172,7 @@ def compared(
         if values:
             rerun = spread(accuracies(runs, trial.candidate))
             found.append(Finalist(record=trial, rerun=rerun, value=spread(values)))
-    return sorted(found, key=lambda finalist: -objective.merit(finalist.value.mean))
+    return sorted(found, key=place)
 
 
 def rival_of(task: Task, winner: TrialRecord) -> Candidate | None:
@@ -186,16 +201,19 @@ def winner_of(history: History) -> Winner | None:
         return None if score is None else Winner(record=record, test=spread([score.accuracy]), judged=score)
     if choice.seeds > len(history.runs):  # they have not all begun
         return None
-    contenders = compared([trials[number] for number in choice.finalists], _among(history, "finalist", choice.seeds))
+    reruns = _among(history, "finalist", fresh_seeds("finalist", choice.seeds, history.seed))
+    contenders = compared([trials[number] for number in choice.finalists], reruns)
     return _judged(history, record, contenders, choice.seeds)
 
 
 def _judged(history: History, record: TrialRecord, contenders: Sequence[Finalist], seeds: int) -> Winner | None:
     """The trial that was chosen among these contenders; None before all of its final models have ended."""
-    finals = _among(history, "final", seeds)
+    finals = _among(history, "final", fresh_seeds("final", seeds, history.seed))
     own = [run for run in finals if run.candidate == record.candidate and run.state.is_finished()]
     models = [run for run in own if run.accuracy is not None]
     rival = rival_of(history.task, record)
+    if rival != record.candidate:
+        finals = _among(history, "final", fresh_seeds("final", seeds, RIVALS_SEED))
     rivals = accuracies(finals, rival) if rival else []
     if len({run.seed for run in own}) < seeds or not models or models[0].test is None:
         return None
@@ -210,7 +228,6 @@ def _judged(history: History, record: TrialRecord, contenders: Sequence[Finalist
     )
 
 
-def _among(history: History, stage: Stage, count: int) -> list[RunRecord]:
-    """The runs of a stage on its first so many fresh seeds, in the order of the seeds."""
-    seeds = fresh_seeds(stage, count, history.seed)
+def _among(history: History, stage: Stage, seeds: Sequence[int]) -> list[RunRecord]:
+    """The runs of a stage on these seeds, in their order."""
     return sorted((run for run in history.runs_of(stage) if run.seed in seeds), key=lambda run: seeds.index(run.seed))

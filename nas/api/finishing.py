@@ -18,6 +18,7 @@ from nas.reporting.tables import write_tables
 from nas.space.rejections import Ledger
 from nas.study.history import History, read_history
 from nas.study.location import StudyLocation
+from nas.study.records import TrialRecord
 from nas.system.files import write_whole
 from nas.tuner.progress import Show
 from nas.tuner.selection import FinalSettings, TestSet, choose
@@ -48,12 +49,22 @@ class Finished:
         return "\n".join(lines)
 
 
-def finish(study: optuna.Study, location: StudyLocation, plan: Plan, final: FinalSettings, show: Show) -> Finished:
-    """Choose, read the test set, and write the winner's files, the tables and the report."""
+def finish(
+    study: optuna.Study,
+    location: StudyLocation,
+    plan: Plan,
+    final: FinalSettings,
+    show: Show,
+    proven: TrialRecord | None = None,
+) -> Finished:
+    """Choose, read the test set, and write the winner's files, the tables and the report.
+
+    A trial that is `proven` to reach the target is the choice.
+    """
     history, test = read_history(study), TestSet(plan.dataset)
     n_val = len(load_training(plan.dataset).validation)
     write_tables(history, location, n_val)
-    history, winner = choose(study, location, history, plan, final, test, show)
+    history, winner = choose(study, location, history, plan, final, test, show, proven)
     annotate_runs(study, history)
     written, text = write_tables(history, location, n_val), ""
     if winner is not None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from nas.analysis.ablation import Ablation, Effect, ablation, ablation_runs
-from nas.analysis.finalists import Noise, measured_noise, runs_of
+from nas.analysis.finalists import Noise, fresh_seeds, measured_noise, runs_of
 from nas.analysis.statistics import Spread, spread
 from nas.api.finishing import write_anew
 from nas.data.dataset import Dataset
@@ -155,7 +155,7 @@ def measure_noise(work: Work, seeds: int, command: str, show: Show) -> MeasuredN
     """
     trial = work.trial
     n_val = len(load_training(work.plan.dataset).validation)
-    wanted = runs_of([trial], "noise", seeds, work.plan.seed)
+    wanted = runs_of([trial], "noise", fresh_seeds("noise", seeds, work.plan.seed))
     title = f"study {work.location.name} · noise of trial {trial.number} on {seeds} seeds"
     trained, keys = _trained(work, wanted, title, command, show), {run.key for run in wanted}
     scores = accuracies((run for run in trained.runs if run.key in keys), trial.candidate)

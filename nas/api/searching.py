@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import optuna
 import torch
 
+from nas.analysis.finalists import rounds_of_race
 from nas.data.dataset import Dataset
 from nas.data.images import fingerprint, hand_over, load_training, take_back, training_data
 from nas.data.memory import GivenImages
@@ -31,6 +32,7 @@ from nas.tuner.estimate import Preview, draw, previewed
 from nas.tuner.names import DEFAULT_PRUNER, PRUNERS, PrunerName
 from nas.tuner.progress import Show
 from nas.tuner.pruning import make_pruner
+from nas.tuner.reruns import ALL_IMAGES
 from nas.tuner.selection import FinalSettings
 from nas.tuner.target import Proof, prove
 from nas.tuner.trials import Plan, Search, train_all
@@ -53,7 +55,7 @@ class SearchOptions:
     pruner: PrunerName = DEFAULT_PRUNER
     seed: int = 0
     timeout: float | None = None  # seconds, after which no further trial begins
-    finalists: int = 4
+    finalists: int = 3
     final_seeds: int = 3
     baseline: bool = False
     until_target: bool = False
@@ -128,11 +130,13 @@ def plan_of(space: SearchSpace, options: SearchOptions, given: GivenImages | Non
 
 def later_epochs(space: SearchSpace, options: SearchOptions) -> float:
     """What the final runs take, in epochs of a trial; those of the network to beat cost as its MACs."""
-    runs: float = (options.finalists + 1) * options.final_seeds if options.finalists else 0
-    if options.finalists and options.baseline and space.baseline is not None:
+    if not options.finalists:
+        return 0
+    models = options.final_seeds * ALL_IMAGES
+    if options.baseline and space.baseline is not None:
         macs = cost(space.baseline).macs
-        runs += options.final_seeds * macs / (space.constraints.max_macs or macs)
-    return runs * space.recipe.epochs
+        models *= 1 + macs / (space.constraints.max_macs or macs)
+    return (sum(rounds_of_race(options.finalists, options.final_seeds)) + models) * space.recipe.epochs
 
 
 def preview(space: SearchSpace, options: SearchOptions, given: GivenImages | None = None) -> Preview:
@@ -193,7 +197,8 @@ def search(
     with _one_thread():
         plan = plan_of(space, options, given, location.folder)
         wanted = settings(space, seed=options.seed, sampler=options.sampler, pruner=options.pruner)
-        wanted["training_images"] = fingerprint(plan.dataset)
+        data = load_training(plan.dataset)
+        wanted["training_images"] = fingerprint(data.train, data.validation)
         with writing(location, wanted, this_command(command, plan.fleet.devices, options.goal)) as study:
             if given is not None:
                 given.keep(location.folder)
@@ -212,6 +217,7 @@ def search(
             def train() -> None:
                 show(train_all(trials, plan), headline(space, location))
 
+            proof = None
             if options.until_target:
                 proof = _proven(study, location, plan, known, options.final_seeds, trials, train, show)
                 if proof is not None:
@@ -220,7 +226,8 @@ def search(
                 train()
             from nas.api.finishing import finish
 
-            finished = finish(study, location, plan, options.final, show)
+            proven = None if proof is None else proof.trial
+            finished = finish(study, location, plan, options.final, show, proven)
             return finished if trials.exhausted is None else replace(finished, exhausted=trials.exhausted)
 
 

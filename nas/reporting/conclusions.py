@@ -148,7 +148,7 @@ def margin(history: History, winner: Winner) -> list[str]:
     error = f" (standard error of the difference {100 * math.hypot(*known):.2f}{source})" if len(known) == 2 else ""
     saved = cost(history.task.baseline).params - winner.record.params
     return [
-        f"Against the network to beat, trained by the same recipe on the same seeds: {points:+.2f} points{error}, "
+        f"Against the network to beat, trained by the same recipe: {points:+.2f} points{error}, "
         f"{abs(saved):,} parameters {'fewer' if saved >= 0 else 'more'}."
     ]
 

@@ -37,7 +37,6 @@ class Objective:
     direction: Literal["maximize", "minimize"]
     value: Callable[[Trained], float | None]  # None: there is none yet
     of_equal_values: Callable[[Trained], tuple[float, ...]]  # decides between the very same values
-    of_a_tie: Callable[[Trained], float]  # decides between finalists that are within one standard error
 
     def merit(self, value: float | None) -> float:
         """The value, turned so that more is better; the least of all where there is none."""
@@ -51,11 +50,9 @@ class Objective:
 
 
 # Lower loss, which tells networks apart on fewer images than the accuracy; then higher accuracy, then fewer parameters.
-# Among finalists in a tie, fewer parameters.
 LOSS_FIRST = Objective(
     name="validation loss",
     direction="minimize",
     value=lambda training: training.val_loss,
     of_equal_values=lambda training: (-(training.val_accuracy or 0), training.params),
-    of_a_tie=lambda training: training.params,
 )

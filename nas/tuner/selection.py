@@ -11,20 +11,23 @@ import torch
 from nas.analysis.finalists import (
     Finalist,
     Winner,
-    best_of,
+    better_half,
     compared,
     final_runs,
     finalists,
+    fresh_seeds,
     rival_of,
+    rounds_of_race,
     runs_of,
     winner_of,
 )
 from nas.analysis.statistics import least_difference
 from nas.data.dataset import Dataset
-from nas.data.images import load_test, load_training
+from nas.data.images import fingerprint, load_test, load_training
 from nas.data.split import Images
 from nas.network.module import with_weights
 from nas.space.candidate import Candidate
+from nas.study.baselines import recall, remember
 from nas.study.history import History
 from nas.study.location import StudyLocation, read_weights
 from nas.study.records import TrialRecord, add_test_score
@@ -81,11 +84,13 @@ def choose(
     final: FinalSettings,
     test: TestSet,
     show: Show,
+    proven: TrialRecord | None = None,
 ) -> tuple[History, Winner | None]:
     """The best network, and what it is worth on the test images, which are opened once and after the choice.
 
     What the study knows already is neither trained nor read again. The history is that after all this. There is no
-    winner when no trial was trained to the end, or when every run on fresh seeds failed.
+    winner when no trial was trained to the end, or when every run on fresh seeds failed. A trial that is `proven` to
+    reach the target is chosen without rivals.
     """
 
     def train(history: History, wanted: Sequence[Run], title: str) -> History:
@@ -98,38 +103,64 @@ def choose(
         history = _judged_as_it_is(study, location, history, best, test)
         return history, winner_of(history)
     one_score = ACCURACY.standard_error(best.val_accuracy, len(load_training(plan.dataset).validation))
-    history, contenders = _contest(train, history, final, one_score)
+    chosen = [proven] if proven else finalists(history.trials, final.finalists, least_difference(one_score))
+    history, contenders = _raced(train, history, chosen, final.seeds)
     if not contenders:
         return history, None
-    winner = best_of(contenders).record
-    numbers = tuple(trial.number for trial in _finalists(history, final, one_score))
+    winner = contenders[0].record
+    numbers = tuple(trial.number for trial in chosen)
     history = _remembered(study, history, Choice(winner=winner.number, finalists=numbers, seeds=final.seeds))
-    history = _with_final_models(train, history, final, winner)
+    history = _with_final_models(study, train, history, plan.dataset, final, winner, test)
     return history, winner_of(history)
 
 
-def _finalists(history: History, final: FinalSettings, one_score: float) -> list[TrialRecord]:
-    """The trials that cannot be told apart from the best one; `one_score` is the deviation of a single score."""
-    return finalists(history.trials, final.finalists, least_difference(one_score))
+def _raced(train: Train, history: History, chosen: Sequence[TrialRecord], seeds: int) -> tuple[History, list[Finalist]]:
+    """Train the finalists on one fresh seed after the other, after each of which the worse half is out.
+
+    The finalists, the winner first; those whose runs all failed are not among them.
+    """
+    rounds, wanted, contenders = rounds_of_race(len(chosen), seeds), list[Run](), list[Finalist]()
+    left = chosen
+    for number, seed in enumerate(fresh_seeds("finalist", len(rounds), history.seed), 1):
+        wanted += runs_of(left, "finalist", [seed])
+        several = f"{len(left)} finalists" if len(left) > 1 else "one finalist"
+        title = f"{several}, trained to the end on a fresh seed" + (f", round {number}" if len(rounds) > 1 else "")
+        history = train(history, wanted, title)
+        contenders = compared(chosen, _latest(history, wanted))
+        left = [finalist.record for finalist in better_half([c for c in contenders if c.record in left])]
+        if not left:
+            break
+    return history, contenders
 
 
-def _contest(train: Train, history: History, final: FinalSettings, one_score: float) -> tuple[History, list[Finalist]]:
-    """Train the finalists on fresh seeds, and compare them, best mean first; those whose runs all failed are out."""
-    chosen = _finalists(history, final, one_score)
-    title = (
-        f"finalists: {len(chosen)} of up to {final.finalists}, within {100 * least_difference(one_score):.2f} points "
-        f"of the accuracy of the lowest loss; each is trained to the end on fresh seeds: {final.seeds}"
-    )
-    wanted = runs_of(chosen, "finalist", final.seeds, history.seed)
-    history = train(history, wanted, title)
-    return history, compared(chosen, _latest(history, wanted))
-
-
-def _with_final_models(train: Train, history: History, final: FinalSettings, winner: TrialRecord) -> History:
+def _with_final_models(
+    study: optuna.Study,
+    train: Train,
+    history: History,
+    dataset: Dataset,
+    final: FinalSettings,
+    winner: TrialRecord,
+    test: TestSet,
+) -> History:
     """Train the winner on all training images, and judge its models; the network to beat beside it, where asked for."""
     rival = rival_of(history.task, winner) if final.baseline else None
+    wanted = final_runs(winner, rival, final.seeds, history.seed)
     title = f"trial {winner.number} is the winner: now trained on all training images, then judged on the test images"
-    return train(history, final_runs(winner, rival, final.seeds, history.seed), title)
+    settled = {run.key for run in history.runs if run.settled}
+    missing = [run for run in wanted if run.trial is None and run.key not in settled]
+    if not missing:
+        return train(history, wanted, title)
+    images = fingerprint(load_training(dataset, hold_out=False).train, test.images)
+    environment = history.runs_of("finalist")[-1].environment
+    known = [record for run in missing if (record := recall(study, run, images, environment)) is not None]
+    if known:
+        title += f"; of the network to beat, {len(known)} trainings are known from an earlier search"
+    history = train(history.with_runs(known), wanted, title)
+    trained = {run.key for run in missing} - {record.key for record in known}
+    for record in history.runs:
+        if record.key in trained and record.accuracy is not None:
+            remember(study, record, images)
+    return history
 
 
 def _latest(history: History, wanted: Sequence[Run]) -> list[RunRecord]:

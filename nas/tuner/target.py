@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import optuna
 
-from nas.analysis.finalists import runs_of
+from nas.analysis.finalists import fresh_seeds, runs_of
 from nas.analysis.statistics import Spread, error_of_mean, spread, t_quantile
 from nas.space.objective import reached
 from nas.study.history import History
@@ -51,7 +51,8 @@ def prove(
     for trial in history.ranked:
         if trial.val_accuracy is None or not reached(trial.val_accuracy, history.task.target):
             continue
-        history = _trained(study, location, history, runs_of([trial], "finalist", seeds, history.seed), plan, show)
+        wanted = runs_of([trial], "finalist", fresh_seeds("finalist", seeds, history.seed))
+        history = _trained(study, location, history, wanted, plan, show)
         known = accuracies(history.runs_of("finalist"), trial.candidate)
         at_least = lowest_mean(spread(known), images) if known else None
         if at_least is not None and reached(at_least, history.task.target):
