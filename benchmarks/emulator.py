@@ -2,11 +2,14 @@
 
 Curves of log loss and of log error are few numbers (principal components). Three kinds of models predict them, and
 their mean is taken: a ridge regression, trees, and a support vector machine. They see a candidate level by level, which
-is not how any sampler of the program sees it. What the models cannot predict is added as it was in the table: in part
-it is the candidate's own, the same whenever that is trained; the rest changes with the seed. Each emulator is fitted to
-another bootstrap sample of the table, so that conclusions do not rest on single rows.
+is not how any sampler of the program sees it. What they cannot predict is added as it was in the table, and is the
+candidate's own, the same whenever that is trained. What changes with the seed is added, too, as it was among the
+repeats of the table. Each emulator is fitted to another bootstrap sample of the candidates, so that conclusions do not
+rest on single ones. `python -m benchmarks.emulator` says how well the curves are told of an arm that was left out.
 """
 
+import argparse
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -23,7 +26,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVR
 
-from benchmarks.table import SPACE, Row
+from benchmarks.table import SPACE, Row, load
+from nas.cli.terminal import run
+from nas.errors import UserError
 from nas.network.cost import cost
 from nas.network.layers import Conv
 from nas.space.candidate import Candidate, digest
@@ -35,7 +40,7 @@ LEVELS = 4  # of maps: 28, 14, 7 and at most 3 pixels wide
 EXPLAINED = 0.95  # of the curves' variance, by the components that are kept
 FOLDS = 10
 ONE_IMAGE = 1e-4  # of 10,000
-OWN = 0.5  # of the variance that is not predicted, as long as the table has no repeats to tell
+CHECKED = (1, 7, 19)  # epochs
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +52,14 @@ class Curve:
 
 
 class Emulator:
-    """Fitted to rows of the table; with a seed, to a bootstrap sample of them."""
+    """Fitted to rows of the table; with a seed, to a bootstrap sample of its candidates."""
 
     def __init__(self, rows: Sequence[Row], seed: int | None = None) -> None:
-        chosen = np.arange(len(rows)) if seed is None else _sample(len(rows), seed)
-        curves = np.array([_logarithms(row) for row in rows])[chosen]
-        x = np.array([portrait(row.suggestions) for row in rows])[chosen]
+        trainings = grouped(rows)
+        self._noise = noise(trainings)
+        chosen = np.arange(len(trainings)) if seed is None else _sample(len(trainings), seed)
+        curves = np.array([_mean_curve(of) for of in trainings])[chosen]
+        x = np.array([portrait(of[0].suggestions) for of in trainings])[chosen]
         self._mean = curves.mean(axis=0)
         _, sizes, axes = np.linalg.svd(curves - self._mean, full_matrices=False)
         count = int(np.searchsorted(np.cumsum(sizes**2) / np.sum(sizes**2), EXPLAINED)) + 1
@@ -60,8 +67,10 @@ class Emulator:
         numbers = (curves - self._mean) @ self._axes.T
         self._models = [[clone(model).fit(x, column) for model in models()] for column in numbers.T]
         left_out = np.array([predicted_apart(x, column, chosen) for column in numbers.T]).T
-        self.residuals: Floats = curves - self._mean - left_out @ self._axes  # (rows, 2 × epochs)
-        self.r2 = 1 - np.var(self.residuals[:, -1]) / np.var(curves[:, -1])
+        residuals = curves - self._mean - left_out @ self._axes  # (candidates, 2 × epochs)
+        self.r2 = 1 - residuals.var(axis=0) / curves.var(axis=0)
+        by_chance = self._noise.var(axis=0) / residuals.var(axis=0)
+        self._own: Floats = residuals * np.sqrt(np.clip(1 - by_chance, 0, 1))
         self._known: dict[str, Floats] = {}
 
     def expected(self, suggestions: Mapping[str, Any]) -> Curve:
@@ -70,7 +79,7 @@ class Emulator:
 
     def train(self, suggestions: Mapping[str, Any], seed: int) -> Curve:
         """What one training scores."""
-        return _curve(self._expected(suggestions) + np.sqrt(1 - OWN) * self._residual("seed", seed))
+        return _curve(self._expected(suggestions) + _one_of(self._noise, "seed", seed))
 
     def _expected(self, suggestions: Mapping[str, Any]) -> Floats:
         key = digest(_candidate(suggestions))
@@ -80,16 +89,45 @@ class Emulator:
 
     def look_at(self, many: Sequence[Mapping[str, Any]]) -> None:
         """Predict these together, which is quicker than one at a time."""
+        for suggestions, logarithms in zip(many, self.typical(many), strict=True):
+            key = digest(_candidate(suggestions))
+            self._known[key] = logarithms + _one_of(self._own, "own", key)
+
+    def typical(self, many: Sequence[Mapping[str, Any]]) -> Floats:
+        """What is predicted of such candidates (N, 2 × epochs): logarithms of losses and of errors."""
         x = np.array([portrait(suggestions) for suggestions in many])
         numbers = np.array([np.mean([model.predict(x) for model in kinds], axis=0) for kinds in self._models]).T
-        for suggestions, logarithms in zip(many, self._mean + numbers @ self._axes, strict=True):
-            key = digest(_candidate(suggestions))
-            self._known[key] = logarithms + np.sqrt(OWN) * self._residual("own", key)
-
-    def _residual(self, *of: str | int) -> Floats:
-        """One of those of the table."""
-        found: Floats = self.residuals[derive_seed(*of) % len(self.residuals)]
+        found: Floats = self._mean + numbers @ self._axes
         return found
+
+
+def _one_of(curves: Floats, *of: str | int) -> Floats:
+    found: Floats = curves[derive_seed(*of) % len(curves)]
+    return found
+
+
+def grouped(rows: Sequence[Row]) -> list[list[Row]]:
+    """The trainings of each candidate, in the order of their seeds."""
+    found: dict[tuple[str, int], list[Row]] = {}
+    for row in sorted(rows, key=lambda row: row.entry):
+        found.setdefault((row.arm, row.number), []).append(row)
+    return [*found.values()]
+
+
+def noise(trainings: Sequence[Sequence[Row]]) -> Floats:
+    """What the seed has changed in repeats (N, 2 × epochs), as logarithms, and the opposite of each.
+
+    First seeds do not count: they were chosen for their scores.
+
+    Raises:
+        UserError: no candidate has two repeats.
+    """
+    repeats = [[_logarithms(row) for row in of if row.repeat] for of in trainings]
+    found = [np.array(of) - np.mean(of, axis=0) for of in repeats if len(of) > 1]
+    if not found:
+        raise UserError("the table has no candidate with two repeats; make them with: python -m benchmarks.table")
+    scaled = np.concatenate([of * np.sqrt(len(of) / (len(of) - 1)) for of in found])
+    return np.concatenate([scaled, -scaled])
 
 
 def models() -> list[Any]:
@@ -125,6 +163,11 @@ def _logarithms(row: Row) -> Floats:
     return found
 
 
+def _mean_curve(trainings: Sequence[Row]) -> Floats:
+    mean: Floats = np.mean([_logarithms(row) for row in trainings], axis=0)
+    return mean
+
+
 def _curve(logarithms: Floats) -> Curve:
     loss, error = np.split(np.exp(logarithms), 2)
     return Curve(loss, 1 - (error - ONE_IMAGE))
@@ -155,3 +198,34 @@ def portrait(suggestions: Mapping[str, Any]) -> Floats:
     last = price.rows[len(architecture.layers) - 1].output_shape
     whole = (log(price.params), log(price.macs), log1p(last[1] * last[2]), log(last[0]), price.receptive_field / 28)
     return np.array([*levels.ravel(), *whole, architecture.head.kind == "pool_conv"])
+
+
+def main() -> int:
+    """Print how well an emulator tells the curves of candidates that it has not seen."""
+    argparse.ArgumentParser(prog="python -m benchmarks.emulator", description=__doc__).parse_args()
+    rows = load()
+    trainings = grouped(rows)
+    at = [epoch - 1 for epoch in CHECKED]
+    whole = Emulator(rows)
+    chance = noise(trainings).std(axis=0)
+    print(f"{len(rows)} trainings of {len(trainings)} candidates; log loss after epochs {', '.join(map(str, CHECKED))}")
+    print(f"deviation between candidates: {_row(np.array([_mean_curve(of) for of in trainings]).std(axis=0)[at])}")
+    print(f"deviation between seeds: {_row(chance[at])}")
+    print(f"explained of candidates left out by tenths: {_row(whole.r2[at])}")
+    arms = dict.fromkeys(row.arm for row in rows)
+    for arm in arms if len(arms) > 1 else ():
+        others = Emulator([row for row in rows if row.arm != arm])
+        left_out = [of for of in trainings if of[0].arm == arm]
+        true = np.array([_mean_curve(of) for of in left_out])[:, at]
+        told = others.typical([of[0].suggestions for of in left_out])[:, at]
+        bias, r2 = (told - true).mean(axis=0), 1 - (told - true).var(axis=0) / true.var(axis=0)
+        print(f"{arm}, left out as a whole: explained {_row(r2)}; too high by {_row(bias)}")
+    return 0
+
+
+def _row(numbers: Floats) -> str:
+    return ", ".join(f"{number:.2f}" for number in numbers)
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))

@@ -2,9 +2,12 @@
 
 import ctypes
 import itertools
+import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +15,7 @@ import torch
 from PIL import Image
 from torchvision.transforms.functional import pil_to_tensor
 
-from benchmarks import capacity
+from benchmarks import capacity, micro_searches
 from benchmarks.curves import load
 from benchmarks.emulator import Emulator
 from benchmarks.networks import NETWORKS, TRAINED, job
@@ -30,6 +33,7 @@ from nas.data.images import load_training
 from nas.network.architecture import Architecture, notation
 from nas.network.cost import cost
 from nas.network.layers import Conv, Head
+from nas.samplers.names import SamplerName
 from nas.space.loading import load_space
 from nas.space.recipe import Augmentation
 from nas.space.search_space import Feasible
@@ -158,6 +162,17 @@ def test_a_sampler_of_the_table_goes_on_where_it_was() -> None:
     assert (entry, suggestions) == (lost.entry, lost.suggestions)
 
 
+def made_up_rows(count: int) -> list[Row]:
+    """One of each candidate, and two repeats of a few."""
+    rows = [made_up_row(number) for number in range(count)]
+    return [*rows, *(again(row, repeat) for row in rows[:5] for repeat in (1, 2))]
+
+
+def again(row: Row, repeat: int) -> Row:
+    factor = 1 + 0.01 * (row.number - 3 * repeat)
+    return replace(row, repeat=repeat, loss=[factor * loss for loss in row.loss])
+
+
 def made_up_row(number: int) -> Row:
     """A training whose final loss falls with the parameters."""
     space = load_space("mnist")
@@ -183,7 +198,7 @@ def made_up_row(number: int) -> Row:
 
 def test_an_emulator_tells_curves_of_candidates_that_it_has_not_seen() -> None:
     rows = [made_up_row(number) for number in range(60)]
-    emulator, others = Emulator(rows[:40]), rows[40:]
+    emulator, others = Emulator(made_up_rows(40)), rows[40:]
     told = [emulator.expected(row.suggestions) for row in others]
     assert np.corrcoef([curve.loss[-1] for curve in told], [row.loss[-1] for row in others])[0, 1] > 0.75
     assert all((np.diff(curve.loss) < 0).all() for curve in told)
@@ -193,9 +208,42 @@ def test_an_emulator_tells_curves_of_candidates_that_it_has_not_seen() -> None:
     assert ((first.accuracy > 0.8) & (first.accuracy < 1)).all()
 
 
+def test_a_micro_search_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its trials take a made-up time: what is proposed is told by what was."""
+
+    def made_up(arm: SamplerName, seed: int, number: int, suggestions: dict[str, Any]) -> micro_searches.Row:
+        loss = 0.1 + 0.01 * suggestions["cells"]
+        return micro_searches.Row(
+            arm=arm,
+            seed=seed,
+            number=number,
+            suggestions=suggestions,
+            notation="",
+            params=1,
+            loss=loss,
+            accuracy=1 - loss,
+            seconds=1.0,
+            versions="",
+        )
+
+    file = tmp_path / "micro.jsonl"
+    monkeypatch.setattr(micro_searches, "FILE", file)
+    monkeypatch.setattr(micro_searches, "TRIALS", 9)
+    monkeypatch.setattr(micro_searches, "trained", made_up)
+    monkeypatch.setattr(micro_searches, "process_pool", lambda _: ThreadPoolExecutor(2))
+    micro_searches.make(["blueprint"], 2)
+    rows = micro_searches.load(file)
+    assert [row.place for row in rows] == [("blueprint", seed, number) for seed in (0, 1) for number in range(9)]
+    lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
+    file.write_text("".join(line for line in lines if json.loads(line)["number"] < 7), encoding="utf-8")
+    micro_searches.make(["blueprint"], 2)
+    assert micro_searches.load(file) == rows
+    assert micro_searches.table_of(rows).row_count == 1
+
+
 @pytest.mark.parametrize("arm", ["random", "blueprint", "Optuna's TPE"])
 def test_a_replayed_search_counts_its_epochs_and_repeats(arm: str) -> None:
-    emulator = Emulator([made_up_row(number) for number in range(40)])
+    emulator = Emulator(made_up_rows(40))
     steps = list(itertools.takewhile(lambda step: step[0] <= 100, ARMS[arm](emulator, 0)))
     assert steps == list(itertools.takewhile(lambda step: step[0] <= 100, ARMS[arm](emulator, 0)))
     spent, chosen = zip(*steps, strict=True)
