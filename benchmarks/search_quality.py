@@ -7,10 +7,15 @@ shows it: candidates outside the limits are pruned, the accuracy is maximised.
 """
 
 import argparse
+import hashlib
+import json
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import as_completed
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from functools import cache, partial
+from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any, cast
 
@@ -22,7 +27,9 @@ from optuna.trial import TrialState
 from rich.console import Console
 from rich.table import Table
 
+import nas.samplers
 from benchmarks.emulator import Emulator, Floats
+from benchmarks.table import FILE as ROWS
 from benchmarks.table import SPACE, drawn, load
 from nas.cli.options import positive
 from nas.cli.terminal import run
@@ -40,6 +47,9 @@ from nas.tuner.names import PrunerName
 from nas.tuner.pruning import make_pruner
 from nas.workers.local import devices
 
+FILE = Path(__file__).parent / "data" / "search_quality.jsonl"
+SAMPLERS = Path(nas.samplers.__file__).parent
+EMULATORS = 10
 WORKERS = 2
 POOL = 1_000  # random feasible candidates, to compare with
 TOP = 0.01  # of them
@@ -51,9 +61,12 @@ Chosen = Iterator[tuple[int, Mapping[str, Any] | None]]  # after each trial: epo
 class Replay:
     """One search: regrets after as many epochs as are checked, the mean over all, and the epochs to the top."""
 
+    arm: str
+    number: int
     regrets: tuple[float, ...]
     mean: float
-    epochs_to_top: float  # infinity where it is not reached
+    epochs_to_top: float | None  # None where it is not reached
+    made_of: str  # see `made_of`
 
 
 def with_ours(sampler: SamplerName, pruner: PrunerName, emulator: Emulator, seed: int) -> Chosen:
@@ -125,12 +138,12 @@ ARMS: dict[str, Callable[[Emulator, int], Chosen]] = {
 }
 
 
-def replay(arm: str, rows_seed: int, seed: int) -> Replay:
+def replay(arm: str, number: int, emulators: int) -> Replay:
     """One search on the emulator of one bootstrap sample."""
-    emulator, pool = emulator_of(rows_seed)
+    emulator, pool = emulator_of(number % emulators)
     best, top = float(pool.min()), float(np.quantile(pool, TOP))
     steps: list[tuple[int, float]] = []
-    for spent, params in ARMS[arm](emulator, seed):
+    for spent, params in ARMS[arm](emulator, number):
         if spent > CHECKED[-1]:
             break
         if params is not None:
@@ -138,10 +151,28 @@ def replay(arm: str, rows_seed: int, seed: int) -> Replay:
     worst = float(np.median(pool)) - best  # before anything is chosen: as good as any
     after = [next((r for s, r in reversed(steps) if s <= epoch), worst) for epoch in range(1, CHECKED[-1] + 1)]
     return Replay(
-        regrets=tuple(after[epoch - 1] for epoch in CHECKED),
-        mean=fmean(after),
-        epochs_to_top=next((s for s, r in steps if r <= top - best), np.inf),
+        arm=arm,
+        number=number,
+        regrets=tuple(round(after[epoch - 1], 4) for epoch in CHECKED),
+        mean=round(fmean(after), 4),
+        epochs_to_top=next((s for s, r in steps if r <= top - best), None),
+        made_of=made_of(),
     )
+
+
+@cache
+def made_of() -> str:
+    """A digest of what the outcome of a replay depends on: the table, the samplers, the emulator and the arms."""
+    here = Path(__file__).parent
+    sources = [*sorted(SAMPLERS.glob("*.py")), *(here / name for name in ("emulator.py", "search_quality.py")), ROWS]
+    return hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:12]
+
+
+def known() -> dict[tuple[str, int], Replay]:
+    """The replays that are kept and would not come out otherwise now."""
+    lines = FILE.read_text(encoding="utf-8").splitlines() if FILE.exists() else []
+    replays = (Replay(**json.loads(line)) for line in lines)
+    return {(replay.arm, replay.number): replay for replay in replays if replay.made_of == made_of()}
 
 
 _emulators: dict[int, tuple[Emulator, Floats]] = {}
@@ -158,37 +189,45 @@ def emulator_of(seed: int) -> tuple[Emulator, Floats]:
     return _emulators[seed]
 
 
-def table_of(replays: Mapping[str, Sequence[Replay]], emulators: int, rows: int) -> Table:
+def table_of(replays: Iterable[Replay], emulators: int, rows: int) -> Table:
     """Mean regrets ± standard errors."""
-    count = len(next(iter(replays.values())))
-    title = f"Regret in log loss; {count} replays an arm on {emulators} emulators of {rows} trainings"
-    table = Table("arm", *(f"{epochs} epochs" for epochs in CHECKED), "all along", f"top {TOP:.0%} after", title=title)
-    for arm, done in replays.items():
+    by_arm: dict[str, list[Replay]] = {}
+    for one in replays:
+        by_arm.setdefault(one.arm, []).append(one)
+    title = f"Regret in log loss on {emulators} emulators of {rows} trainings: mean ± standard error"
+    table = Table("arm", "n", *(f"{epochs} epochs" for epochs in CHECKED), "all along", title=title)
+    table.add_column(f"top {TOP:.0%} after")
+    for arm, done in by_arm.items():
         columns = [*zip(*(r.regrets for r in done), strict=True), [r.mean for r in done]]
         told = [f"{fmean(c):.3f} ± {stdev(c) / len(c) ** 0.5:.3f}" for c in columns]
-        reached = sorted(r.epochs_to_top for r in done)[len(done) // 2]
-        table.add_row(arm, *told, f"{reached:.0f} epochs" if np.isfinite(reached) else "never")
+        reached = sorted(r.epochs_to_top or np.inf for r in done)[len(done) // 2]
+        median = f"{reached:.0f} epochs" if np.isfinite(reached) else "never"
+        table.add_row(arm, str(len(done)), *told, median)
     return table
 
 
 def main() -> int:
-    """Replay and print."""
+    """Replay what is missing, and print."""
     options = argparse.ArgumentParser(prog="python -m benchmarks.search_quality", description=__doc__)
     options.add_argument("--replays", type=positive, default=500, help="of each arm (default: 500)")
-    options.add_argument("--emulators", type=positive, default=10, help="bootstrap samples (default: 10)")
+    options.add_argument("--emulators", type=positive, default=EMULATORS, help=f"bootstrap samples ({EMULATORS})")
     options.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS), metavar="ARM", help="(default: all)")
+    options.add_argument("--anew", action="store_true", help="replay all, and keep nothing")
     args = options.parse_args()
     if args.replays < 2:
         raise UserError(f"--replays {args.replays} gives no standard error; give at least 2")
-    found: dict[str, list[Replay]] = {}
-    with process_pool(len(devices("cpu", None))) as pool:
-        futures = {
-            arm: [pool.submit(replay, arm, n % args.emulators, n) for n in range(args.replays)] for arm in args.arms
-        }
-        for arm, waited in futures.items():
-            found[arm] = [future.result() for future in waited]
-            print(f"{arm}: done", file=sys.stderr, flush=True)
-    Console().print(table_of(found, args.emulators, len(load())))
+    there = {} if args.anew or args.emulators != EMULATORS else known()
+    wanted = [(arm, number) for arm in args.arms for number in range(args.replays)]
+    with process_pool(len(devices("cpu", None))) as pool, ExitStack() as stack:
+        keep = None if args.anew else stack.enter_context(FILE.open("a", encoding="utf-8"))
+        futures = {pool.submit(replay, *one, args.emulators): one for one in wanted if one not in there}
+        for done, future in enumerate(as_completed(futures), 1):
+            there[futures[future]] = found = future.result()
+            print(f"\r{done} of {len(futures)} replays", end="", file=sys.stderr, flush=True)
+            if keep is not None:
+                print(json.dumps(asdict(found)), file=keep, flush=True)
+    print(file=sys.stderr)
+    Console().print(table_of((there[one] for one in wanted), args.emulators, len(load())))
     return 0
 
 

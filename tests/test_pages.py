@@ -187,7 +187,7 @@ def test_the_numbers_are_those_of_the_study(seen: Watched, reported: Reported) -
     params = f"{winner.record.params:,}"
     assert rows[1] == [
         *(f"trial {winner.record.number}, the winner", params, f"{100 * score:.2f} %"),
-        *(str(rerun), "2", str(winner.test), "2"),
+        *(str(rerun), "1", str(winner.test), "2"),
     ]
     assert rows[-1] == ["network to beat", "1,582", "–", "–", "–", str(baseline), "2"]
     assert table(seen, "limits")[1] == ["parameters", params, "1,582", "500"]
