@@ -1,15 +1,19 @@
 """Trainings that take no time: whole learning curves of any candidate of the default space, learned from the table.
 
-Curves of log loss and of log error are few numbers (principal components). Three kinds of models predict them, and
-their mean is taken: a ridge regression, trees, and a support vector machine. They see a candidate level by level, which
-is not how any sampler of the program sees it. What they cannot predict is added as it was in the table, and is the
-candidate's own, the same whenever that is trained. What changes with the seed is added, too, as it was among the
-repeats of the table. Each emulator is fitted to another bootstrap sample of the candidates, so that conclusions do not
-rest on single ones. `python -m benchmarks.emulator` says how well the curves are told of an arm that was left out.
+Curves of log loss and of log error are few numbers (principal components), each a Gaussian process over the candidate:
+linear, and beyond that as smooth as the table says, with the settings that make the table likeliest. They see a
+candidate level by level, which is not how any sampler of the program sees it. An emulator with a seed is one draw of
+what the table leaves possible, given another bootstrap sample of its candidates, so that conclusions do not rest on
+single ones. To that is added what is a candidate's own, the same whenever it is trained, and what changes with the seed
+of a training, as it was among the repeats of the table. `python -m benchmarks.emulator` says how well the curves are
+told of an arm that was left out.
+
+A draw given the table: Wilson et al., Pathwise Conditioning of Gaussian Processes, JMLR 22, 2021.
 """
 
 import argparse
 import sys
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -18,13 +22,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.base import clone
-from sklearn.ensemble import ExtraTreesRegressor
-from sklearn.linear_model import RidgeCV
-from sklearn.model_selection import KFold, cross_val_predict
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
-from sklearn.svm import SVR
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.gaussian_process import GaussianProcessRegressor
+from sklearn.gaussian_process.kernels import ConstantKernel, DotProduct, Matern, WhiteKernel
 
 from benchmarks.table import SPACE, Row, load
 from nas.cli.terminal import run
@@ -38,7 +38,8 @@ from nas.space.rejections import derive_seed
 Floats = NDArray[np.float64]
 LEVELS = 4  # of maps: 28, 14, 7 and at most 3 pixels wide
 EXPLAINED = 0.95  # of the curves' variance, by the components that are kept
-FOLDS = 10
+SMOOTH = 2.5  # of Matérn's kernel
+WAVES = 1_000  # that a draw is made of
 ONE_IMAGE = 1e-4  # of 10,000
 CHECKED = (1, 7, 19)  # epochs
 
@@ -52,26 +53,33 @@ class Curve:
 
 
 class Emulator:
-    """Fitted to rows of the table; with a seed, to a bootstrap sample of its candidates."""
+    """Fitted to rows of the table; with a seed, a draw of what they leave possible."""
 
     def __init__(self, rows: Sequence[Row], seed: int | None = None) -> None:
         trainings = grouped(rows)
         self._noise = noise(trainings)
-        chosen = np.arange(len(trainings)) if seed is None else _sample(len(trainings), seed)
+        rng = np.random.default_rng(seed)
+        many = len(trainings)
+        chosen = np.arange(many) if seed is None else np.unique(rng.integers(many, size=many))
         curves = np.array([_mean_curve(of) for of in trainings])[chosen]
         x = np.array([portrait(of[0].suggestions) for of in trainings])[chosen]
+        deviation = x.std(axis=0)
+        self._center, self._scale = x.mean(axis=0), np.where(deviation > 0, deviation, np.inf)
         self._mean = curves.mean(axis=0)
         _, sizes, axes = np.linalg.svd(curves - self._mean, full_matrices=False)
         count = int(np.searchsorted(np.cumsum(sizes**2) / np.sum(sizes**2), EXPLAINED)) + 1
         self._axes: Floats = axes[:count]
-        numbers = (curves - self._mean) @ self._axes.T
-        self._models = [[clone(model).fit(x, column) for model in models()] for column in numbers.T]
-        left_out = np.array([predicted_apart(x, column, chosen) for column in numbers.T]).T
-        residuals = curves - self._mean - left_out @ self._axes  # (candidates, 2 × epochs)
-        self.r2 = 1 - residuals.var(axis=0) / curves.var(axis=0)
-        by_chance = self._noise.var(axis=0) / residuals.var(axis=0)
-        self._own: Floats = residuals * np.sqrt(np.clip(1 - by_chance, 0, 1))
+        numbers, by_chance = (curves - self._mean) @ self._axes.T, (self._noise @ self._axes.T).std(axis=0)
+        drawn = None if seed is None else rng
+        parts = zip(numbers.T, by_chance, strict=True)
+        self._parts = [_Part(self._standard(x), column, chance, drawn) for column, chance in parts]
+        left_out = np.array([part.left_out for part in self._parts]).T @ self._axes
+        self.r2: Floats = 1 - (curves - self._mean - left_out).var(axis=0) / curves.var(axis=0)
         self._known: dict[str, Floats] = {}
+
+    def _standard(self, x: Floats) -> Floats:
+        found: Floats = (x - self._center) / self._scale
+        return found
 
     def expected(self, suggestions: Mapping[str, Any]) -> Curve:
         """What trainings of a candidate score on average: what a search is after."""
@@ -88,16 +96,62 @@ class Emulator:
         return self._known[key]
 
     def look_at(self, many: Sequence[Mapping[str, Any]]) -> None:
-        """Predict these together, which is quicker than one at a time."""
+        """Tell of these together, which is quicker than one at a time."""
         for suggestions, logarithms in zip(many, self.typical(many), strict=True):
             key = digest(_candidate(suggestions))
-            self._known[key] = logarithms + _one_of(self._own, "own", key)
+            deviates = np.random.default_rng(derive_seed("own", key)).standard_normal(len(self._parts))
+            own = [part.own * deviate for part, deviate in zip(self._parts, deviates, strict=True)]
+            self._known[key] = logarithms + own @ self._axes
 
     def typical(self, many: Sequence[Mapping[str, Any]]) -> Floats:
-        """What is predicted of such candidates (N, 2 × epochs): logarithms of losses and of errors."""
-        x = np.array([portrait(suggestions) for suggestions in many])
-        numbers = np.array([np.mean([model.predict(x) for model in kinds], axis=0) for kinds in self._models]).T
-        found: Floats = self._mean + numbers @ self._axes
+        """What is common to such candidates (N, 2 × epochs): logarithms of losses and of errors."""
+        x = self._standard(np.array([portrait(suggestions) for suggestions in many]))
+        found: Floats = self._mean + np.array([part.at(x) for part in self._parts]).T @ self._axes
+        return found
+
+
+class _Part:
+    """One principal component, as a function of the candidate: a draw, or without a generator the mean.
+
+    x (N, D) are the portraits of the candidates whose components y (N,) are known; `chance` is the deviation by which
+    these change with the seed.
+    """
+
+    def __init__(self, x: Floats, y: Floats, chance: float, rng: np.random.Generator | None) -> None:
+        unit = y.std()
+        least = min(0.1, max(1e-3, (chance / unit) ** 2))
+        kernel = ConstantKernel(0.5) * Matern(np.sqrt(x.shape[1]), (1, 100), nu=SMOOTH)
+        kernel = kernel + ConstantKernel(0.01, (1e-6, 1)) * DotProduct(1, "fixed") + WhiteKernel(0.2, (least, 1))
+        with warnings.catch_warnings(action="ignore", category=ConvergenceWarning):  # at a bound, which is meant
+            fitted = GaussianProcessRegressor(kernel).fit(x, y / unit).kernel_
+        self._known, self._covariance = x, unit**2 * fitted.k1
+        white = unit**2 * fitted.k2.noise_level
+        self.own = float(np.sqrt(max(0.0, white - chance**2)))
+        bent, linear = fitted.k1.k1, fitted.k1.k2
+        inverse = np.linalg.inv(self._covariance(x) + white * np.eye(len(y)))
+        self.left_out: Floats = y - inverse @ y / np.diag(inverse)  # Rasmussen and Williams, 2006, 5.4.2
+        if rng is None:
+            self._waves = None
+            self._weights: Floats = inverse @ y
+            return
+        width = x.shape[1]
+        heavy = np.sqrt(2 * SMOOTH / rng.chisquare(2 * SMOOTH, size=WAVES))
+        frequencies = rng.standard_normal((width, WAVES)) * heavy / bent.k2.length_scale
+        height = unit * np.sqrt(2 * bent.k1.constant_value / WAVES) * rng.standard_normal(WAVES)
+        slopes = unit * np.sqrt(linear.k1.constant_value) * rng.standard_normal(width + 1)
+        self._waves = frequencies, rng.uniform(0, 2 * np.pi, WAVES), height, slopes
+        self._weights = inverse @ (y - self._prior(x) - np.sqrt(white) * rng.standard_normal(len(y)))
+
+    def _prior(self, x: Floats) -> Floats:
+        if self._waves is None:
+            return np.zeros(len(x))
+        frequencies, phases, height, slopes = self._waves
+        found: Floats = np.cos(x @ frequencies + phases) @ height + x @ slopes[1:] + slopes[0]
+        return found
+
+    def at(self, x: Floats) -> Floats:
+        """The component (N,) of candidates with these portraits (N, D)."""
+        found: Floats = self._prior(x) + self._covariance(x, self._known) @ self._weights
         return found
 
 
@@ -128,33 +182,6 @@ def noise(trainings: Sequence[Sequence[Row]]) -> Floats:
         raise UserError("the table has no candidate with two repeats; make them with: python -m benchmarks.table")
     scaled = np.concatenate([of * np.sqrt(len(of) / (len(of) - 1)) for of in found])
     return np.concatenate([scaled, -scaled])
-
-
-def models() -> list[Any]:
-    """One of each kind."""
-    return [
-        make_pipeline(StandardScaler(), RidgeCV(alphas=np.logspace(-1, 3, 9))),
-        ExtraTreesRegressor(60, min_samples_leaf=2, max_features=0.5, random_state=0),
-        make_pipeline(StandardScaler(), SVR(C=0.3, epsilon=0.02, gamma=0.01)),
-    ]
-
-
-def predicted_apart(x: Floats, y: Floats, rows: NDArray[np.intp]) -> Floats:
-    """What models predict of each row that were fitted to others; copies of a row are left out together."""
-    folds = list(_folds(rows))
-    told = [cross_val_predict(clone(model), x, y, cv=folds) for model in models()]
-    mean: Floats = np.mean(told, axis=0)
-    return mean
-
-
-def _folds(rows: NDArray[np.intp]) -> list[tuple[NDArray[np.intp], NDArray[np.intp]]]:
-    distinct = np.unique(rows)
-    parts = KFold(min(FOLDS, len(distinct)), shuffle=True, random_state=0).split(distinct)
-    return [(np.flatnonzero(~np.isin(rows, distinct[t])), np.flatnonzero(np.isin(rows, distinct[t]))) for _, t in parts]
-
-
-def _sample(count: int, seed: int) -> NDArray[np.intp]:
-    return np.random.default_rng(seed).integers(count, size=count)
 
 
 def _logarithms(row: Row) -> Floats:
@@ -211,7 +238,7 @@ def main() -> int:
     print(f"{len(rows)} trainings of {len(trainings)} candidates; log loss after epochs {', '.join(map(str, CHECKED))}")
     print(f"deviation between candidates: {_row(np.array([_mean_curve(of) for of in trainings]).std(axis=0)[at])}")
     print(f"deviation between seeds: {_row(chance[at])}")
-    print(f"explained of candidates left out by tenths: {_row(whole.r2[at])}")
+    print(f"explained of candidates left out one by one: {_row(whole.r2[at])}")
     arms = dict.fromkeys(row.arm for row in rows)
     for arm in arms if len(arms) > 1 else ():
         others = Emulator([row for row in rows if row.arm != arm])
