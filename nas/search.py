@@ -22,7 +22,7 @@ from nas.cli.options import (
 )
 from nas.cli.terminal import DONE, NOTHING_FEASIBLE, Interruption, command_line, resumable, run, view_for
 from nas.network.limits import ACTIVATION_BYTES, MACS, PARAMS, RECEPTIVE_FIELD
-from nas.samplers.names import SAMPLERS
+from nas.samplers.names import DEFAULT_SAMPLER, SAMPLERS
 from nas.space.loading import known_spaces, load_space, space_name
 from nas.study.location import StudyLocation, locate
 from nas.tuner.names import DEFAULT_PRUNER, PRUNERS
@@ -75,7 +75,8 @@ def parser() -> argparse.ArgumentParser:
         limits.add_argument(bound.option, metavar="N", type=limit, help=bound.described)
     limits.add_argument("--target", metavar="X", type=fraction, help="accuracy asked for, such as 0.994")
     how = options.add_argument_group("how to search")
-    how.add_argument("--sampler", choices=SAMPLERS, default="tpe", help="who proposes candidates (default: tpe)")
+    told = f"who proposes candidates (default: {DEFAULT_SAMPLER})"
+    how.add_argument("--sampler", choices=SAMPLERS, default=DEFAULT_SAMPLER, help=told)
     how.add_argument("--pruner", choices=PRUNERS, default=DEFAULT_PRUNER, help="who stops trials (default: rungs)")
     how.add_argument("--seed", metavar="N", type=seed, default=0, help="of everything drawn (default: 0)")
     add_workers(how)

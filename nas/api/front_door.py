@@ -12,7 +12,7 @@ from nas.api.result import Result, result_of
 from nas.api.searching import SearchOptions
 from nas.data.memory import GivenImages, given_images
 from nas.errors import UserError
-from nas.samplers.names import SamplerName
+from nas.samplers.names import DEFAULT_SAMPLER, SamplerName
 from nas.space.loading import load_space
 from nas.space.search_space import SearchSpace
 from nas.study.history import dataset_of
@@ -32,7 +32,7 @@ def search(
     start: Sequence[Mapping[str, Any]] | None = None,
     data: Any = None,
     test: Any = None,
-    sampler: SamplerName = "tpe",
+    sampler: SamplerName = DEFAULT_SAMPLER,
     pruner: PrunerName = DEFAULT_PRUNER,
     seed: int = 0,
     finalists: int = 3,

@@ -18,7 +18,7 @@ from nas.errors import UserError, require, require_seconds, require_whole
 from nas.network.cost import cost
 from nas.reporting.sentences import diagnosis, headline
 from nas.samplers.feasible import FeasibleSampler, make_sampler
-from nas.samplers.names import SAMPLERS, SamplerName
+from nas.samplers.names import DEFAULT_SAMPLER, SAMPLERS, SamplerName
 from nas.space.rejections import MAX_PROPOSALS, NothingFeasibleError, probe
 from nas.space.search_space import SearchSpace
 from nas.study.commands import this_command
@@ -51,7 +51,7 @@ class SearchOptions:
     """
 
     trials: int = 50  # networks trained in total
-    sampler: SamplerName = "tpe"
+    sampler: SamplerName = DEFAULT_SAMPLER
     pruner: PrunerName = DEFAULT_PRUNER
     seed: int = 0
     timeout: float | None = None  # seconds, after which no further trial begins

@@ -94,7 +94,13 @@ class FeasibleSampler:
         asking = as_study(learned + running, kept_in=study)
         if isinstance(sampler, RankingSampler):
             sampler.fitted = model.fitted
-        proposed, ledger = self._proposed(sampler, asking, trial, rng), Ledger()
+        if isinstance(sampler, BlueprintSampler):
+            if model.promising is None or len(running) < RUNNING_A_FIT:
+                model.promising = sampler.ranked(asking, trial)
+            proposed = model.promising
+        else:
+            proposed = self._proposed(sampler, asking, trial, rng)
+        ledger = Ledger()
         drawn = (self._space.draw(rng) for _ in itertools.count())
         for params in itertools.islice(itertools.chain(proposed, drawn), MAX_PROPOSALS):
             candidate = self._space.decode(params)
@@ -141,9 +147,7 @@ class FeasibleSampler:
     def _proposed(
         self, sampler: BaseSampler, study: Study, trial: FrozenTrial, rng: random.Random
     ) -> Iterator[dict[str, Any]]:
-        """What a sampler proposes from what it has learned."""
-        if isinstance(sampler, BlueprintSampler):
-            return sampler.ranked(study, trial)
+        """What a sampler of Optuna proposes from what it has learned."""
         if type(sampler) is RandomSampler:  # it draws uniformly itself, and takes 30 times as long
             return iter(())
         most = GP_PROPOSALS if isinstance(sampler, GPSampler) else SAMPLER_PROPOSALS
@@ -166,13 +170,14 @@ def _why(rejected: Rejected) -> str:
     return ", ".join(map(str, rejected.violations)) or "a layer does not fit on its map"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class _Model:
-    """Which of the first trials that have ended proposals are learned from, and what TPE has fitted to them."""
+    """Which of the first trials that have ended proposals are learned from, and what has been made of them."""
 
     upto: int
     learned: list[FrozenTrial]
-    fitted: Fitted = field(default_factory=dict)
+    fitted: Fitted = field(default_factory=dict)  # by TPE
+    promising: Iterator[dict[str, Any]] | None = None  # what `blueprint` has put in order, and nobody has taken yet
 
 
 def _proposals(

@@ -2,5 +2,6 @@
 
 from typing import Literal, TypeAlias, get_args
 
-SamplerName: TypeAlias = Literal["tpe", "random", "gp", "qmc", "blueprint", "evolution"]
+SamplerName: TypeAlias = Literal["blueprint", "tpe", "gp", "evolution", "qmc", "random"]
 SAMPLERS: tuple[SamplerName, ...] = get_args(SamplerName)
+DEFAULT_SAMPLER: SamplerName = "blueprint"
