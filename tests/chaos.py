@@ -50,9 +50,9 @@ from nas.study.settings import choice_of
 if TYPE_CHECKING:
     from ray.cluster_utils import Cluster
 
-TRIALS = 6
+TRIALS = 9  # of which the default sampler draws the first six
 NAME = "digits"
-COMMAND = ("--space", "digits.py", "--device", "cpu", "--trials", str(TRIALS), "--finalists", "2", "--final-seeds", "2")
+COMMAND = ("--space", "digits.py", "--device", "cpu", "--trials", str(TRIALS), "--finalists", "4", "--final-seeds", "2")
 SEARCHES: tuple[tuple[str, ...], ...] = (  # in both, what is found does not depend on who finishes first
     ("--jobs", "2", "--sampler", "random", "--pruner", "none"),
     ("--jobs", "1"),

@@ -1,5 +1,6 @@
 """Sampling: every trial is feasible and new, whichever sampler proposes; and the ledger of what was rejected."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
@@ -15,6 +16,7 @@ from nas.network.architecture import Architecture, notation
 from nas.network.layers import Conv, Head, MaxPool
 from nas.network.limits import MACS, PARAMS, Constraints, Violation
 from nas.optuna_internals.studies import new_study
+from nas.samplers.blueprint import BlueprintSampler
 from nas.samplers.feasible import FeasibleSampler, NothingNewError, ask, make_sampler
 from nas.samplers.names import SAMPLERS, SamplerName
 from nas.space.candidate import Candidate, digest
@@ -149,6 +151,24 @@ def test_a_long_study_resumed_draws_what_an_uninterrupted_one_would(monkeypatch:
     for trials in (13, 9, 2):
         search(resumed, sampler_for(resumed, DIGITS, "tpe"), trials)
     assert [trial.params for trial in resumed.trials] == [trial.params for trial in straight.trials]
+
+
+def test_one_fit_of_blueprint_serves_several_proposals_when_many_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    fits: list[int] = []
+    ranked = BlueprintSampler.ranked
+
+    def counted(self: BlueprintSampler, study: optuna.Study, trial: FrozenTrial) -> Iterator[dict[str, Any]]:
+        fits.append(trial.number)
+        return ranked(self, study, trial)
+
+    monkeypatch.setattr(BlueprintSampler, "ranked", counted)
+    study = study_in(None)
+    sampler = sampler_for(study, MNIST, "blueprint")
+    search(study, sampler, 10)
+    fits.clear()
+    params = [ask(study, sampler, 0).params for _ in range(14)]
+    assert fits == [*range(10, 18)], "while fewer than eight are in training, what they are counts"
+    assert len({str(one) for one in params}) == 14
 
 
 @pytest.mark.parametrize("name", ["tpe", "random", "qmc"])
