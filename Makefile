@@ -7,7 +7,7 @@ VENV := .venv
 READY := $(VENV)/.ready
 BIN := $(VENV)/bin
 
-.PHONY: help search test lint browser bench chaos mutations arm load dashboard report pictures clean
+.PHONY: help search test lint browser bench chaos mutations arm rivals load dashboard report pictures clean
 
 help:  ## what there is to make
 	@awk -F ':.*  ## ' '/^[a-z]+:.*  ## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,6 +30,7 @@ bench: $(READY)  ## the quick form of every benchmark: less than 10 minutes on 2
 	$(BIN)/python -m benchmarks.throughput --pairs 5 --seconds 3
 	$(BIN)/python -m benchmarks.accuracy --networks 3k --epochs 1 --seeds 2
 	$(BIN)/python -m benchmarks.search_cost --replays 300 --pairs 3
+	$(BIN)/python -m benchmarks.search_quality --anew --replays 10 --emulators 5 --arms random tpe blueprint
 	$(BIN)/python -m benchmarks.overhead --measured 20
 
 chaos: $(READY)  ## 200 faults in real searches
@@ -40,6 +41,10 @@ mutations: $(READY)  ## 100,000 damaged and hostile inputs
 
 arm: $(READY)  ## the compiled kernels on an emulated ARM processor
 	$(BIN)/python tests/arm.py $(ARGS)
+
+rivals: $(READY)  ## other tools as arms of the benchmark of searches: installs them, and tries them
+	$(BIN)/python -m pip install --quiet --editable '.[benchmarks]'
+	PYTHONHASHSEED=0 $(BIN)/python -m pytest tests/rivals.py
 
 load: $(READY)  ## 2,000 trials in one study, with the dashboard open
 	$(BIN)/python -m benchmarks.load $(ARGS)

@@ -3,21 +3,22 @@
 Every arm searches the default space until its epochs are spent; nothing is trained, the emulator tells the scores (see
 `benchmarks.emulator`). The regret is how far the expected final log loss of the chosen network lies above that of the
 best of many random feasible ones. An arm is a sampler and a pruner of the program, or Optuna as its documentation
-shows it: candidates outside the limits are pruned, the accuracy is maximised.
+shows it: candidates outside the limits are pruned, the accuracy is maximised. Or it is another tool of the field (see
+`benchmarks.rivals`); these need `pip install -e .[benchmarks]`, and repeat themselves with PYTHONHASHSEED=0.
 """
 
 import argparse
 import hashlib
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import as_completed
+from collections.abc import Callable, Iterable
+from concurrent.futures import CancelledError, as_completed
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import cache, partial
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import optuna
@@ -29,6 +30,7 @@ from rich.table import Table
 
 import nas.samplers
 from benchmarks.emulator import Emulator, Floats
+from benchmarks.rivals import RIVALS, Chosen, HardlyAnyError
 from benchmarks.table import FILE as ROWS
 from benchmarks.table import SPACE, drawn, load
 from nas.cli.options import positive
@@ -54,7 +56,6 @@ WORKERS = 2
 POOL = 1_000  # random feasible candidates, to compare with
 TOP = 0.01  # of them
 CHECKED = (60, 120, 180, 240)  # epochs
-Chosen = Iterator[tuple[int, Mapping[str, Any] | None]]  # after each trial: epochs spent, and the best network so far
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,6 +136,7 @@ ARMS: dict[str, Callable[[Emulator, int], Chosen]] = {
     "hyperband": partial(with_ours, "random", "hyperband"),
     "Optuna's TPE": partial(with_optuna, lambda seed: TPESampler(seed=seed, multivariate=True)),
     "Optuna's GP": partial(with_optuna, lambda seed: GPSampler(seed=seed)),
+    **RIVALS,
 }
 
 
@@ -164,7 +166,11 @@ def replay(arm: str, number: int, emulators: int) -> Replay:
 def made_of() -> str:
     """A digest of what the outcome of a replay depends on: the table, the samplers, the emulator and the arms."""
     here = Path(__file__).parent
-    sources = [*sorted(SAMPLERS.glob("*.py")), *(here / name for name in ("emulator.py", "search_quality.py")), ROWS]
+    sources = [
+        *sorted(SAMPLERS.glob("*.py")),
+        *(here / name for name in ("emulator.py", "rivals.py", "search_quality.py")),
+        ROWS,
+    ]
     return hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:12]
 
 
@@ -222,12 +228,22 @@ def main() -> int:
         keep = None if args.anew else stack.enter_context(FILE.open("a", encoding="utf-8"))
         futures = {pool.submit(replay, *one, args.emulators): one for one in wanted if one not in there}
         for done, future in enumerate(as_completed(futures), 1):
-            there[futures[future]] = found = future.result()
+            arm, number = futures[future]
+            try:
+                there[arm, number] = found = future.result()
+            except CancelledError:
+                continue
+            except (HardlyAnyError, ModuleNotFoundError) as error:
+                print(f"\r{arm}: {error}", file=sys.stderr)
+                for other, (of, _) in futures.items():
+                    if of == arm:
+                        other.cancel()
+                continue
             print(f"\r{done} of {len(futures)} replays", end="", file=sys.stderr, flush=True)
             if keep is not None:
                 print(json.dumps(asdict(found)), file=keep, flush=True)
     print(file=sys.stderr)
-    Console().print(table_of((there[one] for one in wanted), args.emulators, len(load())))
+    Console().print(table_of((there[one] for one in wanted if one in there), args.emulators, len(load())))
     return 0
 
 
