@@ -53,6 +53,7 @@ FILE = Path(__file__).parent / "data" / "search_quality.jsonl"
 SAMPLERS = Path(nas.samplers.__file__).parent
 EMULATORS = 10
 WORKERS = 2
+WIDTH = 130  # of the table, in characters
 POOL = 1_000  # random feasible candidates, to compare with
 TOP = 0.01  # of them
 CHECKED = (60, 120, 180, 240)  # epochs
@@ -243,7 +244,7 @@ def main() -> int:
             if keep is not None:
                 print(json.dumps(asdict(found)), file=keep, flush=True)
     print(file=sys.stderr)
-    Console().print(table_of((there[one] for one in wanted if one in there), args.emulators, len(load())))
+    Console(width=WIDTH).print(table_of((there[one] for one in wanted if one in there), args.emulators, len(load())))
     return 0
 
 
