@@ -319,7 +319,7 @@ def contents(folder: Path) -> dict[str, object]:
     [
         ({"trials": 0}, "search: trials 0 must be a whole number, at least 1"),
         ({"seed": -1}, "search: seed -1 must be a whole number, at least 0"),
-        ({"sampler": "grid"}, "search: sampler 'grid' must be one of tpe, random, gp, qmc, blueprint, evolution"),
+        ({"sampler": "grid"}, "search: sampler 'grid' must be one of blueprint, tpe, gp, evolution, qmc, random"),
         ({"until_target": True, "final_seeds": 1}, "--until-target: a network is shown to reach the target on fresh"),
         ({"study": "a/b"}, "--study-name 'a/b' must be a plain name"),
         ({"device": "tpu"}, "--device 'tpu' is unknown; give auto, cpu, cuda or cuda:N"),

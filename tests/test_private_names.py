@@ -105,7 +105,20 @@ def command(module: str, *options: str) -> list[str]:
 def begun(task: Path, *options: str) -> "subprocess.Popen[str]":
     """A search, the leader of its own process group."""
     return subprocess.Popen(
-        [*command("nas.search", "--space", "digits.py", "--epochs", "1", "--trials", str(TRIALS), *options)],
+        [
+            *command(
+                "nas.search",
+                "--space",
+                "digits.py",
+                "--sampler",
+                "tpe",
+                "--epochs",
+                "1",
+                "--trials",
+                str(TRIALS),
+                *options,
+            )
+        ],
         cwd=task,
         env=ENVIRONMENT,
         stdout=subprocess.PIPE,
