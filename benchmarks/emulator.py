@@ -56,6 +56,7 @@ class Emulator:
     """Fitted to rows of the table; with a seed, a draw of what they leave possible."""
 
     def __init__(self, rows: Sequence[Row], seed: int | None = None) -> None:
+        self._seed = -1 if seed is None else seed
         trainings = grouped(rows)
         self._noise = noise(trainings)
         rng = np.random.default_rng(seed)
@@ -87,7 +88,8 @@ class Emulator:
 
     def train(self, suggestions: Mapping[str, Any], seed: int) -> Curve:
         """What one training scores."""
-        return _curve(self._expected(suggestions) + _one_of(self._noise, "seed", seed))
+        key = digest(_candidate(suggestions))
+        return _curve(self._expected(suggestions) + _one_of(self._noise, "seed", key, seed))
 
     def _expected(self, suggestions: Mapping[str, Any]) -> Floats:
         key = digest(_candidate(suggestions))
@@ -99,7 +101,7 @@ class Emulator:
         """Tell of these together, which is quicker than one at a time."""
         for suggestions, logarithms in zip(many, self.typical(many), strict=True):
             key = digest(_candidate(suggestions))
-            deviates = np.random.default_rng(derive_seed("own", key)).standard_normal(len(self._parts))
+            deviates = np.random.default_rng(derive_seed("own", self._seed, key)).standard_normal(len(self._parts))
             own = [part.own * deviate for part, deviate in zip(self._parts, deviates, strict=True)]
             self._known[key] = logarithms + own @ self._axes
 

@@ -20,7 +20,7 @@ from optuna.trial import TrialState
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.table import SPACE
+from benchmarks.table import SPACE, appending, objects
 from nas.cli.options import positive
 from nas.cli.terminal import run
 from nas.data.dataset import Dataset
@@ -113,15 +113,14 @@ def trained(arm: SamplerName, seed: int, number: int, suggestions: dict[str, Any
 
 def load(file: Path) -> list[Row]:
     """The rows so far, in order."""
-    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
-    return sorted((Row(**json.loads(line)) for line in lines), key=lambda row: row.place)
+    return sorted((Row(**found) for found in objects(file)), key=lambda row: row.place)
 
 
 def make(arms: Sequence[SamplerName], seeds: int) -> None:
     """Run what is missing of all searches, as many at a time as there are cores."""
     known = {row.place: row for row in load(FILE)}
     searches = [(arm, seed) for seed in range(seeds) for arm in arms if (arm, seed, TRIALS - 1) not in known]
-    with process_pool(len(devices("cpu", None))) as pool, FILE.open("a", encoding="utf-8") as file:
+    with process_pool(len(devices("cpu", None))) as pool, appending(FILE) as file:
         left, active = iter(searches), dict[Future[Row], Generator[tuple[int, dict[str, Any]], float]]()
 
         def begin(arm: SamplerName, seed: int) -> None:

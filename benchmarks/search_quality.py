@@ -32,7 +32,7 @@ import nas.samplers
 from benchmarks.emulator import Emulator, Floats
 from benchmarks.rivals import RIVALS, Chosen, HardlyAnyError
 from benchmarks.table import FILE as ROWS
-from benchmarks.table import SPACE, drawn, load
+from benchmarks.table import SPACE, appending, drawn, load, objects
 from nas.cli.options import positive
 from nas.cli.terminal import run
 from nas.errors import UserError
@@ -177,8 +177,7 @@ def made_of() -> str:
 
 def known() -> dict[tuple[str, int], Replay]:
     """The replays that are kept and would not come out otherwise now."""
-    lines = FILE.read_text(encoding="utf-8").splitlines() if FILE.exists() else []
-    replays = (Replay(**json.loads(line)) for line in lines)
+    replays = (Replay(**found) for found in objects(FILE))
     return {(replay.arm, replay.number): replay for replay in replays if replay.made_of == made_of()}
 
 
@@ -219,14 +218,15 @@ def main() -> int:
     options.add_argument("--replays", type=positive, default=500, help="of each arm (default: 500)")
     options.add_argument("--emulators", type=positive, default=EMULATORS, help=f"bootstrap samples ({EMULATORS})")
     options.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS), metavar="ARM", help="(default: all)")
-    options.add_argument("--anew", action="store_true", help="replay all, and keep nothing")
+    options.add_argument("--anew", action="store_true", help="replay all, and keep nothing; so with other --emulators")
     args = options.parse_args()
     if args.replays < 2:
         raise UserError(f"--replays {args.replays} gives no standard error; give at least 2")
-    there = {} if args.anew or args.emulators != EMULATORS else known()
+    anew = args.anew or args.emulators != EMULATORS
+    there = {} if anew else known()
     wanted = [(arm, number) for arm in args.arms for number in range(args.replays)]
     with process_pool(len(devices("cpu", None))) as pool, ExitStack() as stack:
-        keep = None if args.anew else stack.enter_context(FILE.open("a", encoding="utf-8"))
+        keep = None if anew else stack.enter_context(appending(FILE))
         futures = {pool.submit(replay, *one, args.emulators): one for one in wanted if one not in there}
         for done, future in enumerate(as_completed(futures), 1):
             arm, number = futures[future]

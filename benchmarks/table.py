@@ -12,11 +12,12 @@ import json
 import random
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor, as_completed
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 
 import optuna
 from optuna.trial import TrialState
@@ -118,16 +119,32 @@ def trained(entry: Entry, suggestions: Mapping[str, Any]) -> Row:
 
 
 def load(file: Path = FILE) -> list[Row]:
-    """The rows so far, in order; a line that was cut off when the program was killed does not count."""
+    """The rows so far, in order."""
+    return sorted((Row(**found) for found in objects(file)), key=lambda row: row.entry)
+
+
+def objects(file: Path) -> list[dict[str, Any]]:
+    """The objects of JSON in a file, one a line, without a line that was cut off when a program was killed."""
     lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
-    return sorted((row for row in map(_row, lines) if row is not None), key=lambda row: row.entry)
+    return [found for found in map(_object, lines) if found is not None]
 
 
-def _row(line: str) -> Row | None:
+def _object(line: str) -> dict[str, Any] | None:
     try:
-        return Row(**json.loads(line))
-    except (TypeError, ValueError):
+        found: dict[str, Any] = json.loads(line)
+    except ValueError:
         return None
+    return found
+
+
+@contextmanager
+def appending(file: Path) -> Iterator[TextIO]:
+    """A file to add lines to, after one that was cut off, too."""
+    with file.open("a+", encoding="utf-8") as opened:
+        opened.seek(0)
+        if opened.read()[-1:] not in ("", "\n"):
+            opened.write("\n")
+        yield opened
 
 
 Wanted = tuple[Entry, Mapping[str, Any]]  # a training that is not there yet
@@ -201,10 +218,7 @@ def main() -> int:
 def _train(pool: Executor, wanted: Sequence[Wanted]) -> None:
     """Train these, and write each as soon as it has ended."""
     started = time.monotonic()
-    with FILE.open("a+", encoding="utf-8") as file:
-        file.seek(0)
-        if file.read()[-1:] not in ("", "\n"):
-            file.write("\n")  # after a line that was cut off
+    with appending(FILE) as file:
         futures = [pool.submit(trained, *one) for one in wanted]
         for done, future in enumerate(as_completed(futures), 1):
             row = future.result()

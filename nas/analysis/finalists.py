@@ -120,13 +120,17 @@ def rounds_of_race(count: int, seeds: int) -> list[int]:
     rounds: list[int] = []
     while len(rounds) < seeds and (count > 1 or not rounds):
         rounds.append(count)
-        count = max(1, count // 2)
+        count = _half(count)
     return rounds
 
 
 def better_half(contenders: Sequence[Finalist]) -> list[Finalist]:
     """Those that stay in a race, of contenders that are ordered, best first: half of them, rounded down."""
-    return [*contenders[: max(1, len(contenders) // 2)]]
+    return [*contenders[: _half(len(contenders))]]
+
+
+def _half(count: int) -> int:
+    return max(1, count // 2)
 
 
 def runs_of(trials: Sequence[TrialRecord], stage: Stage, seeds: Sequence[int]) -> list[Run]:

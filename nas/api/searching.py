@@ -228,7 +228,7 @@ def search(
 
             proven = None if proof is None else proof.trial
             finished = finish(study, location, plan, options.final, show, proven)
-            return finished if trials.exhausted is None else replace(finished, exhausted=trials.exhausted)
+            return finished if trials.exhausted is None or proof else replace(finished, exhausted=trials.exhausted)
 
 
 def _goes_on(known: History, trials: int) -> str:

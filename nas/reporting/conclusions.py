@@ -178,7 +178,7 @@ def what_was_done(history: History) -> str:
         f"{ledger.rejected:,} of {ledger.proposals:,} proposals rejected before training "
         f"({ledger.acceptance:.1%} accepted)."
     )
-    runs = [run for run in history.runs_of("finalist", "final") if run.accuracy is not None]
+    runs = [run for run in history.runs_of("finalist", "final") if run.accuracy is not None and run.epochs]
     if not runs:
         return text
     return f"{text} Then {len(runs)} full trainings on fresh seeds, {duration(total_seconds(runs))} on one worker."

@@ -9,7 +9,6 @@ import optuna
 import torch
 
 from nas.analysis.finalists import (
-    Finalist,
     Winner,
     better_half,
     compared,
@@ -33,6 +32,7 @@ from nas.study.location import StudyLocation, read_weights
 from nas.study.records import TrialRecord, add_test_score
 from nas.study.runs import Run, RunRecord
 from nas.study.settings import Choice, remember_choice
+from nas.training.environment import source_digest
 from nas.training.metrics import ACCURACY
 from nas.training.score import Score
 from nas.training.training import evaluate
@@ -54,7 +54,7 @@ class FinalSettings:
 
 
 class TestSet:
-    """The test images, opened when the first weights are judged."""
+    """The test images, opened after the choice."""
 
     __test__ = False  # pytest takes the name for that of a test
 
@@ -104,33 +104,39 @@ def choose(
         return history, winner_of(history)
     one_score = ACCURACY.standard_error(best.val_accuracy, len(load_training(plan.dataset).validation))
     chosen = [proven] if proven else finalists(history.trials, final.finalists, least_difference(one_score))
-    history, contenders = _raced(train, history, chosen, final.seeds)
-    if not contenders:
+    history, winner = (history, proven) if proven else _raced(train, history, chosen, final.seeds)
+    if winner is None:
         return history, None
-    winner = contenders[0].record
     numbers = tuple(trial.number for trial in chosen)
     history = _remembered(study, history, Choice(winner=winner.number, finalists=numbers, seeds=final.seeds))
     history = _with_final_models(study, train, history, plan.dataset, final, winner, test)
     return history, winner_of(history)
 
 
-def _raced(train: Train, history: History, chosen: Sequence[TrialRecord], seeds: int) -> tuple[History, list[Finalist]]:
+def _raced(
+    train: Train, history: History, chosen: Sequence[TrialRecord], seeds: int
+) -> tuple[History, TrialRecord | None]:
     """Train the finalists on one fresh seed after the other, after each of which the worse half is out.
 
-    The finalists, the winner first; those whose runs all failed are not among them.
+    They are compared on all fresh seeds that each of them has seen. There is no winner if all of their runs failed.
     """
-    rounds, wanted, contenders = rounds_of_race(len(chosen), seeds), list[Run](), list[Finalist]()
-    left = chosen
-    for number, seed in enumerate(fresh_seeds("finalist", len(rounds), history.seed), 1):
-        wanted += runs_of(left, "finalist", [seed])
-        several = f"{len(left)} finalists" if len(left) > 1 else "one finalist"
-        title = f"{several}, trained to the end on a fresh seed" + (f", round {number}" if len(rounds) > 1 else "")
-        history = train(history, wanted, title)
-        contenders = compared(chosen, _latest(history, wanted))
-        left = [finalist.record for finalist in better_half([c for c in contenders if c.record in left])]
-        if not left:
+    left, fresh = list(chosen), fresh_seeds("finalist", seeds, history.seed)
+    several = len(rounds_of_race(len(chosen), seeds)) > 1
+    for number, seed in enumerate(fresh, 1):
+        who = f"{len(left)} finalists" if len(left) > 1 else "one finalist"
+        title = f"{who}, trained to the end on a fresh seed" + (f", round {number}" if several else "")
+        history = train(history, runs_of(left, "finalist", [seed]), title)
+        left = [finalist.record for finalist in better_half(compared(left, _shared(history, left, fresh)))]
+        if len(left) < 2:
             break
-    return history, contenders
+    return history, left[0] if left else None
+
+
+def _shared(history: History, trials: Sequence[TrialRecord], seeds: Sequence[int]) -> list[RunRecord]:
+    """The latest runs of these trials on those of the fresh seeds that all of them have seen."""
+    known = {(run.candidate, run.seed): run for run in history.runs_of("finalist") if run.state.is_finished()}
+    shared = [seed for seed in seeds if all((trial.candidate, seed) in known for trial in trials)]
+    return [known[trial.candidate, seed] for seed in shared for trial in trials]
 
 
 def _with_final_models(
@@ -146,13 +152,14 @@ def _with_final_models(
     rival = rival_of(history.task, winner) if final.baseline else None
     wanted = final_runs(winner, rival, final.seeds, history.seed)
     title = f"trial {winner.number} is the winner: now trained on all training images, then judged on the test images"
-    settled = {run.key for run in history.runs if run.settled}
-    missing = [run for run in wanted if run.trial is None and run.key not in settled]
+    begun = {run.key for run in history.runs if run.settled or not run.state.is_finished()}
+    missing = [run for run in wanted if run.trial is None and run.key not in begun]
     if not missing:
         return train(history, wanted, title)
     images = fingerprint(load_training(dataset, hold_out=False).train, test.images)
-    environment = history.runs_of("finalist")[-1].environment
-    known = [record for run in missing if (record := recall(study, run, images, environment)) is not None]
+    environment = next(run.environment for run in reversed(history.runs_of("finalist")) if run.accuracy is not None)
+    today = environment.get("source") == source_digest()
+    known = [record for run in missing if today and (record := recall(study, run, images, environment)) is not None]
     if known:
         title += f"; of the network to beat, {len(known)} trainings are known from an earlier search"
     history = train(history.with_runs(known), wanted, title)
@@ -161,12 +168,6 @@ def _with_final_models(
         if record.key in trained and record.accuracy is not None:
             remember(study, record, images)
     return history
-
-
-def _latest(history: History, wanted: Sequence[Run]) -> list[RunRecord]:
-    """The latest record of each of these runs."""
-    known = {run.key: run for run in history.runs}
-    return [known[run.key] for run in wanted]
 
 
 def _remembered(study: optuna.Study, history: History, choice: Choice) -> History:
