@@ -11,18 +11,18 @@ import argparse
 import hashlib
 import json
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError, as_completed
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import cache, partial
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import optuna
-from optuna.pruners import MedianPruner
+from optuna.pruners import BasePruner, MedianPruner
 from optuna.samplers import BaseSampler, GPSampler, TPESampler
 from optuna.trial import TrialState
 from rich.console import Console
@@ -30,7 +30,7 @@ from rich.table import Table
 
 import nas.samplers
 from benchmarks.emulator import Emulator, Floats
-from benchmarks.rivals import RIVALS, Chosen, HardlyAnyError
+from benchmarks.rivals import EPOCHS, RIVALS, Chosen, HardlyAnyError
 from benchmarks.table import FILE as ROWS
 from benchmarks.table import SPACE, appending, drawn, load, objects
 from nas.cli.options import positive
@@ -72,34 +72,55 @@ class Replay:
 
 
 def with_ours(sampler: SamplerName, pruner: PrunerName, emulator: Emulator, seed: int) -> Chosen:
-    """The program's own loop: two trials at a time, the best by its last loss."""
+    """The program's own loop: the best by its last loss."""
+    spent, best, chosen = 0, np.inf, None
+    for trial in trials_of(sampler, make_pruner(pruner, EPOCHS), emulator, seed):
+        spent = trial.spent
+        if trial.complete and trial.losses[-1] < best:
+            best, chosen = trial.losses[-1], trial.params
+        yield spent, chosen
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """A trial of a replay that has ended, and the epochs of all trials until then."""
+
+    params: dict[str, Any]
+    losses: tuple[float, ...]
+    complete: bool
+    spent: int
+
+
+def trials_of(
+    sampler: SamplerName, pruner: BasePruner, emulator: Emulator, seed: int, count: int | None = None
+) -> Iterator[Ended]:
+    """The trials of the program's own loop, two at a time; without a `count`, there is no end of them."""
     space = load_space(SPACE)
-    study = new_study("replay", pruner=make_pruner(pruner, space.recipe.epochs))
+    study = new_study("replay", pruner=pruner)
     proposing = FeasibleSampler(make_sampler(sampler, space, seed), space, seed, set())
     flying: list[tuple[optuna.Trial, list[dict[str, float]], list[dict[str, float]]]] = []
-    spent, best, chosen = 0, np.inf, None
-    while True:
-        while len(flying) < WORKERS:
-            trial = ask(study, proposing, seed)
+    begun, spent = 0, 0
+    while flying or begun != count:
+        while len(flying) < WORKERS and begun != count:
+            trial, begun = ask(study, proposing, seed), begun + 1
             curve = emulator.train(trial.params, trial.user_attrs["seed"])
-            epochs = [{"epoch": e, "val_loss": loss} for e, loss in enumerate(curve.loss.tolist(), 1)]
-            flying.append((trial, epochs, []))
+            flying.append(
+                (trial, [{"epoch": e, "val_loss": loss} for e, loss in enumerate(curve.loss.tolist(), 1)], [])
+            )
         for flight in tuple(flying):
             trial, epochs, known = flight
             known.append(epochs[len(known)])
             spent += 1
             report_epoch(trial, known)
-            loss = known[-1]["val_loss"]
+            losses = tuple(epoch["val_loss"] for epoch in known)
             if len(known) == len(epochs):
-                study.tell(trial, loss)
-                if loss < best:
-                    best, chosen = loss, trial.params
+                study.tell(trial, losses[-1])
             elif is_hopeless(trial):
                 study.tell(trial, state=TrialState.PRUNED)
             else:
                 continue
             flying.remove(flight)
-            yield spent, chosen
+            yield Ended(params=trial.params, losses=losses, complete=len(known) == len(epochs), spent=spent)
 
 
 def with_optuna(make: Callable[[int], BaseSampler], emulator: Emulator, seed: int) -> Chosen:

@@ -18,12 +18,9 @@ from optuna_dashboard import get_note
 
 import nas
 from nas.optuna_internals.batched_storage import OrderedStorage, batch
-from nas.optuna_internals.proposals import public_tpe
 from nas.optuna_internals.studies import new_study, storage_of
 from nas.optuna_internals.trials import tell, trial_numbered
 from nas.reporting.notes import artifact_store
-from nas.samplers.feasible import make_sampler
-from nas.space.loading import load_space
 from nas.study.location import locate
 from nas.study.opening import open_study
 from nas.study.records import records
@@ -31,12 +28,12 @@ from nas.study.records import records
 PACKAGE = Path(nas.__file__).parent
 WITHOUT = Path(__file__).parent / "without_private_names.py"
 LIBRARIES = ("optuna", "optuna_dashboard", "ray")
-HOMES = {"optuna_internals.tables", "optuna_internals.tpe", "optuna_internals.dashboard_attributes"}
+HOMES = {"optuna_internals.tables", "optuna_internals.dashboard_attributes"}
 OTHERS = {  # Python's own, and an attribute of a class of ours
     *("os._exit", "atexit._run_exitfuncs", "argparse._ArgumentGroup", "self._executor._processes", "super()._done"),
     *("forkserver._forkserver", "server._forkserver_alive_fd", "_forkserver_alive_fd"),
 }
-TRIALS = 12  # of which TPE draws the first ten at random
+TRIALS = 12  # of which the sampler draws the first six at random
 
 
 def is_private(name: str) -> bool:
@@ -110,8 +107,6 @@ def begun(task: Path, *options: str) -> "subprocess.Popen[str]":
                 "nas.search",
                 "--space",
                 "digits.py",
-                "--sampler",
-                "tpe",
                 "--epochs",
                 "1",
                 "--trials",
@@ -137,7 +132,7 @@ def trained_in(folder: Path) -> int:
 
 @pytest.fixture(scope="module")
 def searched(task: Path) -> str:
-    """What a search says that was killed, and then given again; TPE proposes after the first ten trials."""
+    """What a search says that was killed, and then given again."""
     first = begun(task, "--jobs", "2", "--finalists", "2", "--final-seeds", "1")
     while first.poll() is None and len(list((task / "results/digits/weights").glob("*"))) < 3:
         time.sleep(0.05)
@@ -169,24 +164,10 @@ def test_a_search_without_private_names_keeps_its_promises(task: Path, searched:
     assert "Winner: trial" in searched
 
 
-def test_it_is_said_by_what_path_candidates_were_proposed(task: Path, searched: str) -> None:
-    path = f"Optuna's public interface ({TRIALS} of {TRIALS} trials)"
-    assert f"Proposed by: {path}" in searched
-    assert f"proposed by</th><td>{path.replace(chr(39), '&#39;')}" in (task / "results/digits/report.html").read_text()
-    told = subprocess.run(command("nas.status"), cwd=task, env=ENVIRONMENT, capture_output=True, text=True, check=True)
-    assert told.stdout.splitlines()[-1] == f"proposed by: {path}"
-
-
 @pytest.mark.usefixtures("searched")
 def test_a_command_without_private_names_reads_and_writes_the_study(task: Path) -> None:
     told = subprocess.run(command("nas.report"), cwd=task, env=ENVIRONMENT, capture_output=True, text=True)
     assert (told.returncode, told.stderr) == (0, "")
-
-
-def test_tpe_that_is_not_as_it_was_is_taken_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert make_sampler("tpe", load_space("mnist"), 0) is not public_tpe
-    monkeypatch.delattr(optuna.samplers.TPESampler, "_build_parzen_estimator")
-    assert make_sampler("tpe", load_space("mnist"), 0) is public_tpe
 
 
 @pytest.mark.parametrize(("newer", "storage"), [(0, "SingleWriterStorage"), (1, "OrderedStorage")])

@@ -14,7 +14,7 @@ Row = tuple[str, str]  # a name, and what is said under it
 
 
 def how_it_was_run(history: History, winner: Winner) -> str:
-    """The command, versions and processor, and by what candidates were proposed if not in the usual way."""
+    """The command, versions and processor."""
     searches, environment = [command for command in history.commands if command.plan], winner.environment
     line = ""
     if searches:
@@ -24,8 +24,7 @@ def how_it_was_run(history: History, winner: Winner) -> str:
     if environment.get("device", "cpu") != "cpu":
         machine = environment["device"]
     precision = f"; activations in {environment['precision']}" if "precision" in environment else ""
-    proposed = "" if history.unusual_path is None else f"\nProposed by: {history.unusual_path}"
-    return f"{line}{versions(environment)}; {machine}{precision}{proposed}"
+    return f"{line}{versions(environment)}; {machine}{precision}"
 
 
 def _counted(devices: Sequence[str]) -> str:
@@ -44,7 +43,6 @@ def how_to_repeat(history: History, winner: Winner | None, data: TrainingData) -
         ("limits", ", ".join(limit.said(bound) for limit, bound in history.constraints.bounds) or "none"),
         ("target", "none" if history.task.target is None else f"{history.task.target:.2%}"),
         ("search", f"sampler {stored['sampler']}, pruner {stored['pruner']}, seed {stored['seed']}"),
-        *([("proposed by", history.unusual_path)] if history.unusual_path is not None else ()),
         ("recipe", ", ".join(f"{_words(name)} {value}" for name, value in recipe.items() if name != "augmentation")),
         ("augmentation", ", ".join(f"{name} ± {value}" for name, value in recipe["augmentation"].items())),
         *(("kernels", kernels) for kernels in history.kernels),

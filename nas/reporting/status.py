@@ -53,7 +53,6 @@ class Status:
     seconds: float  # of training, on one worker, final runs included
     best: Best | None
     winner: int | None  # the trial chosen last
-    proposed_by: str | None  # None: in the usual way
     kernels: tuple[str, ...]  # whose the trainings used
     stages: dict[str, StageStatus]
 
@@ -89,7 +88,6 @@ def status(history: History, location: StudyLocation) -> Status:
         seconds=round(history.seconds, 2),
         best=None if history.best is None else _best(history.best),
         winner=None if history.choice is None else history.choice.winner,
-        proposed_by=history.unusual_path,
         kernels=history.kernels,
         stages={stage: _stage(history.runs_of(stage)) for stage in dict.fromkeys(run.stage for run in history.runs)},
     )
@@ -132,6 +130,4 @@ def text_of(status: Status) -> str:
     if status.winner is not None:
         lines.append(f"winner: trial {status.winner}")
     lines += [f"kernels: {kernels}" for kernels in status.kernels]
-    if status.proposed_by is not None:
-        lines.append(f"proposed by: {status.proposed_by}")
     return "\n".join(lines)

@@ -3,10 +3,10 @@
 import itertools
 import random
 import warnings
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Any, assert_never
+from typing import Any, TypeAlias, assert_never
 
 import optuna
 from optuna.distributions import BaseDistribution
@@ -18,8 +18,6 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from nas.errors import UserError
 from nas.network.architecture import notation
 from nas.optuna_internals.attributes import as_system_attributes
-from nas.optuna_internals.proposals import Maker, path_of, tpe
-from nas.optuna_internals.ranking import Fitted, RankingSampler
 from nas.optuna_internals.snapshot import MAX_LEARNED, as_study, learned_from
 from nas.optuna_internals.studies import id_of, storage_of
 from nas.optuna_internals.trials import begin, run_enqueued
@@ -31,12 +29,13 @@ from nas.space.candidate import digest, to_json
 from nas.space.rejections import DUPLICATE, MAX_PROPOSALS, Ledger, derive_seed
 from nas.space.search_space import Feasible, Rejected, SearchSpace
 from nas.space.suggestions import draw_value
-from nas.study.records import PROPOSED_BY
+from nas.system.threads import one_blas_thread
 
 SAMPLER_PROPOSALS = 200  # then uniform draws: a sampler may have learned its way into a corner where nothing is left
 GP_PROPOSALS = 20  # the same for gp, which fits its model for each of them; measured: a second each
 REFITS = 100  # a longer study is learned from anew whenever it has grown by this part of it, ...
 RUNNING_A_FIT = 8  # ... and one with many workers, when this part of them has ended
+Maker: TypeAlias = Callable[[int], BaseSampler]
 
 
 class NothingNewError(Exception):
@@ -66,7 +65,6 @@ class FeasibleSampler:
 
     def __init__(self, make: Maker, space: SearchSpace, seed: int, seen: set[str]) -> None:
         self._make = make
-        self.path = path_of(make)
         self._space = space
         self._seed = seed
         self._seen = set(seen)
@@ -79,6 +77,10 @@ class FeasibleSampler:
         Raises:
             NothingNewError: nothing new was feasible among MAX_PROPOSALS.
         """
+        with one_blas_thread():
+            return self._propose(study)
+
+    def _propose(self, study: Study) -> Proposal:
         trial = create_trial(state=TrialState.RUNNING)  # no storage knows it yet
         trial.number = storage_of(study).get_n_trials(id_of(study))
         for params in self.first:
@@ -92,8 +94,6 @@ class FeasibleSampler:
         sampler, rng = self._make(seed), random.Random(seed)
         learned = carried_on(model.learned) if isinstance(sampler, GPSampler) else model.learned
         asking = as_study(learned + running, kept_in=study)
-        if isinstance(sampler, RankingSampler):
-            sampler.fitted = model.fitted
         if isinstance(sampler, BlueprintSampler):
             if model.promising is None or len(running) < RUNNING_A_FIT:
                 model.promising = sampler.ranked(asking, trial)
@@ -176,7 +176,6 @@ class _Model:
 
     upto: int
     learned: list[FrozenTrial]
-    fitted: Fitted = field(default_factory=dict)  # by TPE
     promising: Iterator[dict[str, Any]] | None = None  # what `blueprint` has put in order, and nobody has taken yet
 
 
@@ -186,17 +185,13 @@ def _proposals(
     """What a sampler proposes, one after the other, without end."""
     varied = {name: distribution for name, distribution in space.items() if not distribution.single()}
     while True:
-        if isinstance(sampler, RankingSampler):
-            found = sampler.ranked(study, trial, varied)
-        else:
-            found = iter([sampler.sample_relative(study, trial, varied)])
-        for params in found:
-            for name, distribution in space.items():
-                if distribution.single():
-                    params[name] = draw_value(distribution, rng)
-                elif name not in params:
-                    params[name] = sampler.sample_independent(study, trial, name, distribution)
-            yield params
+        params = sampler.sample_relative(study, trial, varied)
+        for name, distribution in space.items():
+            if distribution.single():
+                params[name] = draw_value(distribution, rng)
+            elif name not in params:
+                params[name] = sampler.sample_independent(study, trial, name, distribution)
+        yield params
 
 
 def make_sampler(name: SamplerName, space: SearchSpace, study_seed: int) -> Maker:
@@ -212,7 +207,7 @@ def make_sampler(name: SamplerName, space: SearchSpace, study_seed: int) -> Make
         case "evolution":
             return lambda seed: EvolutionSampler(seed=seed)
         case "tpe":
-            return tpe()
+            return lambda seed: optuna.samplers.TPESampler(seed=seed)
         case "random":
             return lambda seed: optuna.samplers.RandomSampler(seed=seed)
         case "gp":
@@ -261,8 +256,6 @@ def _template(proposal: Proposal, sampler: FeasibleSampler, seed: int) -> Frozen
         "digest": digest(candidate),
     }
     kept = {"ledger": asdict(proposal.ledger), "architecture": to_json(candidate)}
-    if sampler.path is not None:
-        kept[PROPOSED_BY] = sampler.path
     return create_trial(
         state=TrialState.RUNNING,
         params=proposal.params,

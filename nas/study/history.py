@@ -137,15 +137,6 @@ class History:
         return self.best if self.choice is None else self.trial(self.choice.winner)
 
     @property
-    def unusual_path(self) -> str | None:
-        """By what trials were proposed, and how many, such as `Optuna's public interface (3 of 5 trials)`.
-
-        None if all of them were proposed in the usual way.
-        """
-        paths = [trial.proposed_by for trial in self.trials if trial.proposed_by is not None]
-        return f"{', '.join(dict.fromkeys(paths))} ({len(paths)} of {len(self.trials)} trials)" if paths else None
-
-    @property
     def kernels(self) -> tuple[str, ...]:
         """Whose kernels the trainings used, as `nas.training.kernels` tells."""
         told = (training.environment.get("kernels") for training in self.trainings)

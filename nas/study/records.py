@@ -28,7 +28,6 @@ from nas.training.score import Score, read_score
 
 DIVERGED = "diverged"
 TEST_SCORES = "test_scores"
-PROPOSED_BY = "proposed_by"  # only of trials that were proposed in another than the usual way
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,7 +97,6 @@ class TrialRecord(Record):
     receptive_field: int
     ledger: Ledger  # of the proposals that led to it
     suggestions: dict[str, Any]
-    proposed_by: str | None = None  # None: in the usual way
 
     @property
     def trained(self) -> bool:
@@ -120,7 +118,6 @@ def read_trial(trial: FrozenTrial) -> TrialRecord | None:
             receptive_field=cost(known["candidate"].architecture).receptive_field,
             ledger=_read_ledger(kept["ledger"]),
             suggestions=trial.params,
-            proposed_by=expected(kept.get(PROPOSED_BY), str, type(None)),
         )
 
 
