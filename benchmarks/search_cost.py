@@ -1,10 +1,9 @@
 """What stopping trials early saves and what it loses, replayed on candidates that were all trained to the end.
 
-The table is `benchmarks/data/curves.json`, written by `python -m benchmarks.curves`. A replay trains its candidates in
-random order, two at a time, with the pruner deciding after each epoch: each candidate once, or as many as a default
-search trains, drawn with replacement. The regret is what the best network that was kept lacks in final validation
-accuracy to the best of the replay. Each candidate was trained on one seed, and what a replay stops does not change what
-comes next.
+They are the random ones of `benchmarks.table`, each with its first seed. A replay trains them in random order, two at a
+time, with the pruner deciding after each epoch: each candidate once, or as many as a default search trains, drawn with
+replacement. The regret is how far the final log loss of the best network that was kept lies above that of the best of
+the replay. What a replay stops does not change what comes next.
 """
 
 import argparse
@@ -15,6 +14,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from math import log
 from multiprocessing import get_context
 from operator import mul
 from statistics import fmean, median
@@ -26,8 +26,8 @@ from rich.console import Console
 from rich.table import Table
 from scipy.stats import spearmanr
 
-from benchmarks.curves import Curves, load
 from benchmarks.networks import job
+from benchmarks.table import RANDOM, Row, load
 from benchmarks.throughput import images_per_second
 from benchmarks.usual import UsualTraining
 from nas.cli.options import positive
@@ -41,7 +41,7 @@ from nas.tuner.pruning import make_pruner
 from nas.workers.local import devices
 
 WORKERS = 2
-NEAR = 0.0005  # of accuracy: 5 of 10,000 images
+NEAR = 0.05  # of log loss: as much as the seed of one candidate moves it
 CORRELATED_EPOCHS = (1, 2, 3, 6, 9)
 TRIALS = 50
 OVERHEAD = 0.2  # seconds a trial, more than `benchmarks.overhead` measures
@@ -54,22 +54,19 @@ class Replay:
 
     epochs: float
     macs: float
-    regret: float  # what the best kept lacks to the best of all, as a fraction
+    regret: float  # by how much the log loss of the best kept is above that of the best of all
 
 
-def plain_epochs(candidate: Curves) -> list[dict[str, float]]:
-    """What a training would have reported."""
-    pairs = zip(candidate.accuracy, candidate.loss, strict=True)
-    return [
-        {"epoch": epoch, "val_accuracy": accuracy, "val_loss": loss} for epoch, (accuracy, loss) in enumerate(pairs, 1)
-    ]
+def candidates() -> list[Row]:
+    """The random candidates of the table, each once."""
+    return [row for row in load() if row.arm == RANDOM and row.repeat == 0]
 
 
-def replay(table: Sequence[Curves], pruner: BasePruner, seed: int) -> Replay:
+def replay(table: Sequence[Row], pruner: BasePruner, seed: int) -> Replay:
     """Train the candidates one after the other, as many at a time as there are workers."""
     study = new_study(f"replay {seed}", pruner=pruner)
     order = list(range(len(table)))[::-1]
-    curves = [plain_epochs(candidate) for candidate in table]
+    curves = [[{"epoch": e, "val_loss": loss} for e, loss in enumerate(row.loss, 1)] for row in table]
     epochs = [0] * len(table)
     kept: list[float] = []
     flying: list[tuple[int, optuna.Trial]] = []
@@ -82,21 +79,20 @@ def replay(table: Sequence[Curves], pruner: BasePruner, seed: int) -> Replay:
             report_epoch(trial, curves[candidate][: epochs[candidate]])
             if epochs[candidate] == len(curves[candidate]):
                 study.tell(trial, table[candidate].loss[-1])
-                kept.append(table[candidate].accuracy[-1])
+                kept.append(table[candidate].loss[-1])
                 flying.remove(flight)
             elif is_hopeless(trial):
                 study.tell(trial, state=TrialState.PRUNED)
                 flying.remove(flight)
-    full = [len(candidate.accuracy) for candidate in table]
-    macs = [candidate.macs for candidate in table]
+    full, macs = [len(row.loss) for row in table], [row.macs for row in table]
     return Replay(
         epochs=sum(epochs) / sum(full),
         macs=sum(map(mul, macs, epochs)) / sum(map(mul, macs, full)),
-        regret=max(candidate.accuracy[-1] for candidate in table) - max(kept, default=0.0),
+        regret=log(min(kept) / min(row.loss[-1] for row in table)),
     )
 
 
-def orders(table: Sequence[Curves], seed: int, drawn: int | None) -> list[Curves]:
+def orders(table: Sequence[Row], seed: int, drawn: int | None) -> list[Row]:
     """The candidates in random order, each once, or so many drawn with replacement."""
     rng = random.Random(seed)
     return rng.sample(table, len(table)) if drawn is None else rng.choices(table, k=drawn)
@@ -111,14 +107,14 @@ def pruners(epochs: int) -> dict[str, Callable[[], BasePruner]]:
     return named
 
 
-def pruner_table(table: list[Curves], replays: int, drawn: int | None) -> tuple[Table, float]:
+def pruner_table(table: Sequence[Row], replays: int, drawn: int | None) -> tuple[Table, float]:
     """The table, and the share of the epochs that the default pruner spends."""
     which = "each once" if drawn is None else f"{drawn} drawn with replacement"
     shown, spent = Table(title=f"{len(table)} candidates trained to the end, {which}; {replays:,} replays"), 1.0
     shown.add_column("pruner")
-    for column in ("epochs", "MACs", "keeps the best", f"or within {100 * NEAR:.2f}", "regret in points"):
+    for column in ("epochs", "MACs", "keeps the best", f"or within {NEAR}", "regret"):
         shown.add_column(column, justify="right")
-    for name, make in pruners(len(table[0].accuracy)).items():
+    for name, make in pruners(len(table[0].loss)).items():
         done = [replay(orders(table, seed, drawn), make(), seed) for seed in range(replays)]
         epochs = fmean(r.epochs for r in done)
         if name == DEFAULT_PRUNER:
@@ -129,26 +125,19 @@ def pruner_table(table: list[Curves], replays: int, drawn: int | None) -> tuple[
             f"{fmean(r.macs for r in done):.1%}",
             f"{fmean(r.regret < 1e-9 for r in done):.1%}",
             f"{fmean(r.regret < NEAR + 1e-9 for r in done):.1%}",
-            f"{100 * fmean(r.regret for r in done):.3f}",
+            f"{fmean(r.regret for r in done):.3f}",
         )
     return shown, spent
 
 
-def correlation_table(table: list[Curves]) -> Table:
-    """How well an early score ranks the candidates by their final accuracy."""
-    final = [curves.accuracy[-1] for curves in table]
-    shown = Table(title="Spearman's rank correlation with the final accuracy of the averaged weights")
-    shown.add_column("epoch", justify="right")
-    columns = {
-        "accuracy, averaged weights": [curves.accuracy for curves in table],
-        "loss, averaged": [[-loss for loss in curves.loss] for curves in table],
-        "accuracy, raw weights": [curves.raw_accuracy for curves in table],
-        "loss, raw": [[-loss for loss in curves.raw_loss] for curves in table],
-    }
-    for column in columns:
+def correlation_table(table: Sequence[Row]) -> Table:
+    """How well an early score ranks the candidates by their final loss."""
+    final = [row.loss[-1] for row in table]
+    shown = Table(title="Spearman's rank correlation with the final loss")
+    for column in ("epoch", "loss", "accuracy"):
         shown.add_column(column, justify="right")
     for epoch in CORRELATED_EPOCHS:
-        early = [[scores[epoch - 1] for scores in column] for column in columns.values()]
+        early = [[row.loss[epoch - 1] for row in table], [-row.accuracy[epoch - 1] for row in table]]
         shown.add_row(str(epoch), *(f"{spearmanr(scores, final).statistic:.2f}" for scores in early))
     return shown
 
@@ -186,13 +175,13 @@ def main() -> int:
     options.add_argument("--pairs", type=positive, default=5, help="of measured epochs (default: 5)")
     args = options.parse_args()
     console = Console()
-    table = load()
+    table = candidates()
     console.print(pruner_table(table, args.replays, None)[0])
     shown, spent = pruner_table(table, args.replays, TRIALS)
     console.print(shown)
     console.print(correlation_table(table))
     ours, usual = epochs_in_pairs(args.pairs)
-    workers, epochs = len(devices("cpu", None)), len(table[0].accuracy)
+    workers, epochs = len(devices("cpu", None)), len(table[0].loss)
     all_ours, all_usual = TRIALS * epochs * ours / workers, TRIALS * epochs * usual
     idle_end = epochs * ours / 2  # of one worker, on average at most
     search = spent * all_ours + TRIALS * OVERHEAD + idle_end

@@ -16,16 +16,14 @@ from PIL import Image
 from torchvision.transforms.functional import pil_to_tensor
 
 from benchmarks import capacity, micro_searches
-from benchmarks.curves import load
 from benchmarks.emulator import Emulator
 from benchmarks.networks import NETWORKS, TRAINED, job
 from benchmarks.overhead import SEED, fill
 from benchmarks.roofline import least_time
-from benchmarks.search_cost import NEAR, orders, replay
+from benchmarks.search_cost import NEAR, candidates, orders, replay
 from benchmarks.search_quality import ARMS
 from benchmarks.seconds import seconds_to
-from benchmarks.table import RANDOM, SEEDS, Row, drawn, of_best, of_random, of_sampler
-from benchmarks.table import load as load_table
+from benchmarks.table import RANDOM, SEEDS, Row, drawn, load, of_best, of_random, of_sampler
 from benchmarks.throughput import flops_per_image, images_per_second, time_of_step
 from benchmarks.usual import UsualTraining, augmenting
 from nas.data.augmentation import augment
@@ -44,15 +42,8 @@ from nas.training.training import Training
 from nas.tuner.names import DEFAULT_PRUNER, PrunerName
 from nas.tuner.pruning import make_pruner
 
-TABLE = load()
-EPOCHS = len(TABLE[0].accuracy)
-
-
-def test_table_has_thirty_candidates_within_the_limits_and_all_their_epochs() -> None:
-    assert len({curves.notation for curves in TABLE}) >= 30
-    assert all(curves.params <= 20_000 for curves in TABLE)
-    columns = [(c.accuracy, c.loss, c.raw_accuracy, c.raw_loss) for c in TABLE]
-    assert {len(column) for candidate in columns for column in candidate} == {EPOCHS} == {19}
+TABLE = candidates()
+EPOCHS = len(TABLE[0].loss)
 
 
 def test_default_pruner_spends_a_fifth_and_keeps_the_best_or_as_good() -> None:
@@ -130,7 +121,7 @@ def test_seconds_end_with_the_epoch_that_reaches_the_target(one_thread: None) ->
 
 
 def test_every_row_of_the_table_is_a_whole_training_within_the_limits() -> None:
-    rows, space = load_table(), load_space("mnist")
+    rows, space = load(), load_space("mnist")
     assert len(rows) >= 30
     assert len({row.entry for row in rows}) == len(rows)
     for row in rows:

@@ -31,7 +31,7 @@ from nas.analysis.statistics import spread
 from nas.api.finishing import finish
 from nas.api.measuring import MeasuredNoise
 from nas.data.dataset import Dataset
-from nas.data.images import load_test, load_training
+from nas.data.images import fingerprint, load_test, load_training
 from nas.network.architecture import Architecture
 from nas.network.layers import Head
 from nas.network.limits import Constraints
@@ -305,7 +305,8 @@ def test_the_winners_curse_is_told_from_noise_though_seeds_are_equal(
     trial = history.trials[0]
     contender = Finalist(record=trial, rerun=spread(reruns), value=spread([0.1]))
     winner = Winner(record=trial, finalists=(contender,), test=spread([0.99]), judged=SCORE)
-    assert curse(history, winner, 10_000) == f"On fresh seeds the winner {said}"
+    noise = measured_noise([a_noise_run(i, accuracy) for i, accuracy in enumerate(reruns)], 10_000)
+    assert curse(history, winner, noise, 10_000) == f"On fresh seeds the winner {said}"
 
 
 @pytest.mark.parametrize(
@@ -541,6 +542,22 @@ def test_what_is_remembered_and_cannot_be_read_is_trained_anew(
     assert all(len(file.read_text(encoding="utf-8")) > 100 for file in files)
 
 
+def test_what_was_trained_on_other_images_or_elsewhere_is_not_taken(
+    search: Searched, dataset: Dataset, tmp_path: Path
+) -> None:
+    rival = next(run for run in search.runs if run.trial is None)
+    images = fingerprint(load_training(dataset, hold_out=False).train, load_test(dataset))
+    with writing(
+        locate("other", tmp_path, None), settings(search.space, seed=1, sampler="qmc", pruner="none")
+    ) as study:
+        assert baselines.recall(study, rival.run, images[::-1], rival.environment) is None
+        assert baselines.recall(study, rival.run, images, {**rival.environment, "torch": "another"}) is None
+        assert baselines.recall(study, replace(rival.run, seed=1), images, rival.environment) is None
+        known = baselines.recall(study, rival.run, images, rival.environment)
+        assert known is not None
+        assert known.test == rival.test
+
+
 def without_times(record: TrialRecord | RunRecord) -> dict[str, Any]:
     curve = [replace(epoch, seconds=None) for epoch in record.curve]
     return {"state": record.state, "seed": record.seed, "candidate": record.candidate, "curve": curve}
@@ -571,8 +588,11 @@ class CutOffError(Exception):
     """What ends a command in the middle."""
 
 
-def test_no_winner_is_named_before_its_last_final_model_is_judged(dataset: Dataset, tmp_path: Path) -> None:
-    space = replace(small_space(dataset, epochs=1), target=0.1)
+def test_no_winner_is_named_before_its_last_final_model_is_judged(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(baselines, "FOLDER", str(tmp_path / "baselines"))
+    space = replace(small_space(dataset, epochs=1), baseline=small_architecture(12, 12), target=0.1)
     plan = Plan(trials=2, fleet=LocalFleet(("cpu",)), dataset=dataset, constraints=space.constraints, seed=SEED)
     location = locate("study", tmp_path, None)
 
@@ -586,7 +606,7 @@ def test_no_winner_is_named_before_its_last_final_model_is_judged(dataset: Datas
         remember_task(study, space)
         sampler = FeasibleSampler(make_sampler("random", space, SEED), space, SEED, seen=digests(records(study)))
         list(train_all(Search(study, location, records(study), plan, sampler), plan))
-        final = FinalSettings(finalists=1, seeds=2, baseline=False)
+        final = FinalSettings(finalists=1, seeds=2, baseline=True)
         with pytest.raises(CutOffError):
             finish(study, location, plan, final, until_the_first_model)
         history = read_history(study)
@@ -599,3 +619,4 @@ def test_no_winner_is_named_before_its_last_final_model_is_judged(dataset: Datas
         winner = winner_of(read_history(study))
         assert winner is not None
         assert (len(winner.models), winner.diverged, winner.test.n) == (2, 0, 2)
+    assert len([*(tmp_path / "baselines").iterdir()]) == 2, "one of them was trained before the interruption"

@@ -9,7 +9,6 @@ from nas.analysis.statistics import (
     chance_of_reaching,
     error_of_mean,
     least_difference,
-    pooled_sd,
     t_quantile,
 )
 from nas.network.cost import cost
@@ -83,16 +82,15 @@ def story(history: History, winner: Winner) -> list[StoryRow]:
     return rows
 
 
-def curse(history: History, winner: Winner, n_val: int) -> str:
+def curse(history: History, winner: Winner, noise: Noise | None, n_val: int) -> str:
     """What fresh seeds made of the score by which the network was among the best of many."""
     score, rerun, trained = winner.record.val_accuracy, winner.rerun, len(history.trained)
     assert score is not None
     if rerun is None:
         return f"The search score is the best of {trained}, so it flatters; --finalists trains it on fresh seeds."
     drop = score - rerun.mean
-    groups = [finalist.rerun for finalist in winner.finalists]
-    sd, two = pooled_sd(groups) or 0.0, math.sqrt(1 + 1 / rerun.n)
-    from_seeds = t_quantile(sum(group.n - 1 for group in groups)) * sd * two if sd else 0.0
+    two = math.sqrt(1 + 1 / rerun.n)
+    from_seeds = t_quantile(noise.n - 1) * noise.sd * two if noise else 0.0
     from_images = t_quantile(math.inf) * ACCURACY.standard_error(score, n_val) * two
     if drop <= max(from_seeds, from_images):
         seen = "one seed differs from another" if drop <= from_seeds else f"{n_val:,} images can tell"

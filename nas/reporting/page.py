@@ -168,8 +168,9 @@ def _verdict(history: History, winner: Winner | None, data: TrainingData) -> dic
     if winner is None:
         return {"story": [], "sentences": [], "more": [], "judged": "", "reached": None}
     target, n_train, n_val = history.task.target, len(data.train), len(data.validation)
-    sentences = [verdict(winner, measured_noise(history.runs, n_val), target), *margin(history, winner)]
-    more = [curse(history, winner, n_val), *earlier_readings(history, winner)]
+    noise = measured_noise(history.runs, n_val)
+    sentences = [verdict(winner, noise, target), *margin(history, winner)]
+    more = [curse(history, winner, noise, n_val), *earlier_readings(history, winner)]
     return {
         "story": story(history, winner),
         "sentences": sentences,

@@ -56,7 +56,7 @@ def summary(history: History, winner: Winner, data: TrainingData) -> str:
     """What was found, in plain text, with torchinfo's table of the winner."""
     best, n_train, n_val = winner.record, len(data.train), len(data.validation)
     architecture = best.candidate.architecture
-    shape = (1, *architecture.input_shape)
+    noise, shape = measured_noise(history.runs, n_val), (1, *architecture.input_shape)
     columns = ("output_size", "num_params", "mult_adds")  # of a width that a terminal of 100 columns shows whole
     layers = torchinfo.summary(build(architecture), shape, col_names=columns, col_width=17, verbose=0)
     return "\n".join(
@@ -67,8 +67,8 @@ def summary(history: History, winner: Winner, data: TrainingData) -> str:
             _plain_text(_story(history, winner)),
             _filled(how_judged(winner, n_train, n_val)),
             "",
-            _filled(curse(history, winner, n_val)),
-            _filled(verdict(winner, measured_noise(history.runs, n_val), history.task.target)),
+            _filled(curse(history, winner, noise, n_val)),
+            _filled(verdict(winner, noise, history.task.target)),
             *map(_filled, margin(history, winner)),
             _filled(noise_floor(history, best, n_val)),
             *map(_filled, earlier_readings(history, winner)),

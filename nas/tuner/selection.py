@@ -152,20 +152,21 @@ def _with_final_models(
     rival = rival_of(history.task, winner) if final.baseline else None
     wanted = final_runs(winner, rival, final.seeds, history.seed)
     title = f"trial {winner.number} is the winner: now trained on all training images, then judged on the test images"
-    begun = {run.key for run in history.runs if run.settled or not run.state.is_finished()}
-    missing = [run for run in wanted if run.trial is None and run.key not in begun]
-    if not missing:
+    rivals = {run.key: run for run in wanted if run.trial is None}
+    settled = {run.key for run in history.runs if run.settled}
+    if not rivals or settled >= {run.key for run in wanted}:
         return train(history, wanted, title)
     images = fingerprint(load_training(dataset, hold_out=False).train, test.images)
     environment = next(run.environment for run in reversed(history.runs_of("finalist")) if run.accuracy is not None)
     today = environment.get("source") == source_digest()
-    known = [record for run in missing if today and (record := recall(study, run, images, environment)) is not None]
+    begun = settled | {run.key for run in history.runs if not run.state.is_finished()}
+    missing = [run for key, run in rivals.items() if today and key not in begun]
+    known = [record for run in missing if (record := recall(study, run, images, environment)) is not None]
     if known:
         title += f"; of the network to beat, {len(known)} trainings are known from an earlier search"
     history = train(history.with_runs(known), wanted, title)
-    trained = {run.key for run in missing} - {record.key for record in known}
     for record in history.runs:
-        if record.key in trained and record.accuracy is not None:
+        if record.key in rivals and record.accuracy is not None:
             remember(study, record, images)
     return history
 
