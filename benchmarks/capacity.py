@@ -27,12 +27,13 @@ from rich.table import Table
 
 from benchmarks.load import resident_bytes
 from benchmarks.networks import MNIST
-from benchmarks.overhead import SAMPLER, SEED, curve, fill
+from benchmarks.overhead import SEED, curve, fill
 from nas.cli.options import positive, positive_seconds
 from nas.cli.terminal import run
 from nas.optuna_internals.batched_storage import batch
 from nas.reporting.notes import annotate_trial
 from nas.samplers.feasible import FeasibleSampler, make_sampler
+from nas.samplers.names import DEFAULT_SAMPLER
 from nas.space.loading import load_space
 from nas.space.search_space import SearchSpace
 from nas.study.location import StudyLocation, locate
@@ -140,10 +141,10 @@ class Measured:
 
 def measure(location: StudyLocation, space: SearchSpace, workers: int, seconds: float, watched: float) -> Measured:
     """Go on with a study: until every worker has something to do, and then for so many seconds."""
-    with writing(location, settings(space, seed=SEED, sampler=SAMPLER, pruner=DEFAULT_PRUNER)) as study:
+    with writing(location, settings(space, seed=SEED, sampler=DEFAULT_SAMPLER, pruner=DEFAULT_PRUNER)) as study:
         study.pruner = make_pruner(DEFAULT_PRUNER, space.recipe.epochs)
         held = records(study)
-        sampler = FeasibleSampler(make_sampler(SAMPLER, space, SEED), space, SEED, digests(held))
+        sampler = FeasibleSampler(make_sampler(DEFAULT_SAMPLER, space, SEED), space, SEED, digests(held))
         fleet = StandInFleet(workers, seconds)
         plan = Plan(trials=10**9, fleet=fleet, dataset=MNIST, constraints=space.constraints, seed=SEED)
 
@@ -194,7 +195,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         for trials in sorted(args.trials):
             filled = locate("capacity", Path(folder) / f"{trials}", None)
-            with writing(filled, settings(space, seed=SEED, sampler=SAMPLER, pruner=DEFAULT_PRUNER)) as study:
+            with writing(filled, settings(space, seed=SEED, sampler=DEFAULT_SAMPLER, pruner=DEFAULT_PRUNER)) as study:
                 study.pruner = make_pruner(DEFAULT_PRUNER, space.recipe.epochs)
                 with batch(study):
                     fill(study, space, trials)

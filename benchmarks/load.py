@@ -26,12 +26,13 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.networks import MNIST
-from benchmarks.overhead import SAMPLER, SEED, TimedSampler, make_worker
+from benchmarks.overhead import SEED, TimedSampler, make_worker
 from nas.cli.options import positive
 from nas.cli.terminal import run
 from nas.optuna_internals.studies import id_of
 from nas.reporting.notes import annotate_trial
 from nas.samplers.feasible import make_sampler
+from nas.samplers.names import DEFAULT_SAMPLER
 from nas.space.loading import load_space
 from nas.study.location import StudyLocation, locate
 from nas.study.opening import writing
@@ -121,9 +122,9 @@ def load(location: StudyLocation, trials: int) -> tuple[list[Row], Looks]:
     """Search until there are so many trials, while the dashboard is open."""
     space = load_space("mnist")
     rows: list[Row] = []
-    with writing(location, settings(space, seed=SEED, sampler=SAMPLER, pruner=DEFAULT_PRUNER)) as study:
+    with writing(location, settings(space, seed=SEED, sampler=DEFAULT_SAMPLER, pruner=DEFAULT_PRUNER)) as study:
         study.pruner = make_pruner(DEFAULT_PRUNER, space.recipe.epochs)
-        sampler = TimedSampler(make_sampler(SAMPLER, space, SEED), space, SEED, digests(records(study)))
+        sampler = TimedSampler(make_sampler(DEFAULT_SAMPLER, space, SEED), space, SEED, digests(records(study)))
         plan = Plan(
             trials=trials,
             fleet=LocalFleet(devices("cpu", None), make_worker),

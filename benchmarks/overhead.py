@@ -29,7 +29,7 @@ from nas.network.module import build
 from nas.optuna_internals.trials import is_hopeless, report_epoch
 from nas.reporting.notes import annotate_trial
 from nas.samplers.feasible import FeasibleSampler, Proposal, ask, make_sampler
-from nas.samplers.names import SamplerName
+from nas.samplers.names import DEFAULT_SAMPLER
 from nas.space.loading import load_space
 from nas.space.search_space import SearchSpace
 from nas.study.location import StudyLocation, locate
@@ -45,7 +45,6 @@ from nas.workers.local import LocalFleet, LocalWorker, devices
 
 SEED = 0
 FEWEST = 20  # trials measured; the first of each worker wait for its start
-SAMPLER: SamplerName = "tpe"  # the figures in docs are of it
 
 
 def curve(seed: int, epochs: int) -> list[float]:
@@ -121,11 +120,11 @@ class Overhead:
 
 def measure(location: StudyLocation, space: SearchSpace, trials: int, measured: int) -> Overhead:
     """Fill a study and run the real search loop for a few trials more."""
-    wanted = settings(space, seed=SEED, sampler=SAMPLER, pruner=DEFAULT_PRUNER)
+    wanted = settings(space, seed=SEED, sampler=DEFAULT_SAMPLER, pruner=DEFAULT_PRUNER)
     with writing(location, wanted) as study:
         study.pruner = make_pruner(DEFAULT_PRUNER, space.recipe.epochs)
         fill(study, space, trials)
-        sampler = TimedSampler(make_sampler(SAMPLER, space, SEED), space, SEED, digests(records(study)))
+        sampler = TimedSampler(make_sampler(DEFAULT_SAMPLER, space, SEED), space, SEED, digests(records(study)))
         plan = Plan(
             trials=trials + measured,
             fleet=LocalFleet(devices("cpu", None), make_worker),

@@ -1,10 +1,11 @@
 """How good the network is that a search chooses, against the epochs that it has spent: replays on an emulator.
 
 Every arm searches the default space until its epochs are spent; nothing is trained, the emulator tells the scores (see
-`benchmarks.emulator`). The regret is how far the expected final log loss of the chosen network lies above that of the
-best of many random feasible ones. An arm is a sampler and a pruner of the program, or Optuna as its documentation
-shows it: candidates outside the limits are pruned, the accuracy is maximised. Or it is another tool of the field (see
-`benchmarks.rivals`); these need `pip install -e .[benchmarks]`, and repeat themselves with PYTHONHASHSEED=0.
+`benchmarks.emulator`, which needs scikit-learn). The regret is how far the expected final log loss of the chosen
+network lies above that of the best of many random feasible ones. An arm is a sampler and a pruner of the program, or
+Optuna as its documentation shows it: candidates outside the limits are pruned, the accuracy is maximised. Or it is
+another tool of the field (see `benchmarks.rivals`); these need `pip install -e .[benchmarks]`, and repeat themselves
+with PYTHONHASHSEED=0.
 """
 
 import argparse
@@ -16,6 +17,7 @@ from concurrent.futures import CancelledError, as_completed
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import cache, partial
+from importlib import metadata
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any, cast
@@ -28,7 +30,8 @@ from optuna.trial import TrialState
 from rich.console import Console
 from rich.table import Table
 
-import nas.samplers
+import nas
+import search_spaces
 from benchmarks.emulator import Emulator, Floats
 from benchmarks.rivals import EPOCHS, RIVALS, Chosen, HardlyAnyError
 from benchmarks.table import FILE as ROWS
@@ -50,7 +53,9 @@ from nas.tuner.pruning import make_pruner
 from nas.workers.local import devices
 
 FILE = Path(__file__).parent / "data" / "search_quality.jsonl"
-SAMPLERS = Path(nas.samplers.__file__).parent
+FOLDERS = ("network", "optuna_internals", "samplers", "space")  # that a replay depends on
+LIBRARIES = ("numpy", "optuna", "scikit-learn", "scipy")
+TOOLS = {"NePS": ["neural-pipeline-search"], "syne-tune": ["syne-tune"], "SMAC": ["smac"]}
 EMULATORS = 10
 WORKERS = 2
 WIDTH = 130  # of the table, in characters
@@ -180,26 +185,37 @@ def replay(arm: str, number: int, emulators: int) -> Replay:
         regrets=tuple(round(after[epoch - 1], 4) for epoch in CHECKED),
         mean=round(fmean(after), 4),
         epochs_to_top=next((s for s, r in steps if r <= top - best), None),
-        made_of=made_of(),
+        made_of=made_of(arm),
     )
 
 
 @cache
-def made_of() -> str:
-    """A digest of what the outcome of a replay depends on: the table, the samplers, the emulator and the arms."""
-    here = Path(__file__).parent
+def made_of(arm: str) -> str:
+    """A digest of what the outcome of a replay depends on: the table, the sources and the versions of libraries."""
+    here, package = Path(__file__).parent, Path(nas.__file__).parent
     sources = [
-        *sorted(SAMPLERS.glob("*.py")),
-        *(here / name for name in ("emulator.py", "rivals.py", "search_quality.py")),
+        *(source for folder in FOLDERS for source in sorted((package / folder).glob("*.py"))),
+        *(package / "tuner" / name for name in ("names.py", "pruning.py")),
+        *(here / name for name in ("emulator.py", "rivals.py", "search_quality.py", "table.py")),
+        Path(search_spaces.__file__).parent / f"{SPACE}.py",
         ROWS,
     ]
-    return hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:12]
+    versions = [_version(name) for name in (*LIBRARIES, *TOOLS.get(arm, ()))]
+    parts = [*(source.read_bytes() for source in sources), json.dumps(versions).encode()]
+    return hashlib.sha256(b"".join(parts)).hexdigest()[:12]
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def known() -> dict[tuple[str, int], Replay]:
     """The replays that are kept and would not come out otherwise now."""
     replays = (Replay(**found) for found in objects(FILE))
-    return {(replay.arm, replay.number): replay for replay in replays if replay.made_of == made_of()}
+    return {(replay.arm, replay.number): replay for replay in replays if replay.made_of == made_of(replay.arm)}
 
 
 _emulators: dict[int, tuple[Emulator, Floats]] = {}
@@ -225,6 +241,8 @@ def table_of(replays: Iterable[Replay], emulators: int, rows: int) -> Table:
     table = Table("arm", "n", *(f"{epochs} epochs" for epochs in CHECKED), "all along", title=title)
     table.add_column(f"top {TOP:.0%} after")
     for arm, done in by_arm.items():
+        if len(done) < 2:
+            continue  # there is no standard error of it
         columns = [*zip(*(r.regrets for r in done), strict=True), [r.mean for r in done]]
         told = [f"{fmean(c):.3f} ± {stdev(c) / len(c) ** 0.5:.3f}" for c in columns]
         reached = sorted(r.epochs_to_top or np.inf for r in done)[len(done) // 2]

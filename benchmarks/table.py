@@ -179,6 +179,9 @@ def of_sampler(rows: Sequence[Row], sampler: SamplerName, candidates: int) -> li
             continue
         proposing = FeasibleSampler(make_sampler(sampler, space, seed), space, seed, seen)
         trials = [ask(study, proposing, seed) for _ in together]
+        for trial in trials:
+            if trial.number in known and trial.params != known[trial.number].suggestions:
+                raise UserError(f"{sampler} proposes another candidate {trial.number} than the table holds")
         return [(Entry(sampler, trial.number), trial.params) for trial in trials if trial.number not in known]
     return []
 

@@ -33,8 +33,8 @@ from nas.system.threads import one_blas_thread
 
 SAMPLER_PROPOSALS = 200  # then uniform draws: a sampler may have learned its way into a corner where nothing is left
 GP_PROPOSALS = 20  # the same for gp, which fits its model for each of them; measured: a second each
-REFITS = 100  # a longer study is learned from anew whenever it has grown by this part of it, ...
-RUNNING_A_FIT = 8  # ... and one with many workers, when this part of them has ended
+REFITS = 100  # a study longer than MAX_LEARNED is learned from anew whenever it has grown by this part of it
+MANY_RUNNING = 8  # with so many workers it is learned from anew when this part of them has ended
 Maker: TypeAlias = Callable[[int], BaseSampler]
 
 
@@ -95,7 +95,7 @@ class FeasibleSampler:
         learned = carried_on(model.learned) if isinstance(sampler, GPSampler) else model.learned
         asking = as_study(learned + running, kept_in=study)
         if isinstance(sampler, BlueprintSampler):
-            if model.promising is None or len(running) < RUNNING_A_FIT:
+            if model.promising is None or len(running) < MANY_RUNNING:
                 model.promising = sampler.ranked(asking, trial)
             proposed = model.promising
         else:
@@ -160,7 +160,7 @@ class FeasibleSampler:
         one would.
         """
         upto = finished - finished % (max(1, finished // REFITS) if finished > MAX_LEARNED else 1)
-        if self._model is None or upto - self._model.upto >= max(1, running // RUNNING_A_FIT):
+        if self._model is None or upto - self._model.upto >= max(1, running // MANY_RUNNING):
             trials = [trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()][:upto]
             self._model = _Model(upto=upto, learned=learned_from(trials))
         return self._model
