@@ -115,6 +115,23 @@ def test_a_search_ends_when_a_network_is_sure_to_reach_the_target(tmp_path: Path
     assert len(missed.trials()) == 5
 
 
+def test_a_search_goes_on_after_a_network_that_may_have_had_luck(tmp_path: Path, result: Result) -> None:
+    """Two fresh seeds leave much room below their mean."""
+    first = result.trials()["val_accuracy"][0]
+    titles: list[str] = []
+
+    def progress(events: Iterator[Progress], title: str) -> None:
+        titles.append(title)
+        for _ in events:
+            pass
+
+    asked = {"target": first, "until_target": True, "jobs": 1, "test": judged_images(), "progress": progress}
+    found = search(tmp_path, study="unsure", **asked)
+    assert "trial 0 has the accuracy asked for; is it there on fresh seeds, too?" in titles
+    assert len(found.trials()) == 3
+    assert found.complaint == ""
+
+
 def test_a_notebook_shows_the_verdict_the_table_and_the_network(result: Result) -> None:
     html = result.html()
     assert result.verdict in html

@@ -19,6 +19,7 @@ from nas.network.cost import cost
 from nas.reporting.sentences import diagnosis, headline
 from nas.samplers.feasible import FeasibleSampler, make_sampler
 from nas.samplers.names import DEFAULT_SAMPLER, SAMPLERS, SamplerName
+from nas.space.objective import reached
 from nas.space.rejections import MAX_PROPOSALS, NothingFeasibleError, probe
 from nas.space.search_space import SearchSpace
 from nas.study.commands import this_command
@@ -278,6 +279,6 @@ def _trials(
         return annotate_trial(study, location, plan.dataset, trial, record)
 
     def enough(record: TrialRecord) -> bool:
-        return target is not None and record.val_accuracy is not None and record.val_accuracy >= target
+        return record.val_accuracy is not None and bool(reached(record.val_accuracy, target))
 
     return Search(study, location, known.trials, plan, sampler, annotate=annotate, enough=enough)
