@@ -1,14 +1,14 @@
 """Where the epochs of a default search are best spent: on trials or on finalists; searches replayed on an emulator.
 
-Each search has 50 trials of the default sampler and stops them at rungs. Then its best trials are trained on fresh
-seeds, in a race: after each seed the worse half is out. Other rungs and other numbers of finalists are tried. The
-regret is how far the expected final log loss of the chosen network lies above that of the best of many random feasible
-ones; it is negative where the search has found a better one.
+Each search has 50 trials and stops most of them at rungs. Then its best trials are trained on fresh seeds; after each
+seed the worse ones are out. Other samplers, rungs and finalists are tried than the default ones. The regret is how far
+the expected final log loss of the chosen network lies above that of the best of many random feasible ones; it is
+negative where the search has found a better one. Of one number, all searches share an emulator.
 """
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import as_completed
 from dataclasses import dataclass
 from functools import partial
@@ -25,7 +25,7 @@ from benchmarks.search_quality import WIDTH, emulator_of, trials_of
 from nas.analysis.finalists import SEARCH_SCORE, rounds_of_race
 from nas.cli.options import positive
 from nas.cli.terminal import run
-from nas.samplers.names import DEFAULT_SAMPLER
+from nas.samplers.names import DEFAULT_SAMPLER, SamplerName
 from nas.space.rejections import derive_seed
 from nas.system.processes import process_pool
 from nas.tuner.pruning import RUNGS, RungPruner
@@ -34,19 +34,29 @@ from nas.workers.local import devices
 TRIALS = 50
 EMULATORS = 10
 RACES = 40  # of each search, on other seeds
-FINALISTS = (0, 2, 3, 4, 6)  # 0: the best score of the search wins
+SEEDS = 3  # of a finalist, at most
 Rungs = Mapping[int, float]  # after which epoch which part of the trials goes on
-CHOICES: Sequence[Rungs] = (
-    {max(1, round(part * EPOCHS)): share for part, share in RUNGS.items()},
-    {1: 1 / 10, 7: 1 / 4},
-    {1: 1 / 10, 3: 1 / 10, 7: 1 / 10},
-    {1: 1 / 20, 7: 1 / 5},
-    {1: 1 / 50, 3: 1 / 3, 7: 1 / 3},
-    {1: 1 / 16, 3: 1 / 4, 7: 1 / 4},
-    {1: 1 / 10, 2: 1 / 10, 4: 1 / 10, 8: 1 / 10},
-    {1: 1 / 50, 3: 1 / 50, 7: 1 / 50},
-    {1: 1 / 5, 2: 1 / 5, 3: 1 / 5, 5: 1 / 5, 8: 1 / 5, 12: 1 / 5},
+
+
+class Choice(NamedTuple):
+    """A way to search."""
+
+    sampler: SamplerName
+    rungs: Rungs
+
+
+NOW = {max(1, round(part * EPOCHS)): share for part, share in RUNGS.items()}
+BEFORE = {1: 1 / 5, 7: 1 / 5}
+CHOICES = (
+    Choice(DEFAULT_SAMPLER, NOW),
+    Choice("random", NOW),
+    Choice("tpe", BEFORE),
+    Choice(DEFAULT_SAMPLER, BEFORE),
+    Choice(DEFAULT_SAMPLER, {1: 1 / 10, 7: 1 / 4}),
+    Choice(DEFAULT_SAMPLER, {1: 1 / 10, 3: 1 / 10, 7: 1 / 10}),
 )
+# How many finalists are trained on each fresh seed. Without any, the best score wins; the last is as it was before.
+ENDS: tuple[list[int], ...] = ([], [2], [3], rounds_of_race(4, SEEDS), [4] * SEEDS)
 
 
 class Found(NamedTuple):
@@ -66,11 +76,11 @@ class Search:
     best: float
 
 
-def search(rungs: Rungs, number: int) -> Search:
+def search(choice: Choice, number: int) -> Search:
     """One search on the emulator of one bootstrap sample."""
     emulator, pool = emulator_of(number % EMULATORS)
-    trials = [*trials_of(DEFAULT_SAMPLER, RungPruner(rungs), emulator, number, TRIALS)]
-    seeds = [[derive_seed("race", number, race, seed) for seed in range(3)] for race in range(RACES)]
+    trials = [*trials_of(choice.sampler, RungPruner(choice.rungs), emulator, number, TRIALS)]
+    seeds = [[derive_seed("race", number, race, seed) for seed in range(SEEDS)] for race in range(RACES)]
     found = [
         Found(
             score=float(np.log(trial.losses[-1])),
@@ -87,30 +97,30 @@ def _last(emulator: Emulator, params: Mapping[str, object], seed: int) -> float:
     return float(np.log(emulator.train(params, seed).loss[-1]))
 
 
-def regret(of: Search, finalists: int) -> float:
-    """Of what the search chooses with so many finalists, on average over the races."""
-    return fmean(_won(of.found[: max(1, finalists)], race, finalists) for race in range(RACES)) - of.best
+def regret(of: Search, end: Sequence[int]) -> float:
+    """Of what the search chooses with so many finalists on each seed, on average over the races."""
+    return fmean(_won(of.found, race, end).expected for race in range(RACES)) - of.best
 
 
-def _won(left: Sequence[Found], race: int, finalists: int) -> float:
+def _won(left: Sequence[Found], race: int, end: Sequence[int]) -> Found:
     def score(one: Found, seen: int) -> float:
         return (sum(one.fresh[race][:seen]) + SEARCH_SCORE * one.score) / (seen + SEARCH_SCORE)
 
-    for seen, count in enumerate(rounds_of_race(len(left), 3) if finalists else [], 1):
+    for seen, count in enumerate(end, 1):
         left = sorted(left[:count], key=partial(score, seen=seen))
-    return left[0].expected
+    return left[0]
 
 
-def table_of(searches: Mapping[int, Sequence[Search]]) -> Table:
-    """Mean regrets ± standard errors over the searches, by the place of the rungs and the finalists."""
-    title = f"Regret in log loss of searches of {TRIALS} trials, by the number of finalists (and their epochs)"
-    ends = [f"{count} (+{EPOCHS * sum(rounds_of_race(count, 3)) if count else 0})" for count in FINALISTS]
-    table = Table("goes on after epochs", "n", "epochs", "complete", *ends, title=title)
-    for place, done in searches.items():
-        rungs = ", ".join(f"{epoch}: 1/{1 / share:.3g}" for epoch, share in CHOICES[place].items())
-        told = [_told([regret(one, count) for one in done]) for count in FINALISTS]
+def table_of(searches: Iterable[tuple[Choice, Sequence[Search]]]) -> Table:
+    """Mean regrets ± standard errors over the searches, by the way to search and the finalists."""
+    title = f"Regret in log loss of searches of {TRIALS} trials, by the finalists of each seed (and their epochs)"
+    ends = [f"{', '.join(map(str, end)) or 'none'} (+{EPOCHS * sum(end)})" for end in ENDS]
+    table = Table("sampler", "goes on after epoch", "n", "epochs", "complete", *ends, title=title)
+    for choice, done in searches:
+        rungs = ", ".join(f"{epoch}: 1/{1 / share:.3g}" for epoch, share in choice.rungs.items())
+        told = [_told([regret(one, end) for one in done]) for end in ENDS]
         epochs, complete = fmean(one.epochs for one in done), fmean(len(one.found) for one in done)
-        table.add_row(rungs, str(len(done)), f"{epochs:.0f}", f"{complete:.1f}", *told)
+        table.add_row(choice.sampler, rungs, str(len(done)), f"{epochs:.0f}", f"{complete:.1f}", *told)
     return table
 
 
@@ -121,18 +131,20 @@ def _told(values: Sequence[float]) -> str:
 def main() -> int:
     """Replay, and print."""
     options = argparse.ArgumentParser(prog="python -m benchmarks.budget", description=__doc__)
-    options.add_argument("--searches", type=positive, default=40, help="with each set of rungs (default: 40)")
+    options.add_argument("--searches", type=positive, default=40, help="of each way (default: 40)")
     args = options.parse_args()
     searches: dict[int, list[Search]] = {place: [] for place in range(len(CHOICES))}
     with process_pool(len(devices("cpu", None))) as pool:
         futures = {
-            pool.submit(search, CHOICES[place], number): place for number in range(args.searches) for place in searches
+            pool.submit(search, choice, number): place
+            for number in range(args.searches)
+            for place, choice in enumerate(CHOICES)
         }
         for done, future in enumerate(as_completed(futures), 1):
             searches[futures[future]].append(future.result())
             print(f"\r{done} of {len(futures)} searches", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)
-    Console(width=WIDTH).print(table_of(searches))
+    Console(width=WIDTH).print(table_of([(CHOICES[place], done) for place, done in searches.items()]))
     return 0
 
 

@@ -20,12 +20,12 @@ def main() -> int:
     """Draw it: one line a candidate; the best at the end stand out."""
     mpl.rcParams["svg.hashsalt"] = "nas"  # the same file every time
     table = sorted(candidates(), key=lambda row: row.loss[-1])
-    figure, axes = plt.subplots(figsize=(9, 3.6), layout="constrained")
+    figure, axes = plt.subplots(figsize=(9, 4.2), layout="constrained")
     for rank, row in enumerate(table):
         color, width, layer = ("#0969da", 1.6, 3) if rank < BEST else ("#9aa4af", 0.8, 2)
         axes.plot(range(1, len(row.loss) + 1), row.loss, color=color, linewidth=width, zorder=layer)
     axes.set_yscale("log")
-    axes.set_yticks([0.02, 0.05, 0.1, 0.2, 0.5], ["0.02", "0.05", "0.1", "0.2", "0.5"])
+    axes.set_yticks([0.01, 0.02, 0.05, 0.1, 0.2], ["0.01", "0.02", "0.05", "0.1", "0.2"])
     axes.minorticks_off()
     axes.set_xticks([*CORRELATED_EPOCHS, len(table[0].loss)])
     axes.set_xlabel("epoch")
