@@ -28,7 +28,7 @@ from nas.cli.terminal import run
 from nas.samplers.names import DEFAULT_SAMPLER, SamplerName
 from nas.space.rejections import derive_seed
 from nas.system.processes import process_pool
-from nas.tuner.pruning import RUNGS, RungPruner
+from nas.tuner.pruning import GOES_ON, RungPruner, rungs
 from nas.workers.local import devices
 
 TRIALS = 50
@@ -45,15 +45,15 @@ class Choice(NamedTuple):
     rungs: Rungs
 
 
-NOW = {max(1, round(part * EPOCHS)): share for part, share in RUNGS.items()}
+NOW = dict.fromkeys(rungs(EPOCHS), GOES_ON)
 BEFORE = {1: 1 / 5, 7: 1 / 5}
 CHOICES = (
     Choice(DEFAULT_SAMPLER, NOW),
     Choice("random", NOW),
     Choice("tpe", BEFORE),
     Choice(DEFAULT_SAMPLER, BEFORE),
-    Choice(DEFAULT_SAMPLER, {1: 1 / 10, 7: 1 / 4}),
     Choice(DEFAULT_SAMPLER, {1: 1 / 10, 3: 1 / 10, 7: 1 / 10}),
+    Choice(DEFAULT_SAMPLER, {1: 1 / 10, 2: 1 / 10, 3: 1 / 10, 5: 1 / 10, 8: 1 / 10, 12: 1 / 10}),
 )
 # How many finalists are trained on each fresh seed. Without any, the best score wins; the last is as it was before.
 ENDS: tuple[list[int], ...] = ([], [2], [3], rounds_of_race(4, SEEDS), [4] * SEEDS)
@@ -117,10 +117,10 @@ def table_of(searches: Iterable[tuple[Choice, Sequence[Search]]]) -> Table:
     ends = [f"{', '.join(map(str, end)) or 'none'} (+{EPOCHS * sum(end)})" for end in ENDS]
     table = Table("sampler", "goes on after epoch", "n", "epochs", "complete", *ends, title=title)
     for choice, done in searches:
-        rungs = ", ".join(f"{epoch}: 1/{1 / share:.3g}" for epoch, share in choice.rungs.items())
+        places = ", ".join(f"{epoch}: 1/{1 / share:.3g}" for epoch, share in choice.rungs.items())
         told = [_told([regret(one, end) for one in done]) for end in ENDS]
         epochs, complete = fmean(one.epochs for one in done), fmean(len(one.found) for one in done)
-        table.add_row(choice.sampler, rungs, str(len(done)), f"{epochs:.0f}", f"{complete:.1f}", *told)
+        table.add_row(choice.sampler, places, str(len(done)), f"{epochs:.0f}", f"{complete:.1f}", *told)
     return table
 
 

@@ -91,15 +91,15 @@ def parser() -> argparse.ArgumentParser:
         "--finalists",
         metavar="K",
         type=natural,
-        default=3,
-        help="trials as good as the best, trained again on fresh seeds (default: 3; 0: none)",
+        default=2,
+        help="trials as good as the best, trained again on fresh seeds (default: 2; 0: none)",
     )
     final.add_argument(
         "--final-seeds",
         metavar="S",
         type=positive,
         default=3,
-        help="fresh seeds of the winner, and of a finalist at most (default: 3)",
+        help="fresh seeds of the final models, and at most of a finalist (default: 3)",
     )
     final.add_argument("--baseline", action="store_true", help="train the network to beat, too, by the winner's recipe")
     how.add_argument("--dry-run", action="store_true", help="train nothing; say what the space holds and costs")

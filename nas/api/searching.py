@@ -56,7 +56,7 @@ class SearchOptions:
     pruner: PrunerName = DEFAULT_PRUNER
     seed: int = 0
     timeout: float | None = None  # seconds, after which no further trial begins
-    finalists: int = 3
+    finalists: int = 2
     final_seeds: int = 3
     baseline: bool = False
     until_target: bool = False

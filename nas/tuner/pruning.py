@@ -12,9 +12,7 @@ from optuna.trial import FrozenTrial
 
 from nas.tuner.names import PrunerName
 
-# At which part of a full training, which part of the trials that came so far goes on: epochs 1 and 7 of 19.
-# Chosen on the table of `benchmarks.search_cost`.
-RUNGS: Mapping[float, float] = {0.05: 1 / 5, 0.37: 1 / 5}
+GOES_ON = 1 / 10  # of the trials that came to a rung; chosen by `benchmarks.budget`, as the places of the rungs
 
 
 class RungPruner(BasePruner):
@@ -59,11 +57,16 @@ class _Reached:
             insort(self.losses, loss)
 
 
+def rungs(epochs: int) -> list[int]:
+    """After which of so many epochs a trial is judged: 1, 2, 4 and so on, in the first half of its training."""
+    return [1 << place for place in range(epochs.bit_length()) if 2 << place <= epochs]
+
+
 def make_pruner(name: PrunerName, epochs: int) -> BasePruner:
     """The pruner of this name for trainings of so many epochs."""
     match name:
         case "rungs":
-            return RungPruner({max(1, round(part * epochs)): share for part, share in RUNGS.items()})
+            return RungPruner(dict.fromkeys(rungs(epochs), GOES_ON))
         case "hyperband":
             return optuna.pruners.HyperbandPruner(min_resource=1, max_resource=epochs, reduction_factor=3)
         case "median":
