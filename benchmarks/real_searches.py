@@ -1,0 +1,134 @@
+"""Whole searches of MNIST by the default sampler and at random: trials, finalists, final models, test images.
+
+The default command of five seeds, and as many random searches with the same pruner. These have more trials, so that
+they train no fewer epochs. A search takes half an hour of 2 cores; interrupted, the same command goes on. Its figures
+are kept when it ends, in `data/real_searches.jsonl`; the wall time is told for searches that nothing interrupted.
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import fmean, stdev
+
+from rich.console import Console
+from rich.table import Table
+
+import nas
+from benchmarks.networks import MNIST
+from benchmarks.table import SPACE, appending, objects
+from nas.analysis.finalists import winner_of
+from nas.cli.options import positive
+from nas.cli.terminal import run
+from nas.data.images import load_training
+from nas.samplers.names import DEFAULT_SAMPLER, SamplerName
+from nas.study.history import read_history
+from nas.study.location import locate
+from nas.study.opening import open_study
+from nas.training.environment import versions
+
+FILE = Path(__file__).parent / "data" / "real_searches.jsonl"
+TRIALS: dict[SamplerName, int] = {DEFAULT_SAMPLER: 50, "random": 65}
+SEEDS = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """A search that has ended."""
+
+    sampler: SamplerName
+    seed: int
+    trials: int
+    epochs: int  # of its trials
+    later_epochs: float  # of finalists and final models, in epochs of as many images; without the network to beat
+    notation: str  # of the winner
+    params: int
+    macs: int
+    val_loss: float  # in the search
+    accuracies: tuple[float, ...]  # of the final models on the test images, as fractions
+    minutes: float | None  # by the wall, with the network to beat; None for a search that went on
+    versions: str
+
+
+def searched(sampler: SamplerName, seed: int, folder: Path) -> Row:
+    """Search, or go on. The network to beat is trained by the first search, and remembered."""
+    location, began = locate(f"{sampler}-{seed}", folder, None), time.monotonic()
+    fresh, trials = not location.folder.exists(), TRIALS[sampler]
+    nas.search(SPACE, study=location.name, trials=trials, sampler=sampler, seed=seed, baseline=True, output_dir=folder)
+    minutes = round((time.monotonic() - began) / 60, 1) if fresh else None
+    history = read_history(open_study(location))
+    winner = winner_of(history)
+    assert winner is not None
+    best, data = winner.record, load_training(MNIST)
+    more = (len(data.train) + len(data.validation)) / len(data.train)
+    finalists = sum(run.epochs for run in history.runs_of("finalist"))
+    return Row(
+        sampler=sampler,
+        seed=seed,
+        trials=len(history.trained),
+        epochs=sum(trial.epochs for trial in history.trials),
+        later_epochs=round(finalists + more * sum(model.epochs for model in winner.models), 1),
+        notation=best.notation,
+        params=best.params,
+        macs=best.macs,
+        val_loss=best.val_loss or 0.0,
+        accuracies=tuple(model.accuracy or 0.0 for model in winner.models),
+        minutes=minutes,
+        versions=versions(winner.environment),
+    )
+
+
+def load() -> list[Row]:
+    """The searches that have ended."""
+    return [Row(**found) for found in objects(FILE)]
+
+
+def table_of(rows: Iterable[Row]) -> Table:
+    """Means over the searches, ± standard deviation."""
+    table = Table("sampler", "n", "trials", "epochs", "with finals", "test accuracy", "parameters", "minutes")
+    by_sampler: dict[SamplerName, list[Row]] = {}
+    for row in rows:
+        by_sampler.setdefault(row.sampler, []).append(row)
+    for sampler, done in by_sampler.items():
+        minutes = [row.minutes for row in done if row.minutes is not None]
+        table.add_row(
+            sampler,
+            str(len(done)),
+            str(done[0].trials),
+            _told([row.epochs for row in done], 0),
+            _told([row.epochs + row.later_epochs for row in done], 0),
+            f"{_told([100 * fmean(row.accuracies) for row in done], 3)} %",
+            _told([row.params for row in done], 0),
+            _told(minutes, 1),
+        )
+    return table
+
+
+def _told(values: Sequence[float], digits: int) -> str:
+    if len(values) < 2:
+        return "".join(f"{value:.{digits}f}" for value in values)
+    return f"{fmean(values):,.{digits}f} ± {stdev(values):,.{digits}f}"
+
+
+def main() -> int:
+    """Search what is missing, and print."""
+    options = argparse.ArgumentParser(prog="python -m benchmarks.real_searches", description=__doc__)
+    options.add_argument("--seeds", type=positive, default=SEEDS, help=f"searches of each (default: {SEEDS})")
+    options.add_argument("--output-dir", type=Path, default=Path("results/real_searches"), help="of the studies")
+    args = options.parse_args()
+    known = {(row.sampler, row.seed) for row in load()}
+    wanted = [(sampler, seed) for seed in range(args.seeds) for sampler in TRIALS if (sampler, seed) not in known]
+    with appending(FILE) as file:
+        for sampler, seed in wanted:
+            print(
+                json.dumps(asdict(searched(sampler, seed, args.output_dir)), ensure_ascii=False), file=file, flush=True
+            )
+    Console().print(table_of(load()))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))
