@@ -154,8 +154,11 @@ def _informative(curves: Sequence[Mapping[int, float]]) -> list[int]:
 
 
 def _scores(features: Floats, curves: Sequence[Mapping[int, float]]) -> Scores:
-    """The first and the last score of each curve, as logarithms where all are above 0: losses fall by factors."""
-    rows = [(i, epoch, curve[epoch]) for i, curve in enumerate(curves) for epoch in sorted({min(curve), max(curve)})]
+    """Of each curve the last score and those after 1, 2, 4, … epochs, at which curves of any length can be compared.
+
+    They are logarithms where all are above 0: losses fall by factors.
+    """
+    rows = [(i, epoch, curve[epoch]) for i, curve in enumerate(curves) for epoch in _compared(curve)]
     trial, epoch, value = (np.array(column) for column in zip(*rows, strict=True))
     return Scores(
         features=features,
@@ -163,3 +166,7 @@ def _scores(features: Floats, curves: Sequence[Mapping[int, float]]) -> Scores:
         log_epoch=np.log(epoch),
         value=np.log(value) if (value > 0).all() else value.astype(float),
     )
+
+
+def _compared(curve: Mapping[int, float]) -> list[int]:
+    return sorted({epoch for epoch in curve if epoch.bit_count() == 1} | {max(curve)})

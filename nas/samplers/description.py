@@ -11,7 +11,8 @@ from nas.network.features import features
 from nas.samplers.surrogate import Floats
 from nas.space.search_space import SearchSpace
 
-SUGGESTED = 0.2  # of the squared length of a row is what was suggested, the rest is what is built
+SIZE = ("log parameters", "log channels")  # what matters most in any space
+SHARES = {"size": 0.3, "built": 0.5, "suggested": 0.2}  # of the squared length of a row
 
 
 class Describer:
@@ -26,9 +27,9 @@ class Describer:
         varied = deviation > 1e-9
         self._names = [name for name, varies in zip(self._names, varied, strict=True) if varies]
         self._mean, self._deviation = table.mean(axis=0)[varied], deviation[varied]
-        suggested = np.array([name[0] == "suggested" for name in self._names], dtype=bool)
-        shares = np.where(suggested, SUGGESTED / max(1, suggested.sum()), (1 - SUGGESTED) / max(1, (~suggested).sum()))
-        self._weights = np.sqrt(shares * len(shares))
+        kinds = ["size" if name in SIZE and kind == "built" else kind for kind, name in self._names]
+        shares = np.array([SHARES[kind] / kinds.count(kind) for kind in kinds])
+        self._weights = np.sqrt(len(shares) * shares / shares.sum())
 
     def describe(self, candidates: Sequence[Mapping[str, Any]]) -> Floats:
         """The features (N, D) of what these suggestions build."""
