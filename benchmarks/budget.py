@@ -1,9 +1,10 @@
 """Where the epochs of a default search are best spent: on trials or on finalists; searches replayed on an emulator.
 
 Each search has 50 trials and stops most of them at rungs. Then its best trials are trained on fresh seeds; after each
-seed the worse ones are out. Other samplers, rungs and finalists are tried than the default ones. The regret is how far
+seed the worse ones are out. The default sampler, rungs and finalists are compared with others. The regret is how far
 the expected final log loss of the chosen network lies above that of the best of many random feasible ones; it is
-negative where the search has found a better one. Of one number, all searches share an emulator.
+negative where the search has found a better one. Searches of the same number share an emulator. Where fewer trials
+were trained to the end than there are to be finalists, all of them are.
 """
 
 import argparse
@@ -12,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import as_completed
 from dataclasses import dataclass
 from functools import partial
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import NamedTuple
 
 import numpy as np
@@ -21,41 +22,40 @@ from rich.table import Table
 
 from benchmarks.emulator import Emulator
 from benchmarks.rivals import EPOCHS
-from benchmarks.search_quality import WIDTH, emulator_of, trials_of
+from benchmarks.search_quality import EMULATORS, WIDTH, emulator_of, mean_and_error, trials_of
 from nas.analysis.finalists import SEARCH_SCORE, rounds_of_race
 from nas.cli.options import positive
 from nas.cli.terminal import run
+from nas.errors import UserError
 from nas.samplers.names import DEFAULT_SAMPLER, SamplerName
 from nas.space.rejections import derive_seed
 from nas.system.processes import process_pool
-from nas.tuner.pruning import GOES_ON, RungPruner, rungs
+from nas.tuner.pruning import RungPruner, rungs
 from nas.workers.local import devices
 
 TRIALS = 50
-EMULATORS = 10
 RACES = 40  # of each search, on other seeds
 SEEDS = 3  # of a finalist, at most
 Rungs = Mapping[int, float]  # after which epoch which part of the trials goes on
 
 
-class Choice(NamedTuple):
+class Way(NamedTuple):
     """A way to search."""
 
     sampler: SamplerName
     rungs: Rungs
 
 
-NOW = dict.fromkeys(rungs(EPOCHS), GOES_ON)
-BEFORE = {1: 1 / 5, 7: 1 / 5}
-CHOICES = (
-    Choice(DEFAULT_SAMPLER, NOW),
-    Choice("random", NOW),
-    Choice("tpe", BEFORE),
-    Choice(DEFAULT_SAMPLER, BEFORE),
-    Choice(DEFAULT_SAMPLER, {1: 1 / 10, 3: 1 / 10, 7: 1 / 10}),
-    Choice(DEFAULT_SAMPLER, {1: 1 / 10, 2: 1 / 10, 3: 1 / 10, 5: 1 / 10, 8: 1 / 10, 12: 1 / 10}),
+NOW = rungs(EPOCHS)
+BEFORE = {1: 1 / 5, 7: 1 / 25}  # about as it was
+WAYS = (
+    Way(DEFAULT_SAMPLER, NOW),
+    Way("random", NOW),
+    Way("tpe", BEFORE),
+    Way(DEFAULT_SAMPLER, BEFORE),
+    Way(DEFAULT_SAMPLER, {1: 1 / 10, 2: 1 / 20, 4: 1 / 40, 8: 1 / 80}),
 )
-# How many finalists are trained on each fresh seed. Without any, the best score wins; the last is as it was before.
+# How many finalists are trained on each fresh seed; without any, the best score wins.
 ENDS: tuple[list[int], ...] = ([], [2], [3], rounds_of_race(4, SEEDS), [4] * SEEDS)
 
 
@@ -76,14 +76,14 @@ class Search:
     best: float
 
 
-def search(choice: Choice, number: int) -> Search:
+def search(way: Way, number: int) -> Search:
     """One search on the emulator of one bootstrap sample."""
     emulator, pool = emulator_of(number % EMULATORS)
-    trials = [*trials_of(choice.sampler, RungPruner(choice.rungs), emulator, number, TRIALS)]
+    trials = [*trials_of(way.sampler, RungPruner(way.rungs), emulator, number, TRIALS)]
     seeds = [[derive_seed("race", number, race, seed) for seed in range(SEEDS)] for race in range(RACES)]
     found = [
         Found(
-            score=float(np.log(trial.losses[-1])),
+            score=float(np.log(trial.loss)),
             expected=float(np.log(emulator.expected(trial.params).loss[-1])),
             fresh=tuple(tuple(_last(emulator, trial.params, seed) for seed in of) for of in seeds),
         )
@@ -111,21 +111,17 @@ def _won(left: Sequence[Found], race: int, end: Sequence[int]) -> Found:
     return left[0]
 
 
-def table_of(searches: Iterable[tuple[Choice, Sequence[Search]]]) -> Table:
+def table_of(searches: Iterable[tuple[Way, Sequence[Search]]]) -> Table:
     """Mean regrets ± standard errors over the searches, by the way to search and the finalists."""
     title = f"Regret in log loss of searches of {TRIALS} trials, by the finalists of each seed (and their epochs)"
     ends = [f"{', '.join(map(str, end)) or 'none'} (+{EPOCHS * sum(end)})" for end in ENDS]
     table = Table("sampler", "goes on after epoch", "n", "epochs", "complete", *ends, title=title)
-    for choice, done in searches:
-        places = ", ".join(f"{epoch}: 1/{1 / share:.3g}" for epoch, share in choice.rungs.items())
-        told = [_told([regret(one, end) for one in done]) for end in ENDS]
+    for way, done in searches:
+        places = ", ".join(f"{epoch}: 1/{1 / share:.3g}" for epoch, share in way.rungs.items())
+        told = [mean_and_error([regret(one, end) for one in done]) for end in ENDS]
         epochs, complete = fmean(one.epochs for one in done), fmean(len(one.found) for one in done)
-        table.add_row(choice.sampler, places, str(len(done)), f"{epochs:.0f}", f"{complete:.1f}", *told)
+        table.add_row(way.sampler, places, str(len(done)), f"{epochs:.0f}", f"{complete:.1f}", *told)
     return table
-
-
-def _told(values: Sequence[float]) -> str:
-    return f"{fmean(values):.3f} ± {stdev(values) / len(values) ** 0.5:.3f}"
 
 
 def main() -> int:
@@ -133,18 +129,18 @@ def main() -> int:
     options = argparse.ArgumentParser(prog="python -m benchmarks.budget", description=__doc__)
     options.add_argument("--searches", type=positive, default=40, help="of each way (default: 40)")
     args = options.parse_args()
-    searches: dict[int, list[Search]] = {place: [] for place in range(len(CHOICES))}
+    if args.searches < 2:
+        raise UserError(f"--searches {args.searches} gives no standard error; give at least 2")
+    searches: dict[int, list[Search]] = {place: [] for place in range(len(WAYS))}
     with process_pool(len(devices("cpu", None))) as pool:
         futures = {
-            pool.submit(search, choice, number): place
-            for number in range(args.searches)
-            for place, choice in enumerate(CHOICES)
+            pool.submit(search, way, number): place for number in range(args.searches) for place, way in enumerate(WAYS)
         }
         for done, future in enumerate(as_completed(futures), 1):
             searches[futures[future]].append(future.result())
             print(f"\r{done} of {len(futures)} searches", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)
-    Console(width=WIDTH).print(table_of([(CHOICES[place], done) for place, done in searches.items()]))
+    Console(width=WIDTH).print(table_of([(WAYS[place], done) for place, done in searches.items()]))
     return 0
 
 

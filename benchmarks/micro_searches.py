@@ -13,13 +13,14 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any
 
 from optuna.trial import TrialState
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.search_quality import mean_and_error
 from benchmarks.table import SPACE, appending, objects
 from nas.cli.options import positive
 from nas.cli.terminal import run
@@ -165,13 +166,10 @@ def table_of(rows: Iterable[Row]) -> Table:
             [fmean(100 * row.accuracy for row in trials[-LATE:]) for trials in whole],
             [min(row.loss for row in trials) for trials in whole],
         ]
-        table.add_row(arm, str(len(whole)), *(_mean_and_error(column) for column in columns))
+        table.add_row(
+            arm, str(len(whole)), *(mean_and_error(column, 2 if max(column) > 1 else 4) for column in columns)
+        )
     return table
-
-
-def _mean_and_error(values: Sequence[float]) -> str:
-    digits = 2 if max(values) > 1 else 4
-    return f"{fmean(values):.{digits}f} ± {stdev(values) / len(values) ** 0.5:.{digits}f}"
 
 
 def main() -> int:

@@ -42,7 +42,7 @@ from nas.workers.local import devices
 
 WORKERS = 2
 NEAR = 0.05  # of log loss: as much as the seed of one candidate moves it
-CORRELATED_EPOCHS = (1, 2, 3, 6, 9)
+CORRELATED_EPOCHS = (1, 2, 4, 8, 12)
 TRIALS = 50
 OVERHEAD = 0.2  # seconds a trial, more than `benchmarks.overhead` measures
 TYPICAL = "10k"

@@ -12,7 +12,7 @@ import argparse
 import hashlib
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError, as_completed
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -81,8 +81,8 @@ def with_ours(sampler: SamplerName, pruner: PrunerName, emulator: Emulator, seed
     spent, best, chosen = 0, np.inf, None
     for trial in trials_of(sampler, make_pruner(pruner, EPOCHS), emulator, seed):
         spent = trial.spent
-        if trial.complete and trial.losses[-1] < best:
-            best, chosen = trial.losses[-1], trial.params
+        if trial.complete and trial.loss < best:
+            best, chosen = trial.loss, trial.params
         yield spent, chosen
 
 
@@ -91,7 +91,7 @@ class Ended:
     """A trial of a replay that has ended, and the epochs of all trials until then."""
 
     params: dict[str, Any]
-    losses: tuple[float, ...]
+    loss: float  # the last
     complete: bool
     spent: int
 
@@ -117,15 +117,15 @@ def trials_of(
             known.append(epochs[len(known)])
             spent += 1
             report_epoch(trial, known)
-            losses = tuple(epoch["val_loss"] for epoch in known)
+            loss = known[-1]["val_loss"]
             if len(known) == len(epochs):
-                study.tell(trial, losses[-1])
+                study.tell(trial, loss)
             elif is_hopeless(trial):
                 study.tell(trial, state=TrialState.PRUNED)
             else:
                 continue
             flying.remove(flight)
-            yield Ended(params=trial.params, losses=losses, complete=len(known) == len(epochs), spent=spent)
+            yield Ended(params=trial.params, loss=loss, complete=len(known) == len(epochs), spent=spent)
 
 
 def with_optuna(make: Callable[[int], BaseSampler], emulator: Emulator, seed: int) -> Chosen:
@@ -196,6 +196,7 @@ def made_of(arm: str) -> str:
     sources = [
         *(source for folder in FOLDERS for source in sorted((package / folder).glob("*.py"))),
         *(package / "tuner" / name for name in ("names.py", "pruning.py")),
+        package / "system" / "threads.py",
         *(here / name for name in ("emulator.py", "rivals.py", "search_quality.py", "table.py")),
         Path(search_spaces.__file__).parent / f"{SPACE}.py",
         ROWS,
@@ -244,11 +245,16 @@ def table_of(replays: Iterable[Replay], emulators: int, rows: int) -> Table:
         if len(done) < 2:
             continue  # there is no standard error of it
         columns = [*zip(*(r.regrets for r in done), strict=True), [r.mean for r in done]]
-        told = [f"{fmean(c):.3f} ± {stdev(c) / len(c) ** 0.5:.3f}" for c in columns]
+        told = [mean_and_error(column) for column in columns]
         reached = sorted(r.epochs_to_top or np.inf for r in done)[len(done) // 2]
         median = f"{reached:.0f} epochs" if np.isfinite(reached) else "never"
         table.add_row(arm, str(len(done)), *told, median)
     return table
+
+
+def mean_and_error(values: Sequence[float], digits: int = 3) -> str:
+    """The mean ± its standard error."""
+    return f"{fmean(values):.{digits}f} ± {stdev(values) / len(values) ** 0.5:.{digits}f}"
 
 
 def main() -> int:
@@ -257,7 +263,9 @@ def main() -> int:
     options.add_argument("--replays", type=positive, default=500, help="of each arm (default: 500)")
     options.add_argument("--emulators", type=positive, default=EMULATORS, help=f"bootstrap samples ({EMULATORS})")
     options.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS), metavar="ARM", help="(default: all)")
-    options.add_argument("--anew", action="store_true", help="replay all, and keep nothing; so with other --emulators")
+    options.add_argument(
+        "--anew", action="store_true", help="replay all and keep nothing, as with any other number of --emulators"
+    )
     args = options.parse_args()
     if args.replays < 2:
         raise UserError(f"--replays {args.replays} gives no standard error; give at least 2")

@@ -125,11 +125,11 @@ def load(file: Path = FILE) -> list[Row]:
 
 def objects(file: Path) -> list[dict[str, Any]]:
     """The objects of JSON in a file, one a line, without a line that was cut off when a program was killed."""
-    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+    lines = file.read_bytes().splitlines() if file.exists() else []
     return [found for found in map(_object, lines) if found is not None]
 
 
-def _object(line: str) -> dict[str, Any] | None:
+def _object(line: bytes) -> dict[str, Any] | None:
     try:
         found: dict[str, Any] = json.loads(line)
     except ValueError:
@@ -140,10 +140,9 @@ def _object(line: str) -> dict[str, Any] | None:
 @contextmanager
 def appending(file: Path) -> Iterator[TextIO]:
     """A file to add lines to, after one that was cut off, too."""
-    with file.open("a+", encoding="utf-8") as opened:
-        opened.seek(0)
-        if opened.read()[-1:] not in ("", "\n"):
-            opened.write("\n")
+    cut_off = file.exists() and file.read_bytes()[-1:] not in (b"", b"\n")
+    with file.open("a", encoding="utf-8") as opened:
+        opened.write("\n" if cut_off else "")
         yield opened
 
 

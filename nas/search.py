@@ -91,8 +91,8 @@ def parser() -> argparse.ArgumentParser:
         "--finalists",
         metavar="K",
         type=natural,
-        default=2,
-        help="trials as good as the best, trained again on fresh seeds (default: 2; 0: none)",
+        default=1,
+        help="trials to choose among by training them again on fresh seeds (default: 1; 0: no final models either)",
     )
     final.add_argument(
         "--final-seeds",

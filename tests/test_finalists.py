@@ -135,6 +135,7 @@ def test_final_models_count_for_the_noise_apart_from_other_runs() -> None:
     assert both is not None
     assert both.n == 3
     assert both.sd == pytest.approx((5e-7 / 2) ** 0.5)
+    assert both.accuracy == pytest.approx(0.9905), "of the validation images, of which a single score is one"
 
 
 @pytest.mark.parametrize("accuracies", [(0.99, 0.99), (0.9900, 0.9901)])
@@ -200,7 +201,7 @@ def test_those_that_came_further_in_a_race_are_ahead_and_those_that_failed_are_o
 @pytest.mark.parametrize(
     ("finalists", "seeds", "rounds"),
     [
-        (1, 3, [1]),
+        (1, 3, []),
         (2, 3, [2]),
         (3, 3, [3]),
         (4, 3, [4, 2]),
@@ -306,7 +307,8 @@ def test_the_winners_curse_is_told_from_noise_though_seeds_are_equal(
     contender = Finalist(record=trial, rerun=spread(reruns), value=spread([0.1]))
     winner = Winner(record=trial, finalists=(contender,), test=spread([0.99]), judged=SCORE)
     noise = measured_noise([a_noise_run(i, accuracy) for i, accuracy in enumerate(reruns)], 10_000)
-    assert curse(history, winner, noise, 10_000) == f"On fresh seeds the winner {said}"
+    fresh = "a fresh seed" if len(reruns) == 1 else "fresh seeds"
+    assert curse(history, winner, noise, 10_000) == f"On {fresh} the winner {said}"
 
 
 @pytest.mark.parametrize(
@@ -456,6 +458,28 @@ def test_a_proven_trial_wins_without_rivals(search: Searched, dataset: Dataset) 
         assert winner is not None
         assert winner.record.number == last.number
         assert [finalist.record.number for finalist in winner.finalists] == [last.number]
+        _, again = choose(study, search.location, known, search.plan, FINAL, TestSet(dataset), to_the_end)
+        assert again == search.winner
+
+
+def test_a_crash_on_a_seed_of_an_earlier_race_decides_nothing(search: Searched, dataset: Dataset) -> None:
+    """Four finalists left the best two with a second seed, which a race of two does not ask for."""
+    two = finalists(search.trials, 2, 1.0)
+    seed = fresh_seeds("finalist", 1, SEED)[0]
+    best = compared(two, [run for run in search.runs if run.stage == "finalist" and run.seed == seed])[0].record
+    with writing(search.location, settings(search.space, seed=SEED, sampler="random", pruner="none")) as study:
+        known = read_history(study)
+        crashed = tuple(
+            replace(run, state=TrialState.FAIL, curve=())
+            if run.stage == "finalist" and run.seed != seed and run.trial == best.number
+            else run
+            for run in known.runs
+        )
+        final = FinalSettings(finalists=2, seeds=2, baseline=False)
+        of_two = replace(known, runs=crashed)
+        _, winner = choose(study, search.location, of_two, search.plan, final, TestSet(dataset), to_the_end)
+        assert winner is not None
+        assert winner.record.number == best.number
         _, again = choose(study, search.location, known, search.plan, FINAL, TestSet(dataset), to_the_end)
         assert again == search.winner
 

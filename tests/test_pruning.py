@@ -45,13 +45,14 @@ def test_the_first_trial_is_never_stopped(name: PrunerName) -> None:
     assert stopped_at(study, [0.5] * 18) is None
 
 
-def test_rung_pruner_keeps_the_share_with_the_lowest_losses() -> None:
+def test_rung_pruner_keeps_the_share_of_all_trials_with_the_lowest_losses() -> None:
     study = new_study("x", pruner=RungPruner({1: 1 / 2, 3: 1 / 3}))
     assert stopped_at(study, [0.5, 0.4, 0.3, 0.2]) is None  # alone
     assert stopped_at(study, [0.6, 0.1, 0.1, 0.1]) == 1  # the best half of 2 is 0.5
-    assert stopped_at(study, [0.4, 0.9, 0.4, 0.1]) == 3  # of 3: 0.4; no rung at 2; at 3 the best third of 2 is 0.3
+    assert stopped_at(study, [0.4, 0.9, 0.4, 0.1]) == 3  # of 3: 0.4; no rung at 2; at 3 the best third of 3 is 0.3
     assert stopped_at(study, [0.5, 0.4, 0.2, 0.2]) is None  # of 4: 0.4 and 0.5, and it is as good
-    assert stopped_at(study, [0.5001, 0.1, 0.1, 0.1]) == 1
+    assert stopped_at(study, [0.5001, 0.1, 0.1, 0.1]) == 1  # of 5: 0.4 and 0.5
+    assert stopped_at(study, [0.4, 0.4, 0.3, 0.3]) is None  # of 6, all of which count after epoch 3: 0.2 and 0.3
 
 
 def test_rung_pruner_decides_alike_after_a_resume() -> None:
@@ -66,7 +67,7 @@ def test_rung_pruner_decides_alike_after_a_resume() -> None:
 
 
 @pytest.mark.parametrize(
-    ("epochs", "rungs"), [(19, {1, 2, 4, 8}), (40, {1, 2, 4, 8, 16}), (4, {1, 2}), (2, {1}), (1, set())]
+    ("epochs", "rungs"), [(19, {1, 3, 7}), (40, {1, 3, 7, 15}), (6, {1, 3}), (4, {1}), (2, {1}), (1, set())]
 )
 def test_rungs_are_in_the_first_half_of_a_training(epochs: int, rungs: set[int]) -> None:
     study = new_study("x", pruner=make_pruner("rungs", epochs))

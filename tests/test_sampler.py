@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from optuna.trial import FrozenTrial, TrialState
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from nas.network.architecture import Architecture, notation
 from nas.network.layers import Conv, Head, MaxPool
@@ -169,6 +170,22 @@ def test_one_fit_of_blueprint_serves_several_proposals_when_many_run(monkeypatch
     params = [ask(study, sampler, 0).params for _ in range(14)]
     assert fits == [*range(10, 18)], "while fewer than eight are in training, what they are counts"
     assert len({str(one) for one in params}) == 14
+
+
+def test_proposals_are_computed_in_one_thread_of_blas() -> None:
+    seen: set[int] = set()
+
+    def threads() -> set[int]:
+        return {library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"}
+
+    class Looking(optuna.samplers.TPESampler):
+        def sample_relative(self, *args: Any) -> dict[str, Any]:
+            seen.update(threads())
+            return super().sample_relative(*args)
+
+    with threadpool_limits(2, "blas"):
+        FeasibleSampler(lambda seed: Looking(seed=seed), DIGITS, 0, set()).propose(new_study("x"))
+        assert (seen, threads()) == ({1}, {2})
 
 
 @pytest.mark.parametrize("name", ["tpe", "random", "qmc"])

@@ -104,7 +104,7 @@ NAME = "must be a plain name of at most 100 characters, without path separators"
         ("--final-seeds=0", f"argument --final-seeds: {whole('0', 1)}"),
         (
             "--baseline --finalists=0",
-            "--baseline: the network to beat is trained beside finalists; give --finalists 1 or more",
+            "--baseline: the network to beat is trained beside final models; give --finalists 1 or more",
         ),
         ("--device=tpu", "--device 'tpu' is unknown; give auto, cpu, cuda or cuda:N"),
         (

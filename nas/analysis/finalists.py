@@ -69,7 +69,8 @@ def measured_noise(runs: Sequence[RunRecord], images: int) -> Noise | None:
     sd = pooled_sd(groups)
     if sd is None:
         return None
-    accuracy = fmean([group.mean for group in groups], [group.n for group in groups])
+    validated = [spread(scores) for (_, final), scores in known.items() if not final] or groups
+    accuracy = fmean([group.mean for group in validated], [group.n for group in validated])
     return Noise(sd=sd, n=1 + sum(group.n - 1 for group in groups), accuracy=accuracy, images=images)
 
 
@@ -87,7 +88,7 @@ class Winner:
     """The chosen network; accuracies on the test images are of its `models`, or of the trial itself without any."""
 
     record: TrialRecord
-    finalists: tuple[Finalist, ...] = ()  # best first; none when the stage is off
+    finalists: tuple[Finalist, ...] = ()  # the winner first; none when the stage is off
     models: tuple[RunRecord, ...] = ()  # trained on all the training images, in the order of their seeds
     diverged: int = 0  # trainings that were to be models, too
     test: Spread
@@ -118,7 +119,7 @@ def finalists(
 def rounds_of_race(count: int, seeds: int) -> list[int]:
     """How many finalists are trained on each fresh seed: after each the worse half is out, until one is left."""
     rounds: list[int] = []
-    while len(rounds) < seeds and (count > 1 or not rounds):
+    while len(rounds) < seeds and count > 1:
         rounds.append(count)
         count = _half(count)
     return rounds
@@ -223,7 +224,7 @@ def _judged(history: History, record: TrialRecord, contenders: Sequence[Finalist
         return None
     return Winner(
         record=record,
-        finalists=tuple(contenders),
+        finalists=tuple(sorted(contenders, key=lambda finalist: finalist.record.number != record.number)),
         models=tuple(models),
         diverged=seeds - len(models),
         test=spread(accuracies(models, record.candidate)),

@@ -39,7 +39,7 @@ from nas.tuner.target import Proof, prove
 from nas.tuner.trials import Plan, Search, train_all
 from nas.workers.fleet import Workers, make_fleet
 
-if TYPE_CHECKING:  # a search begins half a second earlier without Plotly and SciPy, which come when it trains
+if TYPE_CHECKING:  # a search begins earlier without Plotly, which comes when it trains
     from nas.api.finishing import Finished
 
 
@@ -56,7 +56,7 @@ class SearchOptions:
     pruner: PrunerName = DEFAULT_PRUNER
     seed: int = 0
     timeout: float | None = None  # seconds, after which no further trial begins
-    finalists: int = 2
+    finalists: int = 1
     final_seeds: int = 3
     baseline: bool = False
     until_target: bool = False
@@ -70,7 +70,9 @@ class SearchOptions:
         require(self.sampler in SAMPLERS, "search", "sampler", self.sampler, f"one of {', '.join(SAMPLERS)}")
         require(self.pruner in PRUNERS, "search", "pruner", self.pruner, f"one of {', '.join(PRUNERS)}")
         if self.baseline and not self.finalists:
-            raise UserError("--baseline: the network to beat is trained beside finalists; give --finalists 1 or more")
+            raise UserError(
+                "--baseline: the network to beat is trained beside final models; give --finalists 1 or more"
+            )
         if self.until_target and not (self.finalists and self.final_seeds > 1):
             raise UserError(
                 "--until-target: a network is shown to reach the target on fresh seeds; give --finalists 1 or more, "

@@ -87,16 +87,16 @@ def curse(history: History, winner: Winner, noise: Noise | None, n_val: int) -> 
     score, rerun, trained = winner.record.val_accuracy, winner.rerun, len(history.trained)
     assert score is not None
     if rerun is None:
-        return f"The search score is the best of {trained}, so it flatters; --finalists trains it on fresh seeds."
+        return f"The search score is the best of {trained}, so it flatters."
     drop = score - rerun.mean
-    two = math.sqrt(1 + 1 / rerun.n)
+    fresh, two = "a fresh seed" if rerun.n == 1 else "fresh seeds", math.sqrt(1 + 1 / rerun.n)
     from_seeds = t_quantile(noise.n - 1) * noise.sd * two if noise else 0.0
     from_images = t_quantile(math.inf) * ACCURACY.standard_error(score, n_val) * two
     if drop <= max(from_seeds, from_images):
         seen = "one seed differs from another" if drop <= from_seeds else f"{n_val:,} images can tell"
-        return f"On fresh seeds the winner keeps its score in the search, as far as {seen} ({100 * -drop:+.2f} points)."
+        return f"On {fresh} the winner keeps its score in the search, as far as {seen} ({100 * -drop:+.2f} points)."
     return (
-        f"On fresh seeds the winner has {100 * drop:.2f} points less than its score in the search: the winner's curse, "
+        f"On {fresh} the winner has {100 * drop:.2f} points less than its score in the search: the winner's curse, "
         f"since a score that is among the best of {trained} is partly luck."
     )
 

@@ -161,7 +161,9 @@ def _fates(history: History, winner: Winner) -> dict[int | None, str]:
     chosen = {run.trial for run in history.runs_of("final")}
     fates = dict.fromkeys(chosen, "Chosen before, and not any more.")
     for finalist in winner.finalists:
-        fates[finalist.record.number] = f"A finalist: {finalist.rerun} of the validation images on fresh seeds."
+        fates[finalist.record.number] = (
+            f"A finalist: {finalist.rerun} of the validation images, n = {finalist.rerun.n}."
+        )
     fates[winner.record.number] = f"**The winner**: {winner.test} of the test images, n = {winner.test.n}."
     return fates
 

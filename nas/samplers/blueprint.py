@@ -154,10 +154,7 @@ def _informative(curves: Sequence[Mapping[int, float]]) -> list[int]:
 
 
 def _scores(features: Floats, curves: Sequence[Mapping[int, float]]) -> Scores:
-    """Of each curve the last score and those after 1, 2, 4, … epochs, at which curves of any length can be compared.
-
-    They are logarithms where all are above 0: losses fall by factors.
-    """
+    """Of each curve the last score and earlier ones, as logarithms where all are above 0: losses fall by factors."""
     rows = [(i, epoch, curve[epoch]) for i, curve in enumerate(curves) for epoch in _compared(curve)]
     trial, epoch, value = (np.array(column) for column in zip(*rows, strict=True))
     return Scores(
@@ -169,4 +166,6 @@ def _scores(features: Floats, curves: Sequence[Mapping[int, float]]) -> Scores:
 
 
 def _compared(curve: Mapping[int, float]) -> list[int]:
-    return sorted({epoch for epoch in curve if epoch.bit_count() == 1} | {max(curve)})
+    """The last epoch and those after 1, 2, 4, … of them, at which curves of any length can be compared."""
+    last = max(curve)
+    return [epoch for epoch in sorted(curve) if epoch == last or (epoch.bit_count() == 1 and 2 * epoch <= last)]

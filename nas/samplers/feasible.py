@@ -34,7 +34,7 @@ from nas.system.threads import one_blas_thread
 SAMPLER_PROPOSALS = 200  # then uniform draws: a sampler may have learned its way into a corner where nothing is left
 GP_PROPOSALS = 20  # the same for gp, which fits its model for each of them; measured: a second each
 REFITS = 100  # a study longer than MAX_LEARNED is learned from anew whenever it has grown by this part of it
-MANY_RUNNING = 8  # with so many workers it is learned from anew when this part of them has ended
+MANY_RUNNING = 8  # from so many workers on, it is learned from anew when an eighth of their trials have ended
 Maker: TypeAlias = Callable[[int], BaseSampler]
 
 

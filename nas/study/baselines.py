@@ -24,7 +24,7 @@ def remember(study: optuna.Study, record: RunRecord, images: str) -> None:
     """Keep a training that the runs of this study hold; `images` tells what it was trained and judged on."""
     trial = stored(trial_numbered(final_study(study), record.number))
     kept = {"value": trial.value, "told": trial.user_attrs, "own": own_attributes(trial)}
-    with suppress(OSError, RuntimeError):  # what cannot be kept is trained again
+    with suppress(OSError, RuntimeError):  # no place, or no home to be found; it is trained again
         file = _file(record.run, images, record.environment)
         file.parent.mkdir(parents=True, exist_ok=True)
         write_whole(file, json.dumps(kept))

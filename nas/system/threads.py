@@ -3,17 +3,20 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from threading import Lock
 from typing import Any
+
+ALONE = Lock()  # the limit is one of the whole process
 
 
 @contextmanager
 def one_blas_thread() -> Iterator[None]:
-    """Linear algebra of numpy and scipy in one thread.
+    """Linear algebra of numpy and scipy in one thread; whoever wants that meanwhile waits.
 
     The workers have the cores, and a second thread waits for one of them at every step: measured beside two workers,
     `blueprint` proposes four times as fast with one.
     """
-    with _controller().limit(limits=1, user_api="blas"):
+    with ALONE, _controller().limit(limits=1, user_api="blas"):
         yield
 
 

@@ -2,9 +2,9 @@
 
 import math
 from bisect import insort
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import assert_never
+from typing import Self, assert_never
 
 import optuna
 from optuna.pruners import BasePruner
@@ -12,14 +12,17 @@ from optuna.trial import FrozenTrial
 
 from nas.tuner.names import PrunerName
 
-GOES_ON = 1 / 10  # of the trials that came to a rung; chosen by `benchmarks.budget`, as the places of the rungs
+FIRST_SHARE = 0.08  # of all trials goes on after epoch 1; chosen by `benchmarks.budget`
 
 
 class RungPruner(BasePruner):
-    """Asynchronous successive halving: at a rung the share with the lowest losses so far goes on.
+    """Asynchronous successive halving: from each rung those of the lowest losses go on, a share of all trials so far.
 
-    The losses are those that trials report after each epoch, to a study that minimises. The first trial to reach a rung
-    always goes on. A study's trials are read once: whoever reaches a rung later is asked about here.
+    The losses are those that trials report after each epoch, to a study that minimises. All trials are those that have
+    come to the first rung. The first one to reach a rung always goes on. A study's trials are read once: whoever
+    reaches a rung later is asked about here.
+
+    Li et al., A System for Massively Parallel Hyperparameter Tuning, MLSys 2020.
     """
 
     def __init__(self, rungs: Mapping[int, float]) -> None:
@@ -33,14 +36,12 @@ class RungPruner(BasePruner):
         if share is None:
             return False
         if study is not self._study:
-            self._study, self._reached = study, {}
-        if epoch not in self._reached:
-            self._reached[epoch] = _Reached()
-            for other in study.get_trials(deepcopy=False):
-                self._reached[epoch].add(other, epoch)
-        reached = self._reached[epoch]
-        reached.add(trial, epoch)
-        return trial.intermediate_values[epoch] > reached.losses[max(1, int(share * len(reached.losses))) - 1]
+            others = study.get_trials(deepcopy=False)
+            self._study, self._reached = study, {rung: _Reached.by(others, rung) for rung in self._rungs}
+        here, everyone = self._reached[epoch], self._reached[min(self._rungs)]
+        here.add(trial, epoch)
+        kept = max(1, int(share * len(everyone.losses)))
+        return trial.intermediate_values[epoch] > here.losses[min(kept, len(here.losses)) - 1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,14 @@ class _Reached:
     numbers: set[int] = field(default_factory=set)
     losses: list[float] = field(default_factory=list)
 
+    @classmethod
+    def by(cls, trials: Iterable[FrozenTrial], epoch: int) -> Self:
+        """Those of these trials that have."""
+        reached = cls()
+        for trial in trials:
+            reached.add(trial, epoch)
+        return reached
+
     def add(self, trial: FrozenTrial, epoch: int) -> None:
         loss = trial.intermediate_values.get(epoch, math.nan)
         if trial.number not in self.numbers and not math.isnan(loss):
@@ -57,16 +66,20 @@ class _Reached:
             insort(self.losses, loss)
 
 
-def rungs(epochs: int) -> list[int]:
-    """After which of so many epochs a trial is judged: 1, 2, 4 and so on, in the first half of its training."""
-    return [1 << place for place in range(epochs.bit_length()) if 2 << place <= epochs]
+def rungs(epochs: int) -> dict[int, float]:
+    """After which epochs which share of all trials goes on: epochs 1, 3, 7, … of the first half of a training.
+
+    From rung to rung the epochs double and the share halves, so that each takes about as many epochs in all.
+    """
+    doubling = ((2 << place) - 1 for place in range(epochs.bit_length()))
+    return {epoch: 2 * FIRST_SHARE / (epoch + 1) for epoch in doubling if 2 * epoch <= epochs}
 
 
 def make_pruner(name: PrunerName, epochs: int) -> BasePruner:
     """The pruner of this name for trainings of so many epochs."""
     match name:
         case "rungs":
-            return RungPruner(dict.fromkeys(rungs(epochs), GOES_ON))
+            return RungPruner(rungs(epochs))
         case "hyperband":
             return optuna.pruners.HyperbandPruner(min_resource=1, max_resource=epochs, reduction_factor=3)
         case "median":

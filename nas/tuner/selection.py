@@ -118,25 +118,23 @@ def _raced(
 ) -> tuple[History, TrialRecord | None]:
     """Train the finalists on one fresh seed after the other, after each of which the worse half is out.
 
-    They are compared on all fresh seeds that each of them has seen. There is no winner if all of their runs failed.
+    There is no winner if all of their runs failed.
     """
     left, fresh = list(chosen), fresh_seeds("finalist", seeds, history.seed)
     several = len(rounds_of_race(len(chosen), seeds)) > 1
     for number, seed in enumerate(fresh, 1):
-        who = f"{len(left)} finalists" if len(left) > 1 else "one finalist"
-        title = f"{who}, trained to the end on a fresh seed" + (f", round {number}" if several else "")
-        history = train(history, runs_of(left, "finalist", [seed]), title)
-        left = [finalist.record for finalist in better_half(compared(left, _shared(history, left, fresh)))]
         if len(left) < 2:
             break
+        title = f"{len(left)} finalists, trained to the end on a fresh seed" + (f", round {number}" if several else "")
+        history = train(history, runs_of(left, "finalist", [seed]), title)
+        left = [finalist.record for finalist in better_half(compared(left, _latest(history, left, fresh[:number])))]
     return history, left[0] if left else None
 
 
-def _shared(history: History, trials: Sequence[TrialRecord], seeds: Sequence[int]) -> list[RunRecord]:
-    """The latest runs of these trials on those of the fresh seeds that all of them have seen."""
-    known = {(run.candidate, run.seed): run for run in history.runs_of("finalist") if run.state.is_finished()}
-    shared = [seed for seed in seeds if all((trial.candidate, seed) in known for trial in trials)]
-    return [known[trial.candidate, seed] for seed in shared for trial in trials]
+def _latest(history: History, trials: Sequence[TrialRecord], seeds: Sequence[int]) -> list[RunRecord]:
+    """The latest run of each of these trials on each of these fresh seeds."""
+    known = {run.key: run for run in history.runs_of("finalist")}
+    return [known[run.key] for run in runs_of(trials, "finalist", seeds)]
 
 
 def _with_final_models(
@@ -157,11 +155,10 @@ def _with_final_models(
     if not rivals or settled >= {run.key for run in wanted}:
         return train(history, wanted, title)
     images = fingerprint(load_training(dataset, hold_out=False).train, test.images)
-    environment = next(run.environment for run in reversed(history.runs_of("finalist")) if run.accuracy is not None)
-    today = environment.get("source") == source_digest()
+    same_source = winner.environment.get("source") == source_digest()
     begun = settled | {run.key for run in history.runs if not run.state.is_finished()}
-    missing = [run for key, run in rivals.items() if today and key not in begun]
-    known = [record for run in missing if (record := recall(study, run, images, environment)) is not None]
+    missing = [run for key, run in rivals.items() if same_source and key not in begun]
+    known = [record for run in missing if (record := recall(study, run, images, winner.environment)) is not None]
     if known:
         title += f"; of the network to beat, {len(known)} trainings are known from an earlier search"
     history = train(history.with_runs(known), wanted, title)
