@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from torchvision.transforms.functional import pil_to_tensor
 
-from benchmarks import budget, capacity, micro_searches
+from benchmarks import budget, capacity, micro_searches, real_searches
 from benchmarks.emulator import Emulator
 from benchmarks.networks import NETWORKS, TRAINED, job
 from benchmarks.overhead import SEED, fill
@@ -72,6 +72,30 @@ def test_replay_counts_the_epochs_trained(pruner: PrunerName, epochs: float) -> 
     assert done.epochs <= epochs
     if pruner == "none":
         assert (done.epochs, done.macs, done.regret) == (1.0, 1.0, 0.0)
+
+
+def test_whole_searches_are_told_as_means_over_their_seeds() -> None:
+    row = real_searches.Row(
+        sampler="random",
+        seed=0,
+        trials=65,
+        epochs=100,
+        later_epochs=60.0,
+        notation="c8 p2 | gap 1×1",
+        params=1_000,
+        macs=1_000,
+        val_loss=0.02,
+        accuracies=(0.99, 0.992),
+        minutes=10.0,
+        versions="",
+        source="a",
+    )
+    other = replace(row, seed=1, epochs=110, accuracies=(0.993, 0.993), minutes=None, source="b")
+    table = real_searches.table_of([row, other])
+    assert table.title == "Searches of MNIST, by 2 version(s) of this program"
+    cells = [[*column.cells] for column in table.columns]
+    assert [cell for (cell,) in cells[1:6]] == ["2", "65", "105 ± 7", "165 ± 7", "99.200 ± 0.141 %"]
+    assert cells[7] == ["10.0"]
 
 
 def test_flops_are_six_a_mac_but_four_in_the_first_layer(monkeypatch: pytest.MonkeyPatch) -> None:
