@@ -11,7 +11,7 @@ from nas.network.features import features
 from nas.samplers.surrogate import Floats
 from nas.space.search_space import SearchSpace
 
-SIZE = ("log parameters", "log channels")  # what matters most in any space
+SIZE = ("log parameters", "log channels")  # what the losses in `benchmarks.table` go with most
 SHARES = {"size": 0.3, "built": 0.5, "suggested": 0.2}  # of the squared length of a row
 
 
