@@ -83,7 +83,7 @@ def made_up(trials: int, *, stopped_after: int, seed: int = 0) -> tuple[Floats, 
             early = 0.4 * (LAST - math.log(epoch))
             rows.append((i, math.log(epoch), final[i] + early + 0.02 * rng.standard_normal()))
     trial, log_epoch, value = (np.array(column) for column in zip(*rows, strict=True))
-    return x, final, Scores(features=x, trial=trial, log_epoch=log_epoch, value=value)
+    return x, final, Scores(features=x, trial=trial, log_epoch=log_epoch, value=value, slopes=np.zeros(6))
 
 
 @pytest.mark.parametrize("stopped_after", [1, 7])
@@ -107,7 +107,9 @@ def test_surrogate_expects_most_of_what_looks_better_than_the_best_and_less_besi
 
 
 def test_surrogate_of_equal_scores_expects_nothing_in_particular() -> None:
-    scores = Scores(features=np.eye(3), trial=np.arange(3), log_epoch=np.zeros(3), value=np.full(3, 0.5))
+    scores = Scores(
+        features=np.eye(3), trial=np.arange(3), log_epoch=np.zeros(3), value=np.full(3, 0.5), slopes=np.zeros(3)
+    )
     assert np.isfinite(Surrogate(scores, LAST).improvement(np.eye(3), np.empty((0, 3)))).all()
 
 

@@ -68,7 +68,7 @@ class BlueprintSampler(BaseSampler):
         if len(informative) < STARTUP:
             return
         describe, known = self._describer.describe, [trials[i].params for i in informative]
-        scores = _scores(describe(known), [curves[i] for i in informative])
+        scores = _scores(describe(known), [curves[i] for i in informative], self._describer.slopes)
         model = Surrogate(scores, math.log(self._space.recipe.epochs))
         tried = {self._space.decode(other.params) for other in trials}
         best_first = [known[i] for i in np.argsort(model.known)]
@@ -153,15 +153,20 @@ def _informative(curves: Sequence[Mapping[int, float]]) -> list[int]:
     return sorted([*best, *(others[i * len(others) // count] for i in range(count))])
 
 
-def _scores(features: Floats, curves: Sequence[Mapping[int, float]]) -> Scores:
-    """Of each curve the last score and earlier ones, as logarithms where all are above 0: losses fall by factors."""
+def _scores(features: Floats, curves: Sequence[Mapping[int, float]], slopes: Floats) -> Scores:
+    """Of each curve the last score and earlier ones, as logarithms where all are above 0: losses fall by factors.
+
+    The slopes are those of logarithms; of other scores nothing is expected beforehand.
+    """
     rows = [(i, epoch, curve[epoch]) for i, curve in enumerate(curves) for epoch in _compared(curve)]
     trial, epoch, value = (np.array(column) for column in zip(*rows, strict=True))
+    falling = bool((value > 0).all())
     return Scores(
         features=features,
         trial=trial.astype(np.intp),
         log_epoch=np.log(epoch),
-        value=np.log(value) if (value > 0).all() else value.astype(float),
+        value=np.log(value) if falling else value.astype(float),
+        slopes=slopes if falling else np.zeros_like(slopes),
     )
 
 

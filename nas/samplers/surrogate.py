@@ -1,7 +1,8 @@
 """What trials will score at their last epoch: Gaussian processes over the features of a candidate and the epoch.
 
 They learn from trials that ended at any epoch. A score is a sum of four parts: the mean curve, common to all trials;
-what the features explain, linearly and beyond; what is a trial's own; and noise. All but the noise go smoothly with the
+what the features explain, linearly, about slopes that are expected beforehand, and beyond; what is a trial's own; and
+noise. All but the noise go smoothly with the
 logarithm of the epoch. How much each part counts is not known, so many settings are tried, and each counts by how
 likely it makes the scores (Rasmussen and Williams, Gaussian Processes for Machine Learning, 2006, 5.2).
 """
@@ -37,7 +38,7 @@ class Setting:
 
 # The reach over epochs is that of `benchmarks.table`: losses after 1, 2 and 4 epochs correlate with those after 19 by
 # 0.65, 0.77 and 0.85.
-TYPICAL = Setting(linear=0.7, bent=0.5, own=0.3, noise=0.15, reach=1.0, epochs=3.3, growth=0.9)
+TYPICAL = Setting(linear=0.4, bent=0.5, own=0.3, noise=0.15, reach=1.0, epochs=3.3, growth=0.9)
 SPREAD = Setting(linear=0.5, bent=0.6, own=0.5, noise=0.7, reach=0.5, epochs=0.2, growth=0.1)  # of logarithms
 
 
@@ -60,15 +61,17 @@ class Scores:
     trial: Places  # (N,), whose score it is
     log_epoch: Floats  # (N,)
     value: Floats  # (N,)
+    slopes: Floats  # (D,), by how much a value is expected to change with each feature, before any is known
 
 
 class Surrogate:
     """Fitted to some scores, it tells what to expect at the epoch whose logarithm is `log_last`."""
 
     def __init__(self, scores: Scores, log_last: float) -> None:
-        values, scale = _centred(scores)
+        values, scale = _centred(scores, scores.value - (scores.features @ scores.slopes)[scores.trial])
         products, distances = _likeness(scores.features, scores.features)
-        fits = [_Fit(setting, scores, log_last, values, products, distances) for setting in settings()]
+        slopes = scores.slopes / scale
+        fits = [_Fit(setting, scores, log_last, values, slopes, products, distances) for setting in settings()]
         fits = sorted(fits, key=lambda fit: -fit.evidence)[:KEPT]
         weights = np.exp([fit.evidence - fits[0].evidence for fit in fits])
         self._fits, self._scale = fits, scale
@@ -109,9 +112,16 @@ class _Fit:
     """One Gaussian process: a setting, and how likely it makes the scores."""
 
     def __init__(
-        self, setting: Setting, scores: Scores, log_last: float, values: Floats, products: Floats, distances: Floats
+        self,
+        setting: Setting,
+        scores: Scores,
+        log_last: float,
+        values: Floats,
+        slopes: Floats,
+        products: Floats,
+        distances: Floats,
     ) -> None:
-        self._setting, self._scores = setting, scores
+        self._setting, self._scores, self._slopes = setting, scores, slopes
         t, trial = scores.log_epoch, scores.trial
         growth = setting.growth ** (t - log_last)
         same = trial[:, np.newaxis] == trial
@@ -130,20 +140,21 @@ class _Fit:
         found: Floats = setting.linear**2 * products + setting.bent**2 * np.exp(-distances / (2 * setting.reach**2))
         return found
 
-    def _given(self, covariance: Floats) -> _Posterior:
+    def _given(self, features: Floats, covariance: Floats) -> _Posterior:
         """What the scores tell of candidates with this covariance with each score (P, N), apart from the epoch's."""
         explained = _solved(self._root, (covariance * self._to_last).T)
-        return _Posterior(self._whitened @ explained, explained)
+        return _Posterior(features @ self._slopes + self._whitened @ explained, explained)
 
     @cached_property
     def known(self) -> _Posterior:
         """What is expected of the known trials."""
         _, first = np.unique(self._scores.trial, return_index=True)
-        return self._given(self._of_trials[first])
+        return self._given(self._scores.features, self._of_trials[first])
 
     def posterior(self, features: Floats) -> _Posterior:
         """What is expected of new candidates."""
-        return self._given(self._explained(*_likeness(features, self._scores.features))[:, self._scores.trial])
+        known = self._scores.features
+        return self._given(features, self._explained(*_likeness(features, known))[:, self._scores.trial])
 
     def improvement(self, features: Floats, pending: Floats) -> Floats:
         """See `Surrogate.improvement`, in units of the scores' deviation."""
@@ -165,14 +176,14 @@ class _Fit:
         return gain
 
 
-def _centred(scores: Scores) -> tuple[Floats, float]:
-    """The scores in deviations about the mean, and the deviation: that of scores of one epoch."""
-    groups = [scores.value[scores.log_epoch == epoch] for epoch in np.unique(scores.log_epoch)]
-    freedom = len(scores.value) - len(groups)
+def _centred(scores: Scores, values: Floats) -> tuple[Floats, float]:
+    """The values (N,) in deviations about the mean, and the deviation: that of values of one epoch."""
+    groups = [values[scores.log_epoch == epoch] for epoch in np.unique(scores.log_epoch)]
+    freedom = len(values) - len(groups)
     squares = sum(float(np.sum((group - group.mean()) ** 2)) for group in groups)
     scale = float(np.sqrt(squares / freedom)) if freedom else 0.0
     scale = scale if scale > EQUAL else 1.0
-    return (scores.value - scores.value.mean()) / scale, scale
+    return (values - values.mean()) / scale, scale
 
 
 def _solved(root: NDArray[np.floating[Any]], right: Floats) -> Floats:
