@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from nas.data.dataset import Dataset
+from nas.datasets.dataset import Dataset
 from nas.network.architecture import Architecture
 from nas.network.layers import Conv, Head, Layer, MaxPool, Transition
 from nas.network.limits import Constraints

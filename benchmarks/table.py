@@ -24,7 +24,7 @@ from optuna.trial import TrialState
 
 from nas.cli.options import positive
 from nas.cli.terminal import run
-from nas.data.dataset import Dataset
+from nas.datasets.dataset import Dataset
 from nas.errors import UserError
 from nas.network.architecture import notation
 from nas.optuna_internals.studies import new_study

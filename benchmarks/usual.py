@@ -15,8 +15,8 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from nas.data.images import TrainingData, load_training
-from nas.data.split import Images
+from nas.datasets.images import TrainingData, load_training
+from nas.datasets.split import Images
 from nas.network.module import build
 from nas.space.recipe import Augmentation
 from nas.training.job import TrainingJob
@@ -40,7 +40,7 @@ class PerSample(Dataset[tuple[Tensor, int]]):
 
 
 def augmenting(augmentation: Augmentation, size: int) -> transforms.RandomAffine:
-    """The ranges of `nas.data.augmentation.augment`. On PIL images: measured, 17 times as fast as on tensors."""
+    """The ranges of `nas.datasets.augmentation.augment`. On PIL images: measured, 17 times as fast as on tensors."""
     shift, shear = augmentation.shift / size, math.degrees(math.atan(augmentation.shear))
     return transforms.RandomAffine(
         augmentation.rotation,

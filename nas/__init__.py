@@ -15,6 +15,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from nas.api.data import check_data
     from nas.api.front_door import preview, search
     from nas.api.listing import studies
     from nas.api.measuring import TooFewTrainedError
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from nas.samplers.blueprint import BlueprintSampler
     from nas.space.candidate import Candidate
     from nas.space.loading import load_space
+    from nas.space.pictures import Pictures
     from nas.space.recipe import Augmentation, Recipe
     from nas.space.rejections import NothingFeasibleError
     from nas.space.search_space import SearchSpace
@@ -45,6 +47,7 @@ __all__ = [
     "Layer",
     "MaxPool",
     "NothingFeasibleError",
+    "Pictures",
     "Recipe",
     "SearchSpace",
     "Study",
@@ -52,6 +55,7 @@ __all__ = [
     "Transition",
     "Trial",
     "UserError",
+    "check_data",
     "load_space",
     "open_study",
     "preview",
@@ -62,6 +66,7 @@ __all__ = [
 _HOMES = {
     **dict.fromkeys(("preview", "search"), "nas.api.front_door"),
     **dict.fromkeys(("Study", "open_study"), "nas.api.study"),
+    "check_data": "nas.api.data",
     "studies": "nas.api.listing",
     "TooFewTrainedError": "nas.api.measuring",
     "BlueprintSampler": "nas.samplers.blueprint",
@@ -72,6 +77,7 @@ _HOMES = {
     "Constraints": "nas.network.limits",
     "Candidate": "nas.space.candidate",
     "load_space": "nas.space.loading",
+    "Pictures": "nas.space.pictures",
     **dict.fromkeys(("Augmentation", "Recipe"), "nas.space.recipe"),
     "SearchSpace": "nas.space.search_space",
     "Trial": "nas.space.suggestions",

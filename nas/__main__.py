@@ -8,6 +8,7 @@ from nas.cli.terminal import DONE, run
 from nas.errors import UserError, did_you_mean
 
 COMMANDS = {
+    "data": "say what a data set holds, and what is odd about it",
     "search": "search for the best network of a space within its limits",
     "studies": "list the studies that there are, and how each stands",
     "status": "say where a study stands, running or not",

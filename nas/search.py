@@ -147,7 +147,7 @@ def dry_run(args: argparse.Namespace, space: "SearchSpace") -> int:
     from nas.api.searching import preview
     from nas.cli.dry_run import show_preview
 
-    show_preview(preview(space, options_of(args)), space, args.pruner, Console(highlight=False))
+    show_preview(preview(space, options_of(args), None, print), space, args.pruner, Console(highlight=False))
     return DONE
 
 

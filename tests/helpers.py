@@ -14,10 +14,10 @@ from threading import Barrier
 import optuna
 from PIL import Image
 
-from nas.data.dataset import Dataset
-from nas.data.images import load_test, load_training
-from nas.data.reading import load_mnist
-from nas.data.split import Images
+from nas.datasets.dataset import Dataset
+from nas.datasets.images import load_test, load_training
+from nas.datasets.reading import load_mnist
+from nas.datasets.split import Images
 from nas.network.architecture import Architecture
 from nas.network.cost import Cost, MapTooSmallError, cost
 from nas.network.layers import Conv, Head, MaxPool
@@ -182,7 +182,7 @@ ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "OPT
 def make_task(folder: Path, images: int = 400) -> Path:
     """A working directory with the space digits.py, and real images of MNIST where it looks for them."""
     (folder / "digits.py").write_text(DIGITS, encoding="utf-8")
-    mnist = load_mnist(files("nas.data.mnist"), "train")
+    mnist = load_mnist(files("nas.datasets.mnist"), "train")
     for i, (pixels, label) in enumerate(zip(mnist.images[:images], mnist.labels[:images].tolist(), strict=True)):
         path = folder / "digits" / str(label) / f"{i:04d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -46,10 +46,10 @@ from nas.analysis.finalists import final_runs, fresh_seeds, runs_of, winner_of
 from nas.cli.terminal import run
 from nas.codegen.card import ModelCard, winner_card
 from nas.codegen.source import model_source
-from nas.data.dataset import Dataset
-from nas.data.images import forget, load_training
-from nas.data.reading import load_mnist, read_images
-from nas.data.split import Images
+from nas.datasets.dataset import Dataset
+from nas.datasets.images import forget, load_training
+from nas.datasets.reading import load_mnist, read_images
+from nas.datasets.split import Images
 from nas.errors import UserError
 from nas.network.architecture import notation
 from nas.network.cost import MapTooSmallError, cost
@@ -65,6 +65,7 @@ from nas.samplers.feasible import FeasibleSampler, make_sampler
 from nas.search import space_of
 from nas.space.candidate import Candidate, digest, from_json, to_json
 from nas.space.loading import load_space
+from nas.space.pictures import Pictures
 from nas.space.recipe import Recipe
 from nas.space.search_space import SearchSpace
 from nas.study.commands import remember, this_command
@@ -299,6 +300,7 @@ CARD = ModelCard(
     study="study",
     trial=1,
     dataset="mnist",
+    pictures=Pictures(),
     seeds=(1,),
     epochs=3,
     recipe=Recipe(),
@@ -382,11 +384,11 @@ def idx_files(rng: random.Random, folder: Path) -> None:
     if rng.random() < 0.05:
         os.truncate(path, 400 << 20)
     try:
-        images, classes = read_images(
+        pool = read_images(
             Dataset(name="fashion_mnist", input_shape=(1, 28, 28), data_dir=str(raw.parents[1])), train=True
         )
-        assert images.images.shape[1:] == (1, 28, 28)
-        assert int(images.labels.max()) < len(classes)
+        assert pool.images.images.shape[1:] == (1, 28, 28)
+        assert int(pool.images.labels.max()) < len(pool.classes)
     finally:
         path.write_bytes(whole)
 
@@ -396,7 +398,7 @@ def _mnist(folder: Path) -> Path:
     copied = folder / "mnist"
     copied.mkdir()
     for name in ("t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz"):
-        (copied / name).write_bytes((files("nas.data.mnist") / name).read_bytes())
+        (copied / name).write_bytes((files("nas.datasets.mnist") / name).read_bytes())
     return copied
 
 
@@ -461,9 +463,9 @@ def image_folders(rng: random.Random, folder: Path) -> None:
             case _:
                 path.write_bytes(mutated_bytes(rng.choice(odd), rng) if rng.random() < 0.8 else rng.choice(odd))
         shape = rng.choice(((1, 8, 8), (3, 8, 8), (2, 8, 8)))
-        images, classes = read_images(Dataset(name=str(root), input_shape=shape), train=True)
-        assert images.images.shape[1:] == shape
-        assert all(name.isprintable() for name in classes)
+        pool = read_images(Dataset(name=str(root), input_shape=shape), train=True)
+        assert pool.images.images.shape[1:] == shape
+        assert all(name.isprintable() for name in pool.classes)
     finally:
         path.unlink(missing_ok=True)
         path.write_bytes(whole)

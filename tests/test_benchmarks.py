@@ -27,8 +27,8 @@ from benchmarks.seconds import seconds_to
 from benchmarks.table import RANDOM, SEEDS, Row, drawn, load, of_best, of_random, of_sampler
 from benchmarks.throughput import flops_per_image, images_per_second, time_of_step
 from benchmarks.usual import UsualTraining, augmenting
-from nas.data.augmentation import augment
-from nas.data.images import load_training
+from nas.datasets.augmentation import augment
+from nas.datasets.images import load_training
 from nas.network.architecture import Architecture, notation
 from nas.network.cost import cost
 from nas.network.layers import Conv, Head

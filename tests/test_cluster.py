@@ -21,7 +21,7 @@ from helpers import ENVIRONMENT, MNIST, ended, make_task, small_architecture
 from ray.cluster_utils import Cluster
 from ray.exceptions import ObjectLostError, RayActorError, RayTaskError
 
-from nas.data.images import load_training
+from nas.datasets.images import load_training
 from nas.errors import UserError
 from nas.network.limits import Constraints
 from nas.space.candidate import Candidate

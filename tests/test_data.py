@@ -23,19 +23,17 @@ import torchvision.datasets
 import torchvision.transforms.functional as vision
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
 
-from nas.data.augmentation import augment, normalize, prepare, sampling_grid
-from nas.data.dataset import Dataset
-from nas.data.folders import IMAGE_EXTENSIONS
-from nas.data.images import channel_statistics, fingerprint, forget, load_test, load_training
-from nas.data.reading import MNIST_SHA256, MOST_BYTES, TORCHVISION, load_mnist
-from nas.data.split import stratified_sixth
+from nas.datasets.augmentation import augment, normalize, prepare, sampling_grid
+from nas.datasets.dataset import Dataset
+from nas.datasets.images import channel_statistics, fingerprint, forget, load_test, load_training
+from nas.datasets.reading import MNIST_SHA256, MOST_BYTES, TORCHVISION, load_mnist
+from nas.datasets.split import stratified_sixth
 from nas.errors import UserError
 from nas.space.recipe import Augmentation
 
 MNIST = Dataset(name="mnist", input_shape=(1, 28, 28))
-EMBEDDED = Path(str(importlib.resources.files("nas.data.mnist")))
+EMBEDDED = Path(str(importlib.resources.files("nas.datasets.mnist")))
 UNCHANGED = Augmentation(rotation=0, shift=0, scale=0, shear=0)
 # Y. LeCun, C. Cortes: images per digit of the two parts
 TRAIN_COUNTS = [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
@@ -180,7 +178,8 @@ def test_changed_mnist_file_is_named(tmp_path: Path) -> None:
 def test_unknown_dataset_names_the_known_ones() -> None:
     message = (
         "unknown data set 'mnits': known are mnist, fashion_mnist, kmnist, emnist, cifar10, "
-        f"or the path of a folder of class folders; there is no folder {Path('mnits').resolve()}"
+        "or the path of a folder of class folders, or of a table of files; "
+        f"there is no folder or file {Path('mnits').resolve()}"
     )
     with pytest.raises(UserError, match=says(message)):
         load_training(Dataset(name="mnits", input_shape=(1, 28, 28)))
@@ -197,7 +196,7 @@ def test_unknown_dataset_names_the_known_ones() -> None:
 def test_a_name_that_no_folder_can_have_is_an_unknown_dataset(name: str, reason: str) -> None:
     message = (
         f"unknown data set {name!r}: known are mnist, fashion_mnist, kmnist, emnist, cifar10, "
-        f"or the path of a folder of class folders; that can be no folder here ({reason})"
+        f"or the path of a folder of class folders, or of a table of files; that can be no folder here ({reason})"
     )
     with pytest.raises(UserError, match=says(message)):
         load_training(Dataset(name=name, input_shape=(1, 28, 28)))
@@ -623,189 +622,6 @@ def test_emnist_is_downloaded_from_its_archive(tmp_path: Path, monkeypatch: pyte
 # folders of images
 
 
-def write_images(folder: Path, classes: dict[str, int], size: tuple[int, int] = (6, 4), mode: str = "L") -> None:
-    """PNG files of width × height `size`; class number and running number are in their grey value."""
-    for label, (name, count) in enumerate(classes.items()):
-        (folder / name).mkdir(parents=True, exist_ok=True)
-        for i in range(count):
-            Image.new("L", size, 100 * label + i).convert(mode).save(folder / name / f"{i:03}.png")
-
-
-def folder_dataset(folder: Path, shape: tuple[int, int, int] = (1, 4, 6)) -> Dataset:
-    return Dataset(name=str(folder), input_shape=shape)
-
-
-def grey_values(images: torch.Tensor) -> list[int]:
-    return images[:, 0, 0, 0].tolist()
-
-
-def test_folder_is_split_in_three_and_test_files_stay_closed(tmp_path: Path) -> None:
-    write_images(tmp_path, {"cat": 36, "dog": 72})
-    (tmp_path / ".cache").mkdir()
-    (tmp_path / "cat" / "notes.txt").write_text("not an image")
-    with recorded_files() as files:
-        data = load_training(folder_dataset(tmp_path))
-    read = [path for path in files if path.endswith(".png")]
-    test = load_test(folder_dataset(tmp_path))
-    assert data.classes == ("cat", "dog")
-    assert torch.bincount(test.labels).tolist() == [6, 12]
-    assert torch.bincount(data.validation.labels).tolist() == [5, 10]
-    assert torch.bincount(data.train.labels).tolist() == [25, 50]
-    parts = [grey_values(part.images) for part in (data.train, data.validation, test)]
-    assert sorted(parts[0] + parts[1] + parts[2]) == [*range(36), *range(100, 172)]
-    assert all(part == sorted(part) for part in parts)
-    assert sorted(100 * (Path(path).parent.name == "dog") + int(Path(path).stem) for path in read) == sorted(
-        parts[0] + parts[1]
-    )
-
-
-def test_folder_with_train_and_test_keeps_its_split(tmp_path: Path) -> None:
-    write_images(tmp_path / "train", {"cat": 6, "dog": 12})
-    write_images(tmp_path / "test", {"cat": 1, "dog": 2})
-    with recorded_files() as files:
-        data = load_training(folder_dataset(tmp_path))
-    assert not [path for path in files if path.startswith(str(tmp_path / "test"))]
-    assert torch.bincount(data.train.labels).tolist() == [5, 10]
-    assert torch.bincount(data.validation.labels).tolist() == [1, 2]
-    assert grey_values(load_test(folder_dataset(tmp_path)).images) == [0, 100, 101]
-
-
-def test_links_within_a_class_are_not_followed_and_class_folders_may_be_links(tmp_path: Path) -> None:
-    """Two links to their own folder would be two to the power of forty paths."""
-    write_images(tmp_path / "images", {"cat": 8, "dog": 9})
-    (tmp_path / "elsewhere").mkdir()
-    (tmp_path / "images" / "dog").rename(tmp_path / "elsewhere" / "dog")
-    (tmp_path / "images" / "dog").symlink_to(tmp_path / "elsewhere" / "dog")
-    for name in ("x", "y"):
-        (tmp_path / "images" / "cat" / name).symlink_to(".")
-    (tmp_path / "images" / "cat" / "z").symlink_to("../dog")
-    dataset = folder_dataset(tmp_path / "images")
-    images = torch.cat([load_training(dataset, hold_out=False).train.images, load_test(dataset).images])
-    assert sorted(grey_values(images)) == [*range(8), *range(100, 109)]
-
-
-def test_images_of_a_folder_come_in_torchvisions_order(tmp_path: Path) -> None:
-    """The split of a folder, on which published scores depend, follows from it."""
-    grey = 0
-    for part, names in (
-        ("train", ("z/b.png", "b/2.png", "b.png", "B/1.PNG", "b-c/1.png", "a.Jpg", "ä/1.bmp", "b/b/9.tif")),
-        ("test", ("1.png",)),
-    ):
-        for label in ("one", "two"):
-            for name in names:
-                path = tmp_path / part / label / name
-                path.parent.mkdir(parents=True, exist_ok=True)
-                Image.new("L", (6, 4), 5 * (grey := grey + 1)).save(path)
-    assert torchvision.datasets.folder.IMG_EXTENSIONS == IMAGE_EXTENSIONS
-    samples = torchvision.datasets.folder.make_dataset(
-        tmp_path / "train", {"one": 0, "two": 1}, extensions=IMAGE_EXTENSIONS
-    )
-    train = load_training(folder_dataset(tmp_path), hold_out=False).train
-    theirs = [np.asarray(Image.open(path)).item(0) for path, _ in samples]
-    assert grey_values(train.images) == theirs
-    assert len(set(theirs)) == 16
-    assert train.labels.tolist() == [label for _, label in samples]
-
-
-def test_folder_images_are_converted_and_resized(tmp_path: Path) -> None:
-    for name, colour in (("blue", (0, 0, 200)), ("red", (200, 0, 0))):
-        (tmp_path / name).mkdir()
-        for i in range(8):
-            Image.new("RGB", (10 + i, 9), colour).save(tmp_path / name / f"{i}.png")
-    rgb = load_training(folder_dataset(tmp_path, (3, 5, 7))).train.images
-    assert rgb.shape[1:] == (3, 5, 7)
-    assert torch.equal(rgb[0], torch.tensor([0, 0, 200], dtype=torch.uint8)[:, None, None].expand(3, 5, 7))
-    grey = load_training(folder_dataset(tmp_path, (1, 5, 7))).train.images
-    assert grey.shape[1:] == (1, 5, 7)
-    assert set(grey[0].flatten().tolist()) == {round(0.114 * 200)}  # ITU-R 601-2 luma, as Pillow documents
-
-
-def test_folder_with_two_channels_is_an_error(tmp_path: Path) -> None:
-    message = f"folder {tmp_path}: input_shape (2, 4, 6) must have 1 channel (grey) or 3 (colour)"
-    with pytest.raises(UserError, match=says(message)):
-        load_training(folder_dataset(tmp_path, (2, 4, 6)))
-
-
-def test_folder_without_class_folders_is_an_error(tmp_path: Path) -> None:
-    message = f"folder {tmp_path}: has no class folders; it needs at least 2, one for each class"
-    with pytest.raises(UserError, match=says(message)):
-        load_training(folder_dataset(tmp_path))
-
-
-def test_folder_with_one_class_is_an_error(tmp_path: Path) -> None:
-    write_images(tmp_path, {"cat": 9})
-    message = f"folder {tmp_path}: has only the class folder 'cat'; it needs at least 2, one for each class"
-    with pytest.raises(UserError, match=says(message)):
-        load_training(folder_dataset(tmp_path))
-
-
-KINDS = ".jpg, .jpeg, .png, .ppm, .bmp, .pgm, .tif, .tiff, .webp"
-
-
-@pytest.mark.parametrize("count", [0, 7])
-def test_folder_with_a_small_class_is_an_error(count: int, tmp_path: Path) -> None:
-    write_images(tmp_path, {"cat": 9, "dog": count})
-    message = f"folder {tmp_path}: class 'dog' has {count} images; every class needs at least 8 ({KINDS})"
-    with pytest.raises(UserError, match=says(message)):
-        load_training(folder_dataset(tmp_path))
-
-
-def test_smallest_classes_reach_every_part(tmp_path: Path) -> None:
-    write_images(tmp_path, {"cat": 8, "dog": 8, "owl": 50})
-    data = load_training(folder_dataset(tmp_path))
-    for part in (data.train, data.validation, load_test(folder_dataset(tmp_path))):
-        assert torch.bincount(part.labels).min() >= 1
-
-
-def test_train_folder_with_a_small_class_is_an_error(tmp_path: Path) -> None:
-    write_images(tmp_path / "train", {"cat": 5, "dog": 6})
-    write_images(tmp_path / "test", {"cat": 1, "dog": 1})
-    message = f"folder {tmp_path}/train: class 'cat' has 5 images; every class needs at least 6 ({KINDS})"
-    with pytest.raises(UserError, match=says(message)):
-        load_training(folder_dataset(tmp_path))
-
-
-def test_test_folder_with_an_empty_class_is_an_error(tmp_path: Path) -> None:
-    write_images(tmp_path / "train", {"cat": 6, "dog": 6})
-    write_images(tmp_path / "test", {"cat": 1, "dog": 0})
-    message = f"folder {tmp_path}/test: class 'dog' has 0 images; every class needs at least 1 ({KINDS})"
-    with pytest.raises(UserError, match=says(message)):
-        load_training(folder_dataset(tmp_path))
-
-
-def test_train_and_test_folders_must_have_the_same_classes(tmp_path: Path) -> None:
-    write_images(tmp_path / "train", {"cat": 6, "dog": 6})
-    write_images(tmp_path / "test", {"cat": 1, "owl": 1})
-    message = f"folder {tmp_path}: train/ and test/ must have the same class folders, but differ in dog, owl"
-    with pytest.raises(UserError, match=says(message)):
-        load_training(folder_dataset(tmp_path))
-
-
-@pytest.mark.parametrize("kept", [0, 60], ids=["empty", "truncated"])
-def test_unreadable_image_is_named(kept: int, tmp_path: Path) -> None:
-    write_images(tmp_path / "train", {"cat": 6, "dog": 6}, size=(60, 40))
-    write_images(tmp_path / "test", {"cat": 1, "dog": 1})
-    path = tmp_path / "train" / "dog" / "002.png"
-    path.write_bytes(path.read_bytes()[:kept])
-    with pytest.raises(OSError, match=r".") as reason, Image.open(path) as image:  # Pillow's own words
-        image.load()
-    with pytest.raises(
-        UserError,
-        match=says(f"image {path} cannot be read ({reason.value}); replace it, or remove it before a study begins"),
-    ):
-        load_training(folder_dataset(tmp_path))
-
-
-def test_image_of_16_bits_is_not_clipped_in_silence(tmp_path: Path) -> None:
-    write_images(tmp_path, {"cat": 8, "dog": 8})
-    for path in (tmp_path / "cat").iterdir():
-        Image.fromarray(np.full((4, 6), 3000, dtype=np.uint16)).save(path)
-    start = re.escape(f"image {tmp_path}/cat/00")
-    reason = re.escape("(mode I;16 has more than 8 bits a channel); replace it, or remove it before a study begins")
-    with pytest.raises(UserError, match=rf"^{start}\d\.png cannot be read {reason}$"):
-        load_training(folder_dataset(tmp_path))
-
-
 def test_fingerprint_tells_other_images_and_labels(tmp_path: Path) -> None:
     def of(seed: int, shift: int) -> str:
         folder = tmp_path / f"{seed} {shift}"
@@ -825,7 +641,7 @@ def test_fingerprint_tells_other_images_and_labels(tmp_path: Path) -> None:
 def test_nothing_held_out_trains_on_all_images_and_is_normalised_by_all() -> None:
     mnist = Dataset(name="mnist", input_shape=(1, 28, 28))
     data = load_training(mnist, hold_out=False)
-    whole = load_mnist(importlib.resources.files("nas.data.mnist"), "train")
+    whole = load_mnist(importlib.resources.files("nas.datasets.mnist"), "train")
     assert torch.equal(data.train.images, whole.images)
     assert torch.equal(data.train.labels, whole.labels)
     assert len(data.validation) == 0

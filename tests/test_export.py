@@ -12,25 +12,29 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jinja2 import nodes
+from PIL import Image
 
 from nas.analysis.statistics import Spread
 from nas.codegen.card import ModelCard
 from nas.codegen.exporting import export
 from nas.codegen.proof import ExportError, in_fresh_process
 from nas.codegen.source import TEMPLATES, model_source
-from nas.data.augmentation import normalize
+from nas.datasets.augmentation import normalize
+from nas.datasets.pixels import read_image
 from nas.errors import UserError
 from nas.network.architecture import Architecture
 from nas.network.layers import Conv, Head, MaxPool, Transition
 from nas.network.limits import Constraints
 from nas.network.module import build
 from nas.space.loading import load_space
+from nas.space.pictures import Pictures
 from nas.space.recipe import Recipe
 from nas.space.search_space import Feasible, SearchSpace
 from nas.training.score import Score
@@ -45,6 +49,7 @@ CARD = ModelCard(
     study="mnist",
     trial=12,
     dataset="mnist",
+    pictures=Pictures(),
     seeds=(7, 8, 9),
     epochs=19,
     recipe=Recipe(epochs=19),
@@ -96,6 +101,7 @@ SOURCES = [  # every kind of file that there is
     *(model_source(SMALL, replace(CARD, dataset=name)) for name in ("fashion_mnist", "kmnist", "emnist")),
     *(model_source(WIDE, replace(WIDE_CARD, dataset=name)) for name in ("mnist", "my pictures")),
     model_source(WIDE, replace(WIDE_CARD, dataset="cifar10", test=None, judged=None)),
+    model_source(replace(SMALL, input_shape=(2, 12, 12)), replace(FOLDER_CARD, mean=(0.5, 0.5), std=(1.0, 1.0))),
 ]
 HARMLESS = ast.parse(model_source(SMALL, FOLDER_CARD))
 
@@ -189,9 +195,43 @@ def test_source_normalises_every_channel_by_its_own_statistics() -> None:
     card = replace(CARD, mean=(0.5, 0.25, 0.0), std=(0.5, 0.25, 2.0), classes=("cat", "dog"))
     architecture = replace(SMALL, input_shape=(3, 12, 12), num_classes=2)
     namespace = run_source(model_source(architecture, card))
-    white = torch.full((1, 3, 1, 1), 255, dtype=torch.uint8)
-    assert namespace["preprocess"](white).flatten().tolist() == [1.0, 3.0, 0.5]
+    white = torch.full((1, 3, 12, 12), 255, dtype=torch.uint8)
+    assert namespace["preprocess"](white)[0, :, 3, 4].tolist() == [1.0, 3.0, 0.5]
     assert namespace["CLASSES"] == ("cat", "dog")
+
+
+@pytest.mark.parametrize(
+    "images",
+    [
+        torch.zeros(1, 1, 28, 27, dtype=torch.uint8),
+        torch.zeros(1, 12, 12, dtype=torch.uint8),
+        torch.zeros(1, 1, 12, 12),
+    ],
+)
+def test_source_refuses_other_images(images: torch.Tensor) -> None:
+    preprocess = run_source(model_source(SMALL, CARD))["preprocess"]
+    with pytest.raises(ValueError, match=r"^images must be uint8 \(N, 1, 12, 12\), not torch\.\w+ of shape \("):
+        preprocess(images)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(
+    "pictures", [Pictures(), Pictures(fit="pad", background="black"), Pictures(fit="crop", value_range=(9, 99))]
+)
+def test_source_prepares_pictures_as_the_training_images(channels: int, pictures: Pictures, tmp_path: Path) -> None:
+    """Photographs on their side, transparent icons and deep images, too."""
+    architecture = replace(SMALL, input_shape=(channels, 12, 10))
+    prepare = run_source(model_source(architecture, replace(CARD, pictures=pictures)))["prepare"]
+    rng = np.random.default_rng(0)
+    exif = Image.Exif()
+    exif[274] = 6
+    Image.fromarray(rng.integers(0, 256, (300, 200, 3), dtype=np.uint8)).save(tmp_path / "photo.jpg", exif=exif)
+    Image.fromarray(rng.integers(0, 256, (20, 30, 4), dtype=np.uint8)).save(tmp_path / "icon.png")
+    Image.fromarray(rng.integers(0, 60_000, (20, 30), dtype=np.uint16)).save(tmp_path / "deep.tif")
+    for path in tmp_path.iterdir():
+        image, _, _ = read_image(str(path), (channels, 12, 10), pictures)
+        expected = torch.from_numpy(np.array(image)).view(12, 10, channels).permute(2, 0, 1)
+        assert torch.equal(prepare(path), expected[None]), path.name
 
 
 def test_docstring_states_accuracy_cost_and_origin() -> None:

@@ -30,8 +30,8 @@ from nas.analysis.finalists import (
 from nas.analysis.statistics import spread
 from nas.api.finishing import finish
 from nas.api.measuring import MeasuredNoise
-from nas.data.dataset import Dataset
-from nas.data.images import fingerprint, load_test, load_training
+from nas.datasets.dataset import Dataset
+from nas.datasets.images import fingerprint, load_test, load_training
 from nas.network.architecture import Architecture
 from nas.network.layers import Head
 from nas.network.limits import Constraints

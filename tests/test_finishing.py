@@ -18,8 +18,8 @@ from nas import export
 from nas.analysis.finalists import Winner
 from nas.analysis.statistics import spread
 from nas.api.finishing import finish
-from nas.data.dataset import Dataset
-from nas.data.images import load_test
+from nas.datasets.dataset import Dataset
+from nas.datasets.images import load_test
 from nas.network.architecture import Architecture
 from nas.network.layers import Conv, Head, MaxPool
 from nas.network.limits import Constraints

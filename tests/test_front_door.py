@@ -20,7 +20,7 @@ from torch.utils.data import TensorDataset
 
 import nas
 from nas.api.result import Result
-from nas.data.images import load_test, load_training
+from nas.datasets.images import load_test, load_training
 from nas.network.measure import measure
 from nas.study.opening import writing
 from nas.tuner.progress import Progress

@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from nas.analysis.finalists import fresh_seeds, runs_of, winner_of
 from nas.api.finishing import finish
-from nas.data.dataset import Dataset
+from nas.datasets.dataset import Dataset
 from nas.network.module import build
 from nas.optuna_internals.studies import new_study, storage_of
 from nas.samplers.feasible import FeasibleSampler, make_sampler

@@ -17,7 +17,7 @@ FILES = {".".join(file.relative_to(PACKAGE).with_suffix("").parts): file for fil
 # A folder imports from itself and from those after it; commands import from all of them.
 FOLDERS = (
     *("cli", "api", "reporting", "codegen", "tuner", "samplers", "analysis", "study", "workers"),
-    *("training", "data", "space", "optuna_internals", "network", "system", "errors"),
+    *("training", "datasets", "space", "optuna_internals", "network", "system", "errors"),
 )
 COMMANDS = tuple(nas_program.COMMANDS)
 
@@ -34,7 +34,7 @@ HOMES = {
     "IPython": {"reporting"},
     "pandas": {"api"},
     "ray": {"workers"},
-    "torchvision": {"data"},
+    "torchvision": {"datasets"},
 }
 WITHOUT_TORCH = (
     "errors",
@@ -46,7 +46,7 @@ WITHOUT_TORCH = (
     "network.cost",
     "network.limits",
     "space",
-    "data.dataset",
+    "datasets.dataset",
     "training.job",
     "training.score",
     "analysis",
@@ -55,7 +55,7 @@ WITHOUT_TORCH = (
     "reporting.tables",
     "api.listing",
 )
-WITHOUT_OPTUNA = ("network", "data", "training", "workers")
+WITHOUT_OPTUNA = ("network", "datasets", "training", "workers")
 
 
 def folder_of(module: str) -> str:

@@ -22,14 +22,15 @@ from nas.analysis.statistics import spread
 from nas.codegen.card import ModelCard
 from nas.codegen.exporting import export
 from nas.codegen.source import model_source
-from nas.data.augmentation import augment, normalize
-from nas.data.dataset import Dataset
-from nas.data.images import load_test, load_training
-from nas.data.reading import load_mnist
+from nas.datasets.augmentation import augment, normalize
+from nas.datasets.dataset import Dataset
+from nas.datasets.images import load_test, load_training
+from nas.datasets.reading import load_mnist
 from nas.network.architecture import Architecture
 from nas.network.limits import Constraints
 from nas.network.module import build
 from nas.space.candidate import Candidate
+from nas.space.pictures import Pictures
 from nas.space.recipe import Augmentation, Recipe
 from nas.training.job import TrainingJob
 from nas.training.optimizer import learning_rate
@@ -47,6 +48,7 @@ def a_card(recipe: Recipe = RECIPE, test_accuracy: float | None = None, dataset:
         study="mnist",
         trial=1,
         dataset=dataset,
+        pictures=Pictures(),
         seeds=(5,),
         epochs=recipe.epochs,
         recipe=recipe,
@@ -74,7 +76,7 @@ def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The first images of MNIST's two parts, as torchvision keeps them."""
     folder = tmp_path_factory.mktemp("data")
     for split, count in (("train", TRAIN), ("t10k", TEST)):
-        mnist = load_mnist(files("nas.data.mnist"), split)
+        mnist = load_mnist(files("nas.datasets.mnist"), split)
         raw = folder / "MNIST" / "raw"
         raw.mkdir(parents=True, exist_ok=True)
         pixels: npt.NDArray[np.uint8] = mnist.images[:count, 0].numpy()

@@ -22,8 +22,8 @@ from nas.analysis.ablation import ablation, ablation_runs
 from nas.analysis.effects import answers
 from nas.analysis.finalists import Winner, winner_of
 from nas.api.finishing import finish
-from nas.data.dataset import Dataset
-from nas.data.images import load_training
+from nas.datasets.dataset import Dataset
+from nas.datasets.images import load_training
 from nas.errors import UserError
 from nas.reporting.figures.costs import pareto_front
 from nas.reporting.notes import annotate_trial

@@ -41,7 +41,7 @@ def test_histogram_counts_every_feasible_candidate() -> None:
 
 def test_dry_run_of_the_default_space_prints_what_a_person_asks() -> None:
     output = io.StringIO()
-    found = preview(SPACE, SearchOptions(pruner="hyperband", workers=Workers(device="cpu", jobs=1)))
+    found = preview(SPACE, SearchOptions(pruner="hyperband", workers=Workers(device="cpu", jobs=1)), None, print)
     show_preview(found, SPACE, "hyperband", Console(file=output, width=120))
     text, ledger = output.getvalue(), found.draws.ledger
     assert ledger.proposals == DRAWS
@@ -70,7 +70,7 @@ def test_dry_run_of_the_default_space_prints_what_a_person_asks() -> None:
 def test_preview_with_nothing_feasible_says_how_far_off_it_is() -> None:
     limits = Constraints(max_params=1_000)
     with pytest.raises(NothingFeasibleError) as told:
-        preview(replace(SPACE, constraints=limits), SearchOptions())
+        preview(replace(SPACE, constraints=limits), SearchOptions(), None, print)
     rng = random.Random(0)
     sizes = [price_of(SPACE.decode(SPACE.draw(rng)).architecture) for _ in range(DRAWS)]
     smallest = min(size for size in sizes if size is not None)

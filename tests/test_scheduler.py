@@ -23,8 +23,8 @@ from helpers import NOWHERE, Desk, InstantWorker, Workshop, a_desk, made_up, sma
 from optuna.pruners import BasePruner, NopPruner
 from optuna.trial import TrialState
 
-from nas.data.dataset import Dataset
-from nas.data.images import load_training
+from nas.datasets.dataset import Dataset
+from nas.datasets.images import load_training
 from nas.errors import UserError
 from nas.network.architecture import Architecture
 from nas.network.cost import cost

@@ -15,10 +15,10 @@ from helpers import MNIST, SHAPE, small_architecture, write_mnist_folder
 from torch import Tensor
 from torch.nn import functional as F
 
-from nas.data.augmentation import prepare
-from nas.data.dataset import Dataset
-from nas.data.images import TrainingData, forget, load_training
-from nas.data.split import Images
+from nas.datasets.augmentation import prepare
+from nas.datasets.dataset import Dataset
+from nas.datasets.images import TrainingData, forget, load_training
+from nas.datasets.split import Images
 from nas.network.architecture import Architecture
 from nas.network.layers import Conv, Head
 from nas.network.limits import Constraints

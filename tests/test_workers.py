@@ -19,7 +19,7 @@ import pytest
 import torch
 from helpers import MNIST, SHAPE, interrupt, small_architecture, write_mnist_folder
 
-from nas.data.dataset import Dataset
+from nas.datasets.dataset import Dataset
 from nas.errors import UserError
 from nas.network.architecture import Architecture
 from nas.network.cost import cost
@@ -145,7 +145,7 @@ def test_interrupt_from_the_keyboard_does_not_reach_a_training(
 EARLY_INTERRUPT = """
 import sys
 from helpers import SHAPE
-from nas.data.dataset import Dataset
+from nas.datasets.dataset import Dataset
 from nas.workers.local import LocalWorker
 from test_workers import a_job
 
@@ -309,7 +309,7 @@ def test_a_server_that_is_started_early_is_the_one_that_forks_workers_whatever_t
 PARENT = """
 import sys, time
 from helpers import SHAPE
-from nas.data.dataset import Dataset
+from nas.datasets.dataset import Dataset
 from nas.workers.local import LocalWorker
 from test_workers import begin_long
 

@@ -8,8 +8,8 @@ import optuna
 from nas.analysis.finalists import Winner, winner_of
 from nas.codegen.exporting import export_winner
 from nas.codegen.proof import MODEL, WEIGHTS
-from nas.data.dataset import Dataset
-from nas.data.images import load_training
+from nas.datasets.dataset import Dataset
+from nas.datasets.images import load_training
 from nas.reporting.notes import annotate_runs, annotate_study
 from nas.reporting.page import write_report
 from nas.reporting.sentences import diagnosis

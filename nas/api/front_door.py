@@ -10,7 +10,7 @@ from nas.api.call_text import call_text
 from nas.api.progress import Progressing, said, shown
 from nas.api.result import Result, result_of
 from nas.api.searching import SearchOptions
-from nas.data.memory import GivenImages, given_images
+from nas.datasets.memory import GivenImages, given_images
 from nas.errors import UserError
 from nas.samplers.names import DEFAULT_SAMPLER, SamplerName
 from nas.space.loading import load_space
@@ -134,7 +134,7 @@ def preview(
         data_dir=data_dir,
     )
     wanted, given = _settled(space, epochs, None, data, test)
-    return searching.preview(wanted, options, given)
+    return searching.preview(wanted, options, given, said(False))
 
 
 def _settled(

@@ -9,8 +9,8 @@ from nas.analysis.ablation import Ablation, Effect, ablation, ablation_runs
 from nas.analysis.finalists import Noise, fresh_seeds, measured_noise, runs_of
 from nas.analysis.statistics import Spread, spread
 from nas.api.finishing import write_anew
-from nas.data.dataset import Dataset
-from nas.data.images import load_training
+from nas.datasets.dataset import Dataset
+from nas.datasets.images import load_training
 from nas.errors import UserError
 from nas.reporting.ablations import ablation_text
 from nas.reporting.notes import annotate_runs

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nas.data.augmentation import normalize
-from nas.data.memory import as_pixels
+from nas.datasets.augmentation import normalize
+from nas.datasets.memory import as_pixels
 from nas.network.architecture import Architecture
 from nas.network.module import with_weights
 

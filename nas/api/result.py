@@ -12,8 +12,8 @@ from nas.api.finishing import BEST
 from nas.api.network import TrainedNetwork
 from nas.codegen.card import trial_card, winner_card
 from nas.codegen.source import model_source
-from nas.data.dataset import Dataset
-from nas.data.images import load_training
+from nas.datasets.dataset import Dataset
+from nas.datasets.images import load_training
 from nas.errors import UserError
 from nas.network.architecture import Architecture
 from nas.network.cost import Cost, cost

@@ -5,7 +5,7 @@ from concurrent.futures import BrokenExecutor
 from dataclasses import dataclass, replace
 from time import sleep
 
-from nas.data.dataset import Dataset
+from nas.datasets.dataset import Dataset
 from nas.errors import UserError
 from nas.study.curves import Epoch
 from nas.study.history import History

@@ -11,11 +11,15 @@ import optuna
 import torch
 
 from nas.analysis.finalists import rounds_of_race
-from nas.data.dataset import Dataset
-from nas.data.images import fingerprint, hand_over, load_training, take_back, training_data
-from nas.data.memory import GivenImages
+from nas.api.data import sheet_of
+from nas.datasets.dataset import Dataset
+from nas.datasets.images import fingerprint, hand_over, load_training, take_back, training_data
+from nas.datasets.memory import GivenImages
+from nas.datasets.reading import read_once
+from nas.datasets.split import drawn_pool
 from nas.errors import UserError, require, require_seconds, require_whole
 from nas.network.cost import cost
+from nas.reporting.reading import reading_view
 from nas.reporting.sentences import diagnosis, headline
 from nas.samplers.feasible import FeasibleSampler, make_sampler
 from nas.samplers.names import DEFAULT_SAMPLER, SAMPLERS, SamplerName
@@ -28,6 +32,7 @@ from nas.study.location import StudyLocation
 from nas.study.opening import writing
 from nas.study.records import TrialRecord
 from nas.study.settings import remember_task, settings
+from nas.system.cores import quota_that_decides, usable_cores
 from nas.training.job import TrainingJob
 from nas.tuner.estimate import Preview, draw, previewed
 from nas.tuner.names import DEFAULT_PRUNER, PRUNERS, PrunerName
@@ -97,22 +102,41 @@ def require_feasible(space: SearchSpace, seed: int) -> None:
         raise NothingFeasibleError(diagnosis(ledger))
 
 
-def plan_of(space: SearchSpace, options: SearchOptions, given: GivenImages | None, folder: Path) -> Plan:
+def plan_of(
+    space: SearchSpace, options: SearchOptions, given: GivenImages | None, folder: Path, say: Callable[[str], None]
+) -> Plan:
     """What to train with what; images that are given are those of this process, and a file in `folder` for others.
+
+    `say` takes what is odd about the data.
 
     Raises:
         UserError: an unknown device or data set, or one that does not fit the space's networks.
     """
     data_dir = options.data_dir if given is None else str(folder.resolve())
-    dataset = Dataset(name=space.dataset, input_shape=space.input_shape, data_dir=data_dir)
+    dataset = Dataset(name=space.dataset, input_shape=space.input_shape, data_dir=data_dir, pictures=space.pictures)
     if given is not None:
+        pool = drawn_pool(given.train, given.classes)
         for hold_out in (True, False):
-            hand_over(dataset, hold_out, training_data(given.train, given.classes, hold_out=hold_out))
+            hand_over(dataset, hold_out, training_data(pool, hold_out=hold_out))
+    else:
+        with reading_view() as tell:
+            read_once(dataset, tell)
+        for warning in sheet_of(dataset).warnings:
+            say(f"data: {warning}")
     if (classes := len(load_training(dataset).classes)) != space.num_classes:
         raise UserError(
             f"data set {space.dataset!r} has {classes} classes, the networks of the space {space.num_classes}; "
             f"give their Architecture num_classes={classes}"
         )
+
+    quota = quota_that_decides()
+    if (
+        quota
+        and options.workers.jobs is None
+        and options.workers.ray is None
+        and options.workers.device in ("auto", "cpu")
+    ):
+        say(f"workers: {usable_cores()}, as {quota}")
 
     def largest() -> TrainingJob:
         feasible, _ = probe(space, options.seed, draws=MAX_PROPOSALS, until_feasible=False)
@@ -142,7 +166,9 @@ def later_epochs(space: SearchSpace, options: SearchOptions) -> float:
     return (sum(rounds_of_race(options.finalists, options.final_seeds)) + models) * space.recipe.epochs
 
 
-def preview(space: SearchSpace, options: SearchOptions, given: GivenImages | None = None) -> Preview:
+def preview(
+    space: SearchSpace, options: SearchOptions, given: GivenImages | None, say: Callable[[str], None]
+) -> Preview:
     """What the space holds, and how long the search would take; nothing is trained but a few steps, to time them.
 
     Raises:
@@ -155,7 +181,7 @@ def preview(space: SearchSpace, options: SearchOptions, given: GivenImages | Non
     with TemporaryDirectory() as name:
         if given is not None:
             given.keep(Path(name))
-        plan = plan_of(space, options, given, Path(name))
+        plan = plan_of(space, options, given, Path(name), say)
         try:
             return previewed(space, draws, plan, options.pruner)
         finally:
@@ -198,7 +224,7 @@ def search(
         which = "" if space.name is None else f" {space.name!r}"
         raise UserError(f"--baseline: the search space{which} names no network to beat; set its baseline")
     with _one_thread():
-        plan = plan_of(space, options, given, location.folder)
+        plan = plan_of(space, options, given, location.folder, say)
         wanted = settings(space, seed=options.seed, sampler=options.sampler, pruner=options.pruner)
         data = load_training(plan.dataset)
         wanted["training_images"] = fingerprint(data.train, data.validation)

@@ -11,7 +11,7 @@ from nas.api.progress import Progressing, said, shown
 from nas.api.result import Best, Plots, Result, result_of
 from nas.api.retraining import Retraining, retrain, trained_before
 from nas.codegen.exporting import export_trial
-from nas.data.dataset import Dataset
+from nas.datasets.dataset import Dataset
 from nas.errors import UserError, require, require_whole
 from nas.reporting.page import write_report
 from nas.reporting.status import Status, status

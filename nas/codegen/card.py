@@ -5,8 +5,9 @@ from dataclasses import dataclass, replace
 
 from nas.analysis.finalists import Winner
 from nas.analysis.statistics import Spread, spread
-from nas.data.dataset import Dataset
-from nas.data.images import load_training
+from nas.datasets.dataset import Dataset
+from nas.datasets.images import load_training
+from nas.space.pictures import Pictures
 from nas.space.recipe import Recipe
 from nas.study.location import StudyLocation
 from nas.study.records import TrialRecord
@@ -20,6 +21,7 @@ class ModelCard:
     study: str
     trial: int
     dataset: str
+    pictures: Pictures  # how files became pixels
     seeds: tuple[int, ...]  # the first is that of the weights; the others are of further trainings, judged with them
     epochs: int  # that the weights were trained for
     recipe: Recipe
@@ -61,6 +63,7 @@ def trial_card(location: StudyLocation, trial: TrialRecord, dataset: Dataset, sc
         study=location.name,
         trial=trial.number,
         dataset=dataset.name,
+        pictures=dataset.pictures,
         seeds=(trial.seed,),
         epochs=trial.epochs,
         recipe=trial.candidate.recipe,

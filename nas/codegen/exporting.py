@@ -7,7 +7,7 @@ from nas.analysis.finalists import Winner
 from nas.codegen.card import ModelCard, trial_card, winner_card
 from nas.codegen.proof import MODEL, WEIGHTS, prove
 from nas.codegen.source import model_source
-from nas.data.dataset import Dataset
+from nas.datasets.dataset import Dataset
 from nas.network.architecture import Architecture
 from nas.network.limits import Constraints
 from nas.study.history import History

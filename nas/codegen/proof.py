@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from nas.codegen.card import ModelCard
-from nas.data.augmentation import normalize
+from nas.datasets.augmentation import normalize
 from nas.errors import UserError
 from nas.network.architecture import Architecture
 from nas.network.layers import Shape

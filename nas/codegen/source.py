@@ -4,11 +4,13 @@ The templates are Python but for what differs from network to network; how long 
 """
 
 from collections.abc import Sequence
+from inspect import getsource
 from typing import Any
 
 from nas.codegen.card import ModelCard
 from nas.codegen.docstring import WIDTH, docstring
-from nas.data.reading import MNIST, TORCHVISION
+from nas.datasets.pixels import SHARED
+from nas.datasets.reading import MNIST, TORCHVISION
 from nas.network.architecture import Architecture
 from nas.network.cost import Step, cost, lower
 from nas.system.templates import templates
@@ -30,6 +32,9 @@ def model_source(architecture: Architecture, card: ModelCard) -> str:
         mean=_tuple("MEAN", [repr(float(value)) for value in card.mean]),
         std=_tuple("STD", [repr(float(value)) for value in card.std]),
         recipe=card.recipe,
+        pictures=card.pictures,
+        of_pictures=architecture.input_shape[0] in (1, 3),
+        picture_functions=[getsource(function).rstrip() for function in SHARED],
         test_correct=_test_correct(card),
         torchvision=known,
     )

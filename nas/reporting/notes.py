@@ -18,7 +18,7 @@ from nas.analysis.finalists import Winner, measured_noise
 from nas.codegen.card import trial_card
 from nas.codegen.proof import MODEL
 from nas.codegen.source import model_source
-from nas.data.dataset import Dataset
+from nas.datasets.dataset import Dataset
 from nas.network.architecture import Architecture, names
 from nas.network.cost import cost
 from nas.optuna_internals.dashboard_attributes import WholeArtifactStore, add_artifact, save_first_note

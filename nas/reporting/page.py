@@ -23,8 +23,8 @@ from nas.analysis.effects import MIN_TRIALS, Answer, answers, compared
 from nas.analysis.finalists import Winner, measured_noise, winner_of
 from nas.codegen.card import trial_card, winner_card
 from nas.codegen.source import model_source
-from nas.data.dataset import Dataset
-from nas.data.images import TrainingData, load_training
+from nas.datasets.dataset import Dataset
+from nas.datasets.images import TrainingData, load_training
 from nas.network.architecture import Architecture
 from nas.optuna_internals.attributes import reading
 from nas.reporting.conclusions import (

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 
 from nas.analysis.finalists import Winner
-from nas.data.images import TrainingData
+from nas.datasets.images import TrainingData
 from nas.reporting.sentences import duration
 from nas.study.history import History
 from nas.training.environment import versions

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from nas.analysis.finalists import Winner, measured_noise
-from nas.data.images import TrainingData
+from nas.datasets.images import TrainingData
 from nas.network.module import build
 from nas.reporting.conclusions import (
     costs,

@@ -28,6 +28,7 @@ from nas.network.limits import (
 )
 from nas.space.candidate import Candidate
 from nas.space.objective import TARGET_RULE, is_target
+from nas.space.pictures import Pictures
 from nas.space.recipe import Recipe
 from nas.space.suggestions import Recorder, Replay, Trial, draw_value, suggestable
 
@@ -56,6 +57,7 @@ class SearchSpace:
     `sample` builds a candidate from a trial's suggestions; every candidate has the epochs of `recipe` and the same
     input shape and classes. `baseline` is the network to beat, `target` the accuracy asked for, as a fraction. `start`
     are the candidates that a search tries first, each as some or all of its parameters; the others are drawn.
+    `pictures` says how the files of a folder or table are prepared.
 
     Raises:
         UserError: `sample` does not keep to these rules in twenty random draws, or `start` asks for what the space does
@@ -66,6 +68,7 @@ class SearchSpace:
     constraints: Constraints
     dataset: str
     recipe: Recipe
+    pictures: Pictures = field(default_factory=Pictures)
     target: float | None = None
     baseline: Architecture | None = None
     start: Sequence[Mapping[str, Any]] = ()
@@ -79,6 +82,7 @@ class SearchSpace:
             raise UserError(f"target {self.target} {TARGET_RULE}")
         if not (isinstance(self.dataset, str) and self.dataset.isprintable()):
             raise UserError(f"dataset {self.dataset!r} must be the name or path of a data set, in printable characters")
+        require(isinstance(self.pictures, Pictures), "SearchSpace", "pictures", self.pictures, "a nas.Pictures")
         limit = self.constraints.max_epochs
         if limit is not None and self.recipe.epochs > limit:
             raise UserError(f"recipe: epochs {self.recipe.epochs} is more than the space's limit of {limit}")

@@ -9,7 +9,7 @@ from pathlib import Path
 import optuna
 from optuna.trial import TrialState, create_trial
 
-from nas.data.dataset import DATA_DIR
+from nas.datasets.dataset import DATA_DIR
 from nas.errors import UserError
 from nas.optuna_internals.attributes import as_system_attributes, own_attributes
 from nas.optuna_internals.trials import begin, stored, trial_numbered

@@ -10,7 +10,7 @@ from typing import Any
 import optuna
 from optuna.trial import TrialState
 
-from nas.data.dataset import IN_MEMORY, Dataset
+from nas.datasets.dataset import IN_MEMORY, Dataset
 from nas.network.limits import Constraints
 from nas.optuna_internals.batched_storage import close
 from nas.space.rejections import Ledger
@@ -29,7 +29,7 @@ from nas.study.records import (
     total_seconds,
 )
 from nas.study.runs import RunRecord, Stage, run_records
-from nas.study.settings import Choice, Task, choice_of, constraints_of, settings_of, task_of
+from nas.study.settings import Choice, Task, choice_of, constraints_of, pictures_of, settings_of, task_of
 from nas.training.score import Score
 
 
@@ -192,4 +192,9 @@ def dataset_of(history: History, location: StudyLocation, data_dir: str | None) 
     """
     channels, height, width = history.settings["input_shape"]
     folder = str(location.folder.resolve()) if history.dataset.startswith(IN_MEMORY) else data_dir
-    return Dataset(name=history.dataset, input_shape=(channels, height, width), data_dir=folder)
+    return Dataset(
+        name=history.dataset,
+        input_shape=(channels, height, width),
+        data_dir=folder,
+        pictures=pictures_of(history.settings),
+    )

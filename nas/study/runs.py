@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias, get_args
 import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from nas.data.dataset import Dataset
+from nas.datasets.dataset import Dataset
 from nas.network.architecture import notation
 from nas.network.cost import cost
 from nas.network.limits import Constraints

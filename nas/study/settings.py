@@ -4,19 +4,20 @@ import hashlib
 import json
 import random
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import optuna
 from optuna.distributions import distribution_to_json
 
-from nas.data.dataset import IN_MEMORY
+from nas.datasets.dataset import IN_MEMORY
 from nas.errors import UserError
 from nas.network.architecture import Architecture
 from nas.network.limits import Constraints
 from nas.optuna_internals.attributes import expected, reading
 from nas.space.candidate import Candidate, digest, from_json, to_json
+from nas.space.pictures import Pictures
 from nas.space.search_space import SearchSpace
 
 DIGESTED_DRAWS = 100
@@ -24,6 +25,7 @@ MOST_TOLD = 4  # differences between two searches
 SETTINGS: dict[str, type] = {
     "dataset": str,
     "input_shape": list,
+    "pictures": dict,
     "num_classes": int,
     "constraints": dict,
     "recipe": dict,
@@ -42,6 +44,7 @@ def settings(space: SearchSpace, *, seed: int, sampler: str, pruner: str) -> dic
         "format": FORMAT,
         "dataset": space.dataset,
         "input_shape": space.input_shape,
+        "pictures": asdict(space.pictures),
         "num_classes": space.num_classes,
         "constraints": asdict(space.constraints),
         "recipe": asdict(space.recipe),
@@ -74,6 +77,7 @@ def settings_of(study: optuna.Study) -> dict[str, Any]:
         raise UserError(f"study {study.study_name!r} was made by another program; give another --study-name")
     if not isinstance(stored, dict) or stored.get("format") != FORMAT:
         raise UserError(f"study {study.study_name!r} was made by another version of nas; give another --study-name")
+    stored = {"pictures": asdict(Pictures()), **stored}  # earlier versions prepared them so
     with reading("the settings of the study"):
         for name, kind in SETTINGS.items():
             expected(stored[name], kind)
@@ -116,6 +120,14 @@ def _way_back(stored: dict[str, Any], wanted: dict[str, Any]) -> str:
     before = str(stored.get("dataset"))
     of_memory = before.startswith(IN_MEMORY) and before != wanted.get("dataset")
     return "give the same images to data=" if of_memory else "use the old ones"
+
+
+def pictures_of(stored: Mapping[str, Any]) -> Pictures:
+    """How the study's picture files are prepared, from its settings."""
+    with reading("the settings of the study"):
+        found = stored["pictures"]
+        values = found["value_range"]
+        return Pictures(**{**found, "value_range": None if values is None else tuple(values)})
 
 
 def constraints_of(study: optuna.Study) -> Constraints:

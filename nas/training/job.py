@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from nas.data.dataset import Dataset
+from nas.datasets.dataset import Dataset
 from nas.network.limits import Constraints
 from nas.space.candidate import Candidate
 

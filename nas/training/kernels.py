@@ -21,7 +21,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from nas.data.dataset import DATA_DIR
+from nas.datasets.dataset import DATA_DIR
 from nas.system.files import write_whole
 from nas.training.environment import processor
 

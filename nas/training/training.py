@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nas.data.augmentation import prepare
-from nas.data.images import TrainingData, load_training
-from nas.data.split import Images
+from nas.datasets.augmentation import prepare
+from nas.datasets.images import TrainingData, load_training
+from nas.datasets.split import Images
 from nas.network.measure import check_built
 from nas.network.module import build
 from nas.space.recipe import Recipe

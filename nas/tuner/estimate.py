@@ -9,7 +9,7 @@ from statistics import fmean
 
 import optuna
 
-from nas.data.images import load_training
+from nas.datasets.images import load_training
 from nas.errors import UserError
 from nas.optuna_internals.studies import new_study
 from nas.optuna_internals.trials import is_hopeless, report_epoch

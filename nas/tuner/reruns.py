@@ -14,7 +14,7 @@ import optuna
 from optuna.trial import TrialState
 
 from nas.analysis.statistics import spread
-from nas.data.split import HOLDOUT
+from nas.datasets.split import HOLDOUT
 from nas.network.architecture import notation
 from nas.network.cost import cost
 from nas.optuna_internals.attributes import set_own_attribute

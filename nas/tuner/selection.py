@@ -21,9 +21,9 @@ from nas.analysis.finalists import (
     winner_of,
 )
 from nas.analysis.statistics import least_difference
-from nas.data.dataset import Dataset
-from nas.data.images import fingerprint, load_test, load_training
-from nas.data.split import Images
+from nas.datasets.dataset import Dataset
+from nas.datasets.images import fingerprint, load_test, load_training
+from nas.datasets.split import Images
 from nas.network.module import with_weights
 from nas.space.candidate import Candidate
 from nas.study.baselines import recall, remember

@@ -9,7 +9,7 @@ from time import monotonic
 import optuna
 from optuna.trial import TrialState
 
-from nas.data.dataset import Dataset
+from nas.datasets.dataset import Dataset
 from nas.errors import UserError
 from nas.network.limits import Constraints
 from nas.optuna_internals.batched_storage import batch

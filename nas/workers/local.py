@@ -4,7 +4,6 @@ A worker holds one training and answers `next` with a future of its next epoch r
 database; when it dies, one future fails. `nas.workers.ray_fleet` has the workers of a Ray cluster.
 """
 
-import os
 import re
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -15,6 +14,7 @@ from time import sleep
 import torch
 
 from nas.errors import UserError
+from nas.system.cores import usable_cores
 from nas.system.files import reason_of
 from nas.system.processes import LocalProcess
 from nas.training.job import EpochReport, TrainingJob
@@ -92,7 +92,8 @@ class LocalFleet:
 
 
 def devices(device: str, jobs: int | None) -> tuple[str, ...]:
-    """The device of each worker: `jobs` of them, by default one per core that this process may use, or one per GPU.
+    """The device of each worker: `jobs` of them, by default one per core that it may use (a container's quota
+    counts), or one per GPU.
 
     Raises:
         UserError: an unknown device, or one that this machine does not have.
@@ -102,8 +103,7 @@ def devices(device: str, jobs: int | None) -> tuple[str, ...]:
     if jobs is not None and jobs > MOST_JOBS:
         raise UserError(f"--jobs {jobs:,} must be at most {MOST_JOBS:,} on one machine; each is a process")
     if device == "cpu":
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return ("cpu",) * (jobs or cores)
+        return ("cpu",) * (jobs or usable_cores())
     kind, _, index = device.partition(":")
     if kind != "cuda" or not (re.fullmatch(r"[0-9]{1,4}", index) or device == "cuda"):
         raise UserError(f"--device {device!r} is unknown; give auto, cpu, cuda or cuda:N")

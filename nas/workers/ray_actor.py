@@ -15,8 +15,8 @@ import torch
 from ray.exceptions import RayError, RayTaskError
 
 import nas
-from nas.data.images import TrainingData, hand_over
-from nas.data.split import Images
+from nas.datasets.images import TrainingData, hand_over
+from nas.datasets.split import Images
 from nas.errors import UserError
 from nas.system.processes import keep_freed_memory
 from nas.training.environment import source_digest

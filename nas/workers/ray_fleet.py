@@ -16,8 +16,8 @@ from typing import Any
 import ray
 from ray.exceptions import ObjectStoreFullError
 
-from nas.data.dataset import Dataset
-from nas.data.images import load_training
+from nas.datasets.dataset import Dataset
+from nas.datasets.images import load_training
 from nas.errors import UserError
 from nas.training.job import OutOfMemoryError, TrainingJob
 from nas.training.training import train

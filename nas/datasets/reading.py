@@ -14,14 +14,14 @@ import numpy.typing as npt
 import torch
 from filelock import FileLock
 
-from nas.data.dataset import DATA_DIR, IN_MEMORY, Dataset
-from nas.data.folders import load_folder
-from nas.data.memory import read_given
-from nas.data.split import Images
+from nas.datasets.dataset import IN_MEMORY, Dataset, data_folder
+from nas.datasets.files import Told, keep_files, read_files
+from nas.datasets.memory import read_given
+from nas.datasets.split import Images, Pool, drawn_pool
 from nas.errors import UserError
 
 MOST_BYTES = 96 << 20  # of an unpacked file; EMNIST's training images have 88 million
-MNIST_SHA256 = {  # of the uncompressed files, as in nas/data/mnist/README.md
+MNIST_SHA256 = {  # of the uncompressed files, as in nas/datasets/mnist/README.md
     "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
     "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
     "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
@@ -129,32 +129,60 @@ def _read_checked(path: Traversable) -> bytes:
     return content
 
 
-def read_images(dataset: Dataset, *, train: bool) -> tuple[Images, tuple[str, ...]]:
-    """The training or the test images of a data set, and the names of its classes.
+def read_once(dataset: Dataset, tell: Told) -> None:
+    """Read the files of a data set that is a folder or a table, unless they have been read before.
+
+    Raises:
+        UserError: as `read_images` does.
+    """
+    if is_of_files(dataset):
+        keep_files(dataset, tell)
+
+
+def own_shape(name: str) -> tuple[int, int, int] | None:
+    """The shape of the images of a data set that is known by its name; None for any other."""
+    known = {"mnist": MNIST, **TORCHVISION}
+    return known[name].input_shape if name in known else None
+
+
+def is_of_files(dataset: Dataset) -> bool:
+    """Whether its name is a path. Raises UserError where nothing is there."""
+    if dataset.name in ("mnist", *TORCHVISION) or dataset.name.startswith(IN_MEMORY):
+        return False
+    _require_path(dataset.name)
+    return True
+
+
+def read_images(dataset: Dataset, *, train: bool) -> Pool:
+    """The training or the test images of a data set.
 
     Raises:
         UserError: an unknown data set, another input shape, or files that are missing or damaged.
     """
     if dataset.name == "mnist":
         _require_shape(dataset, MNIST.input_shape)
-        return load_mnist(importlib.resources.files("nas.data.mnist"), "train" if train else "t10k"), MNIST.classes
+        images = load_mnist(importlib.resources.files("nas.datasets.mnist"), "train" if train else "t10k")
+        return drawn_pool(images, MNIST.classes)
     if dataset.name.startswith(IN_MEMORY):
-        return read_given(Path(dataset.data_dir or "."), dataset.name, train=train)
-    if dataset.name in TORCHVISION:
-        return _load_torchvision(dataset, TORCHVISION[dataset.name], train=train)
-    return load_folder(_folder_named(dataset.name), dataset.input_shape, train=train)
+        return drawn_pool(*read_given(Path(dataset.data_dir or "."), dataset.name, train=train))
+    if is_of_files(dataset):
+        return read_files(dataset, train=train)
+    return drawn_pool(*_load_torchvision(dataset, TORCHVISION[dataset.name], train=train))
 
 
-def _folder_named(name: str) -> Path:
+def _require_path(name: str) -> None:
     try:
         root = Path(name).expanduser()
-        if root.is_dir():
-            return root
-        found = f"there is no folder {root.resolve()}"
+        if root.is_dir() or root.is_file():
+            return
+        found = f"there is no folder or file {root.resolve()}"
     except (OSError, ValueError, RuntimeError) as error:  # too long, a null character, no such user
         found = f"that can be no folder here ({getattr(error, 'strerror', None) or error})"
     known = ", ".join(("mnist", *TORCHVISION))
-    raise UserError(f"unknown data set {name!r}: known are {known}, or the path of a folder of class folders; {found}")
+    raise UserError(
+        f"unknown data set {name!r}: known are {known}, or the path of a folder of class folders, or of a table of "
+        f"files; {found}"
+    )
 
 
 def _require_shape(dataset: Dataset, shape: tuple[int, int, int]) -> None:
@@ -166,10 +194,7 @@ def _require_shape(dataset: Dataset, shape: tuple[int, int, int]) -> None:
 
 def _load_torchvision(dataset: Dataset, source: TorchvisionSet, *, train: bool) -> tuple[Images, tuple[str, ...]]:
     _require_shape(dataset, source.input_shape)
-    try:
-        data_dir = Path(dataset.data_dir or DATA_DIR).expanduser()
-    except RuntimeError as error:
-        raise UserError(f"--data-dir {dataset.data_dir or DATA_DIR}: no such home folder; give another") from error
+    data_dir = data_folder(dataset)
     try:
         _require_files(data_dir, source, train=train)
         images = _read_files(data_dir / source.folder, source, train=train)

@@ -17,9 +17,8 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from nas.data.dataset import IN_MEMORY
-from nas.data.folders import MIN_IMAGES, MIN_IMAGES_BEFORE_TEST
-from nas.data.split import Images, stratified_sixth
+from nas.datasets.dataset import IN_MEMORY
+from nas.datasets.split import MIN_IMAGES, MIN_IMAGES_BEFORE_TEST, Images, stratified_sixth
 from nas.errors import UserError
 from nas.network.layers import Shape
 from nas.system.files import write_whole

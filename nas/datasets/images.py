@@ -1,8 +1,8 @@
 """Images as whole tensors in memory: training, validation and test; normalisation and augmentation of batches.
 
-Pixels stay uint8 (N, C, H, W) until `prepare` turns a batch into normalised float32. The validation images are a
-stratified sixth of the training images, rounded up (10,000 of MNIST's 60,000), the same for every search, so that the
-scores of different runs compare. Only `load_test` opens test images.
+Pixels stay uint8 (N, C, H, W) until `prepare` turns a batch into normalised float32. The validation images are those
+of the data set, or a stratified sixth of the training images, rounded up (10,000 of MNIST's 60,000), the same for every
+search, so that the scores of different runs compare. Only `load_test` gives test images to anybody.
 """
 
 import functools
@@ -14,9 +14,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from nas.data.dataset import Dataset
-from nas.data.reading import read_images
-from nas.data.split import Images, stratified_sixth
+from nas.datasets.dataset import Dataset
+from nas.datasets.reading import read_images
+from nas.datasets.split import Images, Pool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,22 +54,22 @@ def take_back(dataset: Dataset) -> None:
 
 
 @functools.cache
-def _read_training(dataset: Dataset) -> tuple[Images, tuple[str, ...]]:
+def _read_training(dataset: Dataset) -> Pool:
     return read_images(dataset, train=True)
 
 
 @functools.cache
 def _split(dataset: Dataset, hold_out: bool) -> TrainingData:
-    return training_data(*_read_training(dataset), hold_out=hold_out)
+    return training_data(_read_training(dataset), hold_out=hold_out)
 
 
-def training_data(images: Images, classes: tuple[str, ...], *, hold_out: bool) -> TrainingData:
+def training_data(pool: Pool, *, hold_out: bool) -> TrainingData:
     """The images in two parts, or with `hold_out=False` all of them to train on."""
+    images, held_out, classes = pool.images, pool.held_out, pool.classes
     if not hold_out:
         mean, std = channel_statistics(images.images)
         none = Images(images=images.images[:0], labels=images.labels[:0])
         return TrainingData(train=images, validation=none, mean=mean, std=std, classes=classes)
-    held_out = stratified_sixth(images.labels.numpy())
     train = _take(images, ~held_out)
     mean, std = channel_statistics(train.images)
     return TrainingData(train=train, validation=_take(images, held_out), mean=mean, std=std, classes=classes)
@@ -93,7 +93,7 @@ def forget() -> None:
 
 def load_test(dataset: Dataset) -> Images:
     """The test images: the only function that opens them. Raises UserError as `load_training` does."""
-    return read_images(dataset, train=False)[0]
+    return read_images(dataset, train=False).images
 
 
 def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:

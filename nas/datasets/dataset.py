@@ -1,0 +1,30 @@
+"""Which images, as a value that needs no torch."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from nas.errors import UserError
+from nas.space.pictures import Pictures
+
+DATA_DIR = "~/.cache/nas"
+IN_MEMORY = "in memory"  # how the name of images that a caller hands over begins
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dataset:
+    """Which images: a small value that a worker process is sent and loads the images from."""
+
+    name: str  # "mnist", one of torchvision's, what begins with IN_MEMORY, or the path of a folder or a table of files
+    input_shape: tuple[int, int, int]  # C, H, W
+    data_dir: str | None = (
+        None  # for torchvision's data sets and kept pixels (None: DATA_DIR), or with what was given in memory
+    )
+    pictures: Pictures = field(default_factory=Pictures)  # of files
+
+
+def data_folder(dataset: Dataset) -> Path:
+    """Where what is downloaded or decoded is kept. Raises UserError where there is no such home folder."""
+    try:
+        return Path(dataset.data_dir or DATA_DIR).expanduser()
+    except RuntimeError as error:
+        raise UserError(f"--data-dir {dataset.data_dir or DATA_DIR}: no such home folder; give another") from error

@@ -1,0 +1,129 @@
+"""What is known of a data set before anything is trained."""
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from nas.datasets.listing import Part
+
+FEW = 20  # training images of a class, below which its recall is a matter of luck
+EXAMPLES = 3  # of files that are told
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataSheet:
+    """What a data set holds, and what is odd about it; `str()` of it is a page for a person.
+
+    Paths are those of files, or of a table's rows.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    counts: Mapping[Part, tuple[int, ...]]  # images of each class, by part
+    given: tuple[Part, ...]  # the parts that the data set says itself; the others were drawn
+    sizes: tuple[tuple[int, int], tuple[int, int]] | None = None  # width and height of the smallest and largest image
+    modes: Mapping[str, int] = field(default_factory=dict)  # images by Pillow's mode
+    skipped: Mapping[str, Sequence[str]] = field(default_factory=dict)  # files by why they were passed over
+    unreadable: Sequence[tuple[str, str]] = ()  # files, and why they cannot be read
+    copies: Sequence[tuple[str, str]] = ()  # images, and an earlier one that is equal
+    alike: Sequence[tuple[str, str]] = ()  # images that look like another one
+    leaks: Sequence[tuple[str, str]] = ()  # training images that are left out, and their copy in another part
+    conflicts: Sequence[tuple[str, str]] = ()  # equal images of different classes
+
+    @property
+    def json(self) -> str:
+        """All of it as text, for `from_json`."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> "DataSheet":
+        """What `json` has written."""
+        return cls(**{name: _tuples(value) for name, value in json.loads(text).items()})
+
+    @property
+    def majority(self) -> tuple[str, float]:
+        """The largest class of the validation images, and the accuracy of always answering with it."""
+        counts = self.counts["validation"]
+        return self.classes[counts.index(max(counts))], max(counts) / max(1, sum(counts))
+
+    @property
+    def warnings(self) -> list[str]:
+        """What a person should look at, one sentence each."""
+        found = (
+            [
+                f"{_many(len(self.leaks), 'training image')} left out: copies of validation or test images, such as "
+                f"{_pair(self.leaks)}"
+            ]
+            if self.leaks
+            else []
+        )
+        if self.conflicts:
+            found.append(f"{_many(len(self.conflicts), 'picture')} in two classes, such as {_pair(self.conflicts)}")
+        if self.copies:
+            found.append(f"{_many(len(self.copies), 'image')} equal to an earlier one, such as {_pair(self.copies)}")
+        if self.alike:
+            found.append(f"{_many(len(self.alike), 'pair')} of images that look the same, such as {_pair(self.alike)}")
+        for name, count in zip(self.classes, self.counts["train"], strict=True):
+            if count < FEW:
+                found.append(f"class {name!r} has only {_many(count, 'training image')}")
+        name, share = self.majority
+        if share > 2 / max(2, len(self.classes)) or share > 0.8:
+            found.append(f"always answering {name!r} is right for {share:.1%} of the validation images")
+        return found
+
+    def __str__(self) -> str:
+        total = sum(map(sum, self.counts.values()))
+        lines = [f"{self.name}: {total:,} images of {len(self.classes)} classes", ""]
+        lines += _table([("class", *PART_NAMES), *self._rows()])
+        lines.append("")
+        if drawn := [part for part in PART_NAMES[1:] if part not in self.given]:
+            lines.append(f"drawn from the training images: {' and '.join(drawn)}; copies and groups stay together")
+        if self.sizes:
+            (w, h), (x, y) = self.sizes
+            modes = ", ".join(f"{count:,} {mode}" for mode, count in Counter(self.modes).most_common())
+            lines.append(f"sizes: {w}×{h} to {x}×{y} pixels; kinds: {modes}")
+        for reason, paths in self.skipped.items():
+            lines.append(f"passed over, {reason}: {len(paths):,} ({_few(paths)})")
+        lines += [f"warning: {text}" for text in self.warnings]
+        lines += [f"cannot be read: {path} ({reason})" for path, reason in self.unreadable]
+        return "\n".join(lines)
+
+    def _rows(self) -> list[tuple[str, ...]]:
+        columns = [self.counts[part] or (0,) * len(self.classes) for part in PART_NAMES]
+        rows = [(name, *(f"{of[i]:,}" for of in columns)) for i, name in enumerate(self.classes)]
+        return [*rows, ("all", *(f"{sum(of):,}" for of in columns))]
+
+
+PART_NAMES: tuple[Part, ...] = ("train", "validation", "test")
+
+
+def _tuples(value: Any) -> Any:
+    """Lists as tuples, at every depth."""
+    if isinstance(value, dict):
+        return {name: _tuples(of) for name, of in value.items()}
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count:,} {what}{'s' * (count != 1)}"
+
+
+def _pair(pairs: Sequence[tuple[str, str]]) -> str:
+    one, other = pairs[0]
+    return f"{one} and {other}"
+
+
+def _few(paths: Sequence[str]) -> str:
+    return ", ".join([*paths[:EXAMPLES], *["…"] * (len(paths) > EXAMPLES)])
+
+
+def _table(rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+        )
+        for row in rows
+    ]
