@@ -65,6 +65,18 @@ def least_difference(sd: float, n: float = math.inf) -> float:
     return t_quantile(n - 1) * math.sqrt(2) * sd
 
 
+def wilson(correct: int, images: int) -> tuple[float, float]:
+    """The interval (95 %) of the share of correct answers, of which so many images have shown so many.
+
+    E. B. Wilson, Probable Inference, the Law of Succession, and Statistical Inference, JASA 22, 1927.
+    """
+    z = t_quantile(math.inf)
+    share, weight = correct / images, 1 + z**2 / images
+    middle = (share + z**2 / (2 * images)) / weight
+    half = z * math.sqrt(share * (1 - share) / images + z**2 / (4 * images**2)) / weight
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
 def chance_of_reaching(target: float, accuracies: Spread) -> float | None:
     """The chance that the next seed's accuracy is at least `target` (Student's t predictive distribution).
 

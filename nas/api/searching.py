@@ -121,8 +121,12 @@ def plan_of(
     else:
         with reading_view() as tell:
             read_once(dataset, tell)
-        for warning in sheet_of(dataset).warnings:
-            say(f"data: {warning}")
+    sheet = sheet_of(dataset)
+    for warning in sheet.warnings:
+        say(f"data: {warning}")
+    answer, share = sheet.majority
+    if space.target is not None and share >= space.target:
+        say(f"data: always answering {answer!r} reaches the target, as {share:.2%} of the validation images are of it")
     if (classes := len(load_training(dataset).classes)) != space.num_classes:
         raise UserError(
             f"data set {space.dataset!r} has {classes} classes, the networks of the space {space.num_classes}; "

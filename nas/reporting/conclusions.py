@@ -1,6 +1,7 @@
 """What a study has come to, in rows and sentences: the summary prints them, the report shows them."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nas.analysis.finalists import Noise, Winner, measured_noise
@@ -10,6 +11,7 @@ from nas.analysis.statistics import (
     error_of_mean,
     least_difference,
     t_quantile,
+    wilson,
 )
 from nas.network.cost import cost
 from nas.network.limits import EPOCHS, LIMITS
@@ -18,6 +20,7 @@ from nas.space.objective import reached
 from nas.study.history import History
 from nas.study.records import TrialRecord, total_epochs, total_seconds
 from nas.training.metrics import ACCURACY
+from nas.training.score import Score
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,6 +126,46 @@ def verdict(winner: Winner, noise: Noise | None, target: float | None) -> str:
     if chance is None or winner.diverged:
         return said
     return f"{said} A fresh seed reaches it with a chance of {_percent(chance)}."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassRow:
+    """How well the test images of one class are known, by the weights that are exported."""
+
+    name: str
+    images: int
+    recall: float
+    low: float  # of its interval (95 %)
+    high: float
+
+
+def recalls(score: Score, classes: Sequence[str]) -> list[ClassRow]:
+    """The classes that have test images, the worst first; none where an earlier version did not count them."""
+    counted = zip(classes, score.counts, score.correct, strict=False)
+    rows = [
+        ClassRow(
+            name=name, images=images, recall=right / images, low=wilson(right, images)[0], high=wilson(right, images)[1]
+        )
+        for name, images, right in counted
+        if images
+    ]
+    return sorted(rows, key=lambda row: (row.recall, row.low))
+
+
+def constant_answer(score: Score, classes: Sequence[str], target: float | None) -> list[str]:
+    """What always giving the same answer would have scored, and a warning where the network does hardly better."""
+    if not score.counts:
+        return []
+    most = max(score.counts)
+    name, share = classes[score.counts.index(most)], most / score.n
+    found = [f"Always answering {name!r} would be right for {ACCURACY.shown(share)} of the test images."]
+    if never := [classes[label] for label in score.never_answered]:
+        found.append(f"WARNING: the network never answers {', '.join(map(repr, never))}.")
+    if target is not None and share >= target:
+        found.append(f"WARNING: always answering {name!r} reaches the target as well.")
+    elif share >= score.accuracy:
+        found.append(f"WARNING: the network is no better than always answering {name!r}.")
+    return found
 
 
 def _percent(chance: float) -> str:

@@ -28,6 +28,7 @@ from nas.datasets.images import TrainingData, load_training
 from nas.network.architecture import Architecture
 from nas.optuna_internals.attributes import reading
 from nas.reporting.conclusions import (
+    constant_answer,
     costs,
     curse,
     earlier_readings,
@@ -170,6 +171,7 @@ def _verdict(history: History, winner: Winner | None, data: TrainingData) -> dic
     target, n_train, n_val = history.task.target, len(data.train), len(data.validation)
     noise = measured_noise(history.runs, n_val)
     sentences = [verdict(winner, noise, target), *margin(history, winner)]
+    sentences += constant_answer(winner.judged, data.classes, target)
     more = [curse(history, winner, noise, n_val), *earlier_readings(history, winner)]
     return {
         "story": story(history, winner),

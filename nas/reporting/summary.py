@@ -6,18 +6,22 @@ import textwrap
 import torchinfo
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from nas.analysis.finalists import Winner, measured_noise
 from nas.datasets.images import TrainingData
+from nas.errors import printable
 from nas.network.module import build
 from nas.reporting.conclusions import (
+    constant_answer,
     costs,
     curse,
     earlier_readings,
     how_judged,
     margin,
     noise_floor,
+    recalls,
     story,
     verdict,
     what_was_done,
@@ -26,6 +30,7 @@ from nas.reporting.reproduction import how_it_was_run
 from nas.study.history import History
 
 WIDTH = 100
+MOST_CLASSES = 12  # that are listed
 
 
 def _costs(history: History, winner: Winner) -> Table:
@@ -52,6 +57,21 @@ def _story(history: History, winner: Winner) -> Table:
     return table
 
 
+def _recalls(winner: Winner, classes: tuple[str, ...]) -> list[str]:
+    """How well each class is known, the worst first, where they were counted."""
+    rows = recalls(winner.judged, classes)
+    if not rows:
+        return []
+    table = Table(box=box.SIMPLE_HEAD)
+    for column in ("class", "test images", "recall", "95 %"):
+        table.add_column(column, justify="left" if column == "class" else "right")
+    for row in rows[:MOST_CLASSES]:
+        name = escape(printable(row.name))
+        table.add_row(name, f"{row.images:,}", f"{row.recall:.2%}", f"{100 * row.low:.1f} to {100 * row.high:.1f} %")
+    more = len(rows) - MOST_CLASSES
+    return [_plain_text(table), *([f"and {more} more classes, each known better"] if more > 0 else [])]
+
+
 def summary(history: History, winner: Winner, data: TrainingData) -> str:
     """What was found, in plain text, with torchinfo's table of the winner."""
     best, n_train, n_val = winner.record, len(data.train), len(data.validation)
@@ -70,8 +90,10 @@ def summary(history: History, winner: Winner, data: TrainingData) -> str:
             _filled(curse(history, winner, noise, n_val)),
             _filled(verdict(winner, noise, history.task.target)),
             *map(_filled, margin(history, winner)),
+            *map(_filled, constant_answer(winner.judged, data.classes, history.task.target)),
             _filled(noise_floor(history, best, n_val)),
             *map(_filled, earlier_readings(history, winner)),
+            *_recalls(winner, data.classes),
             _plain_text(_costs(history, winner)),
             str(layers).replace(" (Units.MEGABYTES)", " in millions"),
             "",

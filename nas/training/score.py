@@ -1,5 +1,6 @@
 """The score of a network's weights on images, as values."""
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -15,12 +16,32 @@ class Mistake(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Score:
-    """Mean cross-entropy, fraction of correct answers, number of images, and which of them were answered wrongly."""
+    """Mean cross-entropy, fraction of correct answers, number of images, and which of them were answered wrongly.
+
+    `counts` are the images of each class; earlier versions did not keep them.
+    """
 
     loss: float
     accuracy: float
     n: int
     mistakes: tuple[Mistake, ...] = ()
+    counts: tuple[int, ...] = ()
+
+    @property
+    def correct(self) -> tuple[int, ...]:
+        """The correct answers to the images of each class."""
+        missed = Counter(mistake.label for mistake in self.mistakes)
+        return tuple(count - missed[label] for label, count in enumerate(self.counts))
+
+    @property
+    def never_answered(self) -> tuple[int, ...]:
+        """The classes that are no answer to any image, though some images are of them."""
+        answered = {mistake.predicted for mistake in self.mistakes}
+        return tuple(
+            label
+            for label, (right, count) in enumerate(zip(self.correct, self.counts, strict=True))
+            if count and not right and label not in answered
+        )
 
 
 def read_score(stored: Mapping[str, Any]) -> Score:
@@ -30,7 +51,17 @@ def read_score(stored: Mapping[str, Any]) -> Score:
         TypeError, LookupError, ValueError: what is stored is no score.
     """
     mistakes = tuple(Mistake(*map(int, mistake)) for mistake in stored["mistakes"])
-    score = Score(loss=float(stored["loss"]), accuracy=float(stored["accuracy"]), n=int(stored["n"]), mistakes=mistakes)
+    score = Score(
+        loss=float(stored["loss"]),
+        accuracy=float(stored["accuracy"]),
+        n=int(stored["n"]),
+        mistakes=mistakes,
+        counts=tuple(map(int, stored.get("counts", ()))),
+    )
+    classes = {label for mistake in mistakes for label in mistake[1:]}
+    known = set(range(len(score.counts)))
+    if score.counts and not (sum(score.counts) == score.n and classes <= known and min(score.correct) >= 0):
+        raise ValueError(f"{score.counts} images of each class, of {score.n}")
     if not (score.loss >= 0 and 0 <= score.accuracy <= 1 and score.n > 0 and min(map(min, mistakes), default=0) >= 0):
         raise ValueError(f"loss {score.loss}, accuracy {score.accuracy} of {score.n} images, or a mistake below 0")
     return score

@@ -68,7 +68,8 @@ def evaluate(network: nn.Module, images: Images, data: TrainingData, device: tor
     network.train(was_training)
     n = len(images)
     accuracy = ACCURACY.of(images.labels, mistakes)
-    return Score(loss=loss / n, accuracy=accuracy, n=n, mistakes=tuple(mistakes))
+    counts = torch.bincount(images.labels, minlength=len(data.classes)).tolist()
+    return Score(loss=loss / n, accuracy=accuracy, n=n, mistakes=tuple(mistakes), counts=tuple(counts))
 
 
 def weights_of(network: nn.Module) -> bytes:
