@@ -131,7 +131,7 @@ def search(args: argparse.Namespace, space: "SearchSpace", location: StudyLocati
             print(text)
 
     command, show = command_line("nas.search", location), view_for(interruption, args.verbosity)
-    found = search(space, location, options_of(args), command=command, show=show, say=say)
+    found = search(space, location, options_of(args), command=command, show=show, say=say, quiet=args.verbosity < 0)
     if found.winner is not None:
         print(found.summary)
     print("written: " + ", ".join(map(str, found.written)))

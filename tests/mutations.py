@@ -48,6 +48,7 @@ from nas.codegen.card import ModelCard, winner_card
 from nas.codegen.source import model_source
 from nas.datasets.dataset import Dataset
 from nas.datasets.images import forget, load_training
+from nas.datasets.metrics import ACCURACY
 from nas.datasets.reading import load_mnist, read_images
 from nas.datasets.split import Images
 from nas.errors import UserError
@@ -269,7 +270,7 @@ def study_names(rng: random.Random, folder: Path) -> None:
 def dataset_names(rng: random.Random, folder: Path) -> None:
     """The name of a data set that is not there."""
     name = rng.choice(("", "~nosuchuser", f"{folder}/nowhere/")) + rng.choice(TEXTS).lstrip("./") + "nowhere"
-    read_images(Dataset(name=name, input_shape=(1, 28, 28)), train=True)
+    read_images(Dataset(name=name, input_shape=(1, 28, 28), data_dir=str(folder)), train=True)
 
 
 def architectures(rng: random.Random, folder: Path) -> None:
@@ -301,6 +302,7 @@ CARD = ModelCard(
     trial=1,
     dataset="mnist",
     pictures=Pictures(),
+    metric=ACCURACY,
     seeds=(1,),
     epochs=3,
     recipe=Recipe(),
@@ -417,11 +419,11 @@ def embedded_files(rng: random.Random, folder: Path) -> None:
 def _images(folder: Path) -> tuple[Path, tuple[bytes, ...]]:
     """Two classes of eight images, and odd images in many formats."""
     root = folder / "images"
-    pixels = np.random.default_rng(0).integers(0, 256, (12, 10, 3), dtype=np.uint8)
-    for name in ("a", "b"):
-        (root / name).mkdir(parents=True)
-        for i in range(8):
-            Image.fromarray(pixels).save(root / name / f"{i}.png")
+    drawn = np.random.default_rng(0).integers(0, 256, (16, 12, 10, 3), dtype=np.uint8)
+    for i, pixels in enumerate(drawn):
+        path = root / "ab"[i // 8] / f"{i % 8}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(path)
     odd: list[bytes] = []
     one, other = Image.fromarray(pixels), Image.fromarray(pixels[::-1].copy())
     deep = Image.fromarray(pixels[..., 0].astype(np.uint16) * 200)
@@ -463,7 +465,7 @@ def image_folders(rng: random.Random, folder: Path) -> None:
             case _:
                 path.write_bytes(mutated_bytes(rng.choice(odd), rng) if rng.random() < 0.8 else rng.choice(odd))
         shape = rng.choice(((1, 8, 8), (3, 8, 8), (2, 8, 8)))
-        pool = read_images(Dataset(name=str(root), input_shape=shape), train=True)
+        pool = read_images(Dataset(name=str(root), input_shape=shape, data_dir=str(folder)), train=True)
         assert pool.images.images.shape[1:] == shape
         assert all(name.isprintable() for name in pool.classes)
     finally:
@@ -475,6 +477,31 @@ def image_folders(rng: random.Random, folder: Path) -> None:
             shutil.rmtree(added)
 
 
+def tables(rng: random.Random, folder: Path) -> None:
+    """A table of files, with splits and groups or without."""
+    root, _ = _images(folder)
+    names = [f"{name}/{i}.png" for name in "ab" for i in range(8)]
+    columns = rng.choice((["path", "label"], ["file", "class", "group"], ["path", "label", "split", "group"]))
+    splits = [("train", "val", "test", "train")[i % 4] for i in range(16)]
+    groups = [rng.choice(("", f"g{i // 4}")) for i in range(16)]
+    more = [{"split": splits, "group": groups}[column] for column in columns[2:]]
+    rows = [[name, name[0], *(cells[i] for cells in more)] for i, name in enumerate(names)]
+    lines = [columns, *rows]
+    for _ in range(rng.randrange(3)):
+        line = rng.choice(lines)
+        line[rng.randrange(len(line))] = rng.choice((*TEXTS, "val", "a/0.png", "7", "../a/1.png"))
+    delimiter = rng.choice(",;\t")
+    content = "\n".join(delimiter.join(line) for line in lines).encode("utf-8", "surrogateescape")
+    file = root / "labels.csv"
+    try:
+        file.write_bytes(mutated_bytes(content, rng) if rng.random() < 0.3 else content)
+        shape = rng.choice(((1, 8, 8), (3, 8, 8)))
+        pool = read_images(Dataset(name=str(file), input_shape=shape, data_dir=str(folder)), train=True)
+        assert pool.images.images.shape[1:] == shape
+    finally:
+        file.unlink()
+
+
 def _score(images: Images) -> Score:
     """Of somebody who takes the first test image for another digit."""
     label = int(images.labels[0])
@@ -484,7 +511,7 @@ def _score(images: Images) -> Score:
 @functools.cache
 def _study(folder: Path) -> StudyLocation:
     """A finished search of made-up trainings in a file, with final models, noise and an ablation."""
-    dataset = Dataset(name=str(make_task(folder, images=200) / "digits"), input_shape=(1, 28, 28))
+    dataset = Dataset(name=str(make_task(folder, images=200) / "digits"), input_shape=(1, 28, 28), data_dir=str(folder))
     space, location = small_space(dataset), locate("study", folder / "results", None)
     command = this_command("python -m nas.search --trials 4", ["cpu"], {"trials": 4})
     with writing(location, settings(space, seed=0, sampler="random", pruner="none"), command) as study:
@@ -511,7 +538,7 @@ def _study(folder: Path) -> StudyLocation:
 def _told(study: optuna.Study, location: StudyLocation) -> History:
     """All that the program reads of a study."""
     history = read_history(study)
-    dataset = dataset_of(history, location, None)
+    dataset = dataset_of(history, location, str(location.folder))
     assert as_csv(trial_rows(history.trials))
     assert as_csv(run_rows(history.runs))
     told = [text_of(status(history, location))]
@@ -523,7 +550,7 @@ def _told(study: optuna.Study, location: StudyLocation) -> History:
         assert trial_note(study, location, trial)
     for record in history.runs:
         assert run_note(study, record)
-    ablation_csv(ablations(history, len(load_training(dataset).validation)))
+    ablation_csv(ablations(history, load_training(dataset).evaluation))
     if (winner := winner_of(history)) is not None:
         told.append(summary(history, winner, load_training(dataset)))
         ast.parse(model_source(winner.record.candidate.architecture, winner_card(location, winner, dataset)))
@@ -593,7 +620,7 @@ def resumed_studies(rng: random.Random, folder: Path) -> None:
     """The same, and what goes on with it: trials, and final runs."""
     study, location = _mutated_study(rng, folder)
     remember(study, this_command("python -m nas.search --trials 5", ["cpu"], {"trials": 5}))
-    dataset = dataset_of(read_history(study), location, None)
+    dataset = dataset_of(read_history(study), location, str(folder))
     space = small_space(dataset)
     study.pruner = make_pruner(DEFAULT_PRUNER, space.recipe.epochs)
     sampler = FeasibleSampler(make_sampler("random", space, 0), space, 0, seen=digests(records(study)))
@@ -611,7 +638,7 @@ def _plan(dataset: Dataset, space: SearchSpace, trials: int) -> Plan:
 def pages(rng: random.Random, folder: Path) -> None:
     """The same, and the page that is drawn of it."""
     study, location = _mutated_study(rng, folder)
-    dataset = dataset_of(read_history(study), location, None)
+    dataset = dataset_of(read_history(study), location, str(folder))
     drawn = page(_told(study, location), location, dataset, TestSet(dataset), running=False)
     assert "<script>alert" not in drawn
     assert drawn.count("</html>") == 1
@@ -641,14 +668,15 @@ SHARES: dict[Target, int] = {  # of a thousand inputs; by what they cost
     options: 140,
     study_names: 20,
     dataset_names: 10,
-    architectures: 180,
+    architectures: 160,
     weights: 170,
     names_in_source: 60,
     names_on_the_page: 8,
     spaces: 90,
     idx_files: 140,
     embedded_files: 10,
-    image_folders: 120,
+    image_folders: 100,
+    tables: 40,
     stored_values: 30,
     resumed_studies: 10,
     pages: 2,

@@ -13,6 +13,7 @@ from scipy import stats
 
 from nas.analysis.ablation import Ablation, ablation, ablation_csv, ablation_runs
 from nas.analysis.finalists import fresh_seeds
+from nas.datasets.metrics import ACCURACY, EvaluationSet
 from nas.network.limits import Constraints
 from nas.reporting.ablations import ablation_text
 from nas.space.candidate import Candidate
@@ -23,7 +24,7 @@ from nas.study.curves import Epoch
 from nas.study.records import TrialRecord
 from nas.study.runs import Run, RunRecord
 
-N_VAL = 10_000
+ON_10_000 = EvaluationSet(ACCURACY, (10_000,))
 LIMITS, TIGHT = Constraints(max_params=2_500), Constraints(max_params=1_000)
 CANDIDATE = Candidate(architecture=small_architecture(8, 8), recipe=Recipe(epochs=2))
 SCORES = {"": (0.990, 0.991, 0.992), "no dropout": (0.989, 0.990, 0.9905), "no augmentation": (0.970, 0.969, 0.971)}
@@ -70,7 +71,7 @@ def a_run(change: str, seed: int, accuracy: float | None) -> RunRecord:
 def found() -> Ablation:
     runs = [a_run(change, seed, score) for change, scores in SCORES.items() for seed, score in enumerate(scores)]
     runs += [a_run("batches of 256", seed, None) for seed in range(3)]
-    told = ablation(a_trial(), runs, LIMITS, N_VAL)
+    told = ablation(a_trial(), runs, LIMITS, ON_10_000)
     assert told is not None
     return told
 
@@ -113,7 +114,7 @@ def test_an_effect_is_a_difference_of_means_with_a_pooled_deviation() -> None:
 def test_one_unsteady_variant_hides_no_other() -> None:
     scores = {**SCORES, "batches of 32": (0.98, 0.98, 0.11)}
     runs = [a_run(change, seed, score) for change, values in scores.items() for seed, score in enumerate(values)]
-    told = ablation(a_trial(), runs, LIMITS, N_VAL)
+    told = ablation(a_trial(), runs, LIMITS, ON_10_000)
     assert told is not None
     effects = {effect.variant.change: effect for effect in told.effects}
     alone = {effect.variant.change: effect for effect in found().effects}
@@ -125,7 +126,7 @@ def test_one_unsteady_variant_hides_no_other() -> None:
 def test_equal_seeds_do_not_make_a_difference_of_one_image_visible() -> None:
     """Of 100 images; the deviation is then the binomial one."""
     runs = [a_run(change, seed, score) for change, score in (("", 0.95), ("no dropout", 0.96)) for seed in range(3)]
-    told = ablation(a_trial(), runs, LIMITS, 100)
+    told = ablation(a_trial(), runs, LIMITS, EvaluationSet(ACCURACY, (100,)))
     assert told is not None
     (effect,) = told.effects
     assert effect.points is not None
@@ -138,7 +139,7 @@ def test_a_variant_of_two_trials_serves_both() -> None:
     other = next(variant for variant in variants(CANDIDATE) if variant.change == "no dropout")
     trial = replace(a_trial(), number=5, candidate=other.candidate)
     runs = [a_run(change, seed, score) for change, values in SCORES.items() for seed, score in enumerate(values)]
-    told = ablation(trial, runs, LIMITS, N_VAL)
+    told = ablation(trial, runs, LIMITS, ON_10_000)
     assert told is not None
     assert told.accuracy.mean == pytest.approx(fmean(SCORES["no dropout"]))
     assert told.effects == (), "the others have dropout as it was"
@@ -146,23 +147,23 @@ def test_a_variant_of_two_trials_serves_both() -> None:
 
 def test_a_run_that_has_not_ended_is_not_called_diverged() -> None:
     running = replace(a_run("no dropout", 0, 0.9), state=TrialState.RUNNING)
-    told = ablation(a_trial(), [a_run("", 0, 0.9), running], LIMITS, N_VAL)
+    told = ablation(a_trial(), [a_run("", 0, 0.9), running], LIMITS, ON_10_000)
     assert told is not None
     assert [effect.verdict for effect in told.effects] == ["not finished"]
 
 
 def test_without_the_network_unchanged_there_is_no_effect() -> None:
-    assert ablation(a_trial(), [a_run("no dropout", 0, 0.9)], LIMITS, N_VAL) is None
-    assert ablation(a_trial(), [a_run("", 0, None)], LIMITS, N_VAL) is None
-    one = ablation(a_trial(), [a_run("", 0, 0.9), a_run("no dropout", 0, 0.8)], LIMITS, N_VAL)
+    assert ablation(a_trial(), [a_run("no dropout", 0, 0.9)], LIMITS, ON_10_000) is None
+    assert ablation(a_trial(), [a_run("", 0, None)], LIMITS, ON_10_000) is None
+    one = ablation(a_trial(), [a_run("", 0, 0.9), a_run("no dropout", 0, 0.8)], LIMITS, ON_10_000)
     assert one is not None
     assert [(effect.points, effect.visible) for effect in one.effects] == [(None, False)]
-    assert "one seed says nothing" in ablation_text(a_trial(), one, 100, tuple(CHOICES))
+    assert "one seed says nothing" in ablation_text(a_trial(), one, EvaluationSet(ACCURACY, (100,)), tuple(CHOICES))
 
 
 def test_the_table_and_the_file_say_the_same() -> None:
     told = found()
-    text = ablation_text(a_trial(), told, 10_000, tuple(CHOICES))
+    text = ablation_text(a_trial(), told, ON_10_000, tuple(CHOICES))
     lines = [" ".join(line.split()) for line in text.splitlines()]
     assert lines[0] == "trial 4, p2 c8d10 p2 c8 p2 | gap 1×1: 99.10 ± 0.10 % of 10,000 validation images, n = 3"
     assert "no augmentation 7 97.00 ± 0.10 % 3 -2.10 ± 0.08 +234.6 ± 21.8 % worse" in lines
@@ -178,13 +179,13 @@ def test_the_table_and_the_file_say_the_same() -> None:
 
 
 def test_a_variant_that_a_limit_rules_out_is_listed_with_the_reason() -> None:
-    told = ablation(a_trial(), [a_run("", 0, 0.9)], TIGHT, N_VAL)
+    told = ablation(a_trial(), [a_run("", 0, 0.9)], TIGHT, ON_10_000)
     assert told is not None
     why = {variant.change: reason for variant, reason in told.forbidden}
     reason = why["cell 2: 5×5 kernels instead of 3×3"]
     assert reason == "1,794 params, 79.4 % over the limit of 1,000"
     assert f"not trained: cell 2: 5×5 kernels instead of 3×3: {reason}" in ablation_text(
-        a_trial(), told, 100, ["kernel sizes"]
+        a_trial(), told, EvaluationSet(ACCURACY, (100,)), ["kernel sizes"]
     )
-    assert reason not in ablation_text(a_trial(), told, 100, ["dropout"])
+    assert reason not in ablation_text(a_trial(), told, EvaluationSet(ACCURACY, (100,)), ["dropout"])
     assert reason in ablation_csv([told])

@@ -132,6 +132,7 @@ CHANGES: dict[type, dict[str, Any]] = {
         "weight_decay": 1e-4,
         "ema_decay": 0.9,
         "mixed_precision": False,
+        "balanced_batches": True,
         "augmentation": Augmentation(scale=0.0),
     },
     Candidate: {"architecture": replace(SMALL, layers=SMALL.layers[::-1]), "recipe": Recipe(epochs=1)},

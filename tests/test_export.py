@@ -27,6 +27,7 @@ from nas.codegen.exporting import export
 from nas.codegen.proof import ExportError, in_fresh_process
 from nas.codegen.source import TEMPLATES, model_source
 from nas.datasets.augmentation import normalize
+from nas.datasets.metrics import ACCURACY
 from nas.datasets.pixels import read_image
 from nas.errors import UserError
 from nas.network.architecture import Architecture
@@ -50,6 +51,7 @@ CARD = ModelCard(
     trial=12,
     dataset="mnist",
     pictures=Pictures(),
+    metric=ACCURACY,
     seeds=(7, 8, 9),
     epochs=19,
     recipe=Recipe(epochs=19),
@@ -101,6 +103,7 @@ SOURCES = [  # every kind of file that there is
     *(model_source(SMALL, replace(CARD, dataset=name)) for name in ("fashion_mnist", "kmnist", "emnist")),
     *(model_source(WIDE, replace(WIDE_CARD, dataset=name)) for name in ("mnist", "my pictures")),
     model_source(WIDE, replace(WIDE_CARD, dataset="cifar10", test=None, judged=None)),
+    model_source(SMALL, replace(CARD, recipe=replace(CARD.recipe, balanced_batches=True))),
     model_source(replace(SMALL, input_shape=(2, 12, 12)), replace(FOLDER_CARD, mean=(0.5, 0.5), std=(1.0, 1.0))),
 ]
 HARMLESS = ast.parse(model_source(SMALL, FOLDER_CARD))

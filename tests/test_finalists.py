@@ -1,7 +1,6 @@
 """Finalists on fresh seeds: who is one, who wins, and a whole search with real trainings, on one worker and on two."""
 
 import csv
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,7 +30,10 @@ from nas.analysis.statistics import spread
 from nas.api.finishing import finish
 from nas.api.measuring import MeasuredNoise
 from nas.datasets.dataset import Dataset
+from nas.datasets.files import read_files
 from nas.datasets.images import fingerprint, load_test, load_training
+from nas.datasets.metrics import ACCURACY, EvaluationSet
+from nas.datasets.split import Pool
 from nas.network.architecture import Architecture
 from nas.network.layers import Head
 from nas.network.limits import Constraints
@@ -59,6 +61,7 @@ from nas.tuner.trials import Plan, Search, train_all
 from nas.workers.local import LocalFleet
 
 SEED = 3
+ON_10_000 = EvaluationSet(ACCURACY, (10_000,))
 SCORE = Score(loss=0.02, accuracy=0.995, n=10_000)
 
 
@@ -112,16 +115,16 @@ def test_finalists_are_the_best_that_cannot_be_told_apart_from_the_best() -> Non
 
 
 def test_noise_is_measured_by_two_runs_of_a_network_or_more() -> None:
-    assert measured_noise([], 10_000) is None
-    assert measured_noise([a_noise_run(0, 0.99)], 10_000) is None
+    assert measured_noise([], ON_10_000) is None
+    assert measured_noise([a_noise_run(0, 0.99)], ON_10_000) is None
     runs = [a_noise_run(i, accuracy) for i, accuracy in enumerate((0.990, 0.991, 0.992))]
-    measured = measured_noise(runs, 10_000)
+    measured = measured_noise(runs, ON_10_000)
     assert measured is not None
     assert measured.sd == pytest.approx(0.001)
     assert measured.n == 3
     assert measured.least_difference == pytest.approx(4.303 * 2**0.5 * 0.001, rel=1e-3)
     assert not measured.of_images
-    both = measured_noise([*runs, a_noise_run(7, 0.98, trial=1), a_noise_run(8, 0.98, trial=1)], 10_000)
+    both = measured_noise([*runs, a_noise_run(7, 0.98, trial=1), a_noise_run(8, 0.98, trial=1)], ON_10_000)
     assert both is not None
     assert both.sd == pytest.approx((2e-6 / 3) ** 0.5)
     assert both.n == 4
@@ -131,7 +134,7 @@ def test_noise_is_measured_by_two_runs_of_a_network_or_more() -> None:
 def test_final_models_count_for_the_noise_apart_from_other_runs() -> None:
     runs = [a_noise_run(i, accuracy) for i, accuracy in enumerate((0.990, 0.991))]
     models = [replace(run, run=replace(run.run, stage="final"), test=replace(SCORE, accuracy=0.995)) for run in runs]
-    both = measured_noise([*runs, *models], 10_000)
+    both = measured_noise([*runs, *models], ON_10_000)
     assert both is not None
     assert both.n == 3
     assert both.sd == pytest.approx((5e-7 / 2) ** 0.5)
@@ -140,7 +143,7 @@ def test_final_models_count_for_the_noise_apart_from_other_runs() -> None:
 
 @pytest.mark.parametrize("accuracies", [(0.99, 0.99), (0.9900, 0.9901)])
 def test_the_noise_floor_is_never_below_what_the_images_judged_allow(accuracies: tuple[float, float]) -> None:
-    noise = measured_noise([a_noise_run(i, accuracy) for i, accuracy in enumerate(accuracies)], 10_000)
+    noise = measured_noise([a_noise_run(i, accuracy) for i, accuracy in enumerate(accuracies)], ON_10_000)
     assert noise is not None
     binomial = (0.99 * 0.01 / 10_000) ** 0.5
     assert noise.least_difference == pytest.approx(1.96 * 2**0.5 * binomial, rel=1e-2)
@@ -257,7 +260,7 @@ def test_verdict_on_one_run_uses_the_measured_noise() -> None:
     winner = Winner(record=a_trial(0, 0.99), test=spread([0.995]), judged=SCORE)
     text = "Target 99.40 %: reached by 0.10 points (one run, n = 1, {} standard errors)."
     assert verdict(winner, None, 0.994) == text.format("1.4"), "binomial: 0.07 points"
-    noise = Noise(sd=0.001, n=5, accuracy=0.995, images=10_000)
+    noise = Noise(sd=0.001, n=5, accuracy=0.995, validation=ON_10_000)
     assert verdict(winner, noise, 0.994) == text.format("1.0")
     assert verdict(winner, replace(noise, sd=0.0005), 0.994) == text.format("1.4"), "never below the binomial"
 
@@ -268,7 +271,7 @@ def history() -> History:
     seed = Architecture(input_shape=(1, 28, 28), num_classes=10, layers=(), head=Head())
     return History(
         name="a",
-        settings={"dataset": "mnist", "seed": SEED},
+        settings={"dataset": "mnist", "metric": "accuracy", "seed": SEED},
         constraints=Constraints(),
         task=Task(target=0.994, baseline=seed),
         commands=(),
@@ -282,9 +285,9 @@ def history() -> History:
 def test_the_noise_floor_of_equal_seeds_says_that_it_comes_from_the_images(history: History) -> None:
     said = "Two single validation scores must differ by {} points to mean something (95 %, {})."
     images = "from the choice of 10,000 images; the seeds measured, n = 2, differ less"
-    assert noise_floor(history, history.trials[0], 10_000) == said.format("0.28", images)
+    assert noise_floor(history, history.trials[0], ON_10_000) == said.format("0.28", images)
     apart = replace(history, runs=(a_noise_run(0, 0.99), a_noise_run(1, 0.991)))
-    assert noise_floor(apart, history.trials[0], 10_000) == said.format("1.27", "measured from seed to seed, n = 2")
+    assert noise_floor(apart, history.trials[0], ON_10_000) == said.format("1.27", "measured from seed to seed, n = 2")
 
 
 @pytest.mark.parametrize(
@@ -306,9 +309,9 @@ def test_the_winners_curse_is_told_from_noise_though_seeds_are_equal(
     trial = history.trials[0]
     contender = Finalist(record=trial, rerun=spread(reruns), value=spread([0.1]))
     winner = Winner(record=trial, finalists=(contender,), test=spread([0.99]), judged=SCORE)
-    noise = measured_noise([a_noise_run(i, accuracy) for i, accuracy in enumerate(reruns)], 10_000)
+    noise = measured_noise([a_noise_run(i, accuracy) for i, accuracy in enumerate(reruns)], ON_10_000)
     fresh = "a fresh seed" if len(reruns) == 1 else "fresh seeds"
-    assert curse(history, winner, noise, 10_000) == f"On {fresh} the winner {said}"
+    assert curse(history, winner, noise, ON_10_000) == f"On {fresh} the winner {said}"
 
 
 @pytest.mark.parametrize(
@@ -350,14 +353,19 @@ class Searched:
     files: dict[str, bytes]
 
 
-_opened: list[str] = []
-sys.addaudithook(lambda event, args: _opened.append(str(args[0])) if event == "open" else None)
+_given: list[int] = []  # how many test images were given away, each time
+
+
+def _counting(dataset: Dataset, *, train: bool) -> Pool:
+    pool = read_files(dataset, train=train)
+    _given.extend([] if train else [len(pool.images)])
+    return pool
 
 
 def opened_test_images() -> int:
-    """Files of the test part that this process has opened since it was asked last."""
-    count = sum("/test/" in name for name in _opened)
-    _opened.clear()
+    """The test images that were read from what is kept of the files since it was asked last."""
+    count = sum(_given)
+    _given.clear()
     return count
 
 
@@ -409,7 +417,9 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 @pytest.fixture(scope="module")
 def search(tmp_path_factory: pytest.TempPathFactory, dataset: Dataset) -> Searched:
-    return searched(tmp_path_factory.mktemp("one"), dataset, 1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("nas.datasets.reading.read_files", _counting)
+        return searched(tmp_path_factory.mktemp("one"), dataset, 1)
 
 
 def test_the_test_images_are_opened_once_and_after_the_choice(search: Searched) -> None:

@@ -25,6 +25,7 @@ from nas.codegen.source import model_source
 from nas.datasets.augmentation import augment, normalize
 from nas.datasets.dataset import Dataset
 from nas.datasets.images import load_test, load_training
+from nas.datasets.metrics import ACCURACY
 from nas.datasets.reading import load_mnist
 from nas.network.architecture import Architecture
 from nas.network.limits import Constraints
@@ -35,7 +36,7 @@ from nas.space.recipe import Augmentation, Recipe
 from nas.training.job import TrainingJob
 from nas.training.optimizer import learning_rate
 from nas.training.score import Score
-from nas.training.training import Training, evaluate
+from nas.training.training import Training, drawn_order, evaluate
 
 RECIPE = Recipe(epochs=2, batch_size=16, mixed_precision=False)
 ARCHITECTURE = small_architecture(6, 8)
@@ -49,6 +50,7 @@ def a_card(recipe: Recipe = RECIPE, test_accuracy: float | None = None, dataset:
         trial=1,
         dataset=dataset,
         pictures=Pictures(),
+        metric=ACCURACY,
         seeds=(5,),
         epochs=recipe.epochs,
         recipe=recipe,
@@ -194,6 +196,14 @@ def test_augmentation_of_oblong_images_is_that_of_the_engine() -> None:
     ours, theirs = (torch.Generator().manual_seed(4) for _ in range(2))
     changed = augment(images, RECIPE.augmentation, ours)
     assert torch.allclose(model["augment"](images, theirs), changed, atol=1e-4)
+
+
+def test_balanced_batches_are_those_of_the_engine() -> None:
+    recipe = replace(RECIPE, balanced_batches=True)
+    model = namespace(model_source(ARCHITECTURE, a_card(recipe)))
+    labels = torch.tensor([0] * 90 + [1] * 7 + [3] * 3)
+    ours, theirs = (torch.Generator().manual_seed(4) for _ in range(2))
+    assert torch.equal(model["balanced_order"](labels, theirs), drawn_order(labels, recipe, ours))
 
 
 @pytest.mark.parametrize(

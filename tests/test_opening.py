@@ -292,7 +292,7 @@ def test_search_whose_folder_turns_read_only_ends_with_a_sentence_and_goes_on_la
     assert all(location.weights_path(trial.number).stat().st_size for trial in finished)
     again = ended(started(tmp_path, *command))
     assert (again.status, again.err) == (0, "")
-    assert again.out.startswith(f"study digits goes on: {len(finished)} of 6 trained, {6 - len(finished)} to go\n")
+    assert f"study digits goes on: {len(finished)} of 6 trained, {6 - len(finished)} to go\n" in again.out
     after = records(open_study(location))
     assert [trial.state for trial in after] == [TrialState.COMPLETE] * 6
     assert [after[trial.number] for trial in finished] == finished

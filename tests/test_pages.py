@@ -24,6 +24,7 @@ from nas.analysis.finalists import Winner, winner_of
 from nas.api.finishing import finish
 from nas.datasets.dataset import Dataset
 from nas.datasets.images import load_training
+from nas.datasets.metrics import EvaluationSet
 from nas.errors import UserError
 from nas.reporting.figures.costs import pareto_front
 from nas.reporting.notes import annotate_trial
@@ -57,7 +58,7 @@ class Reported:
     study: optuna.Study
     history: History
     winner: Winner
-    n_val: int  # validation images
+    validation: EvaluationSet
     early: str
 
 
@@ -99,10 +100,12 @@ def reported(tmp_path_factory: pytest.TempPathFactory, dataset: Dataset) -> Iter
         assert winner is not None
         wanted = ablation_runs(leader, ["head", "augmentation"], space.constraints, 2, 0)
         history = train_runs(study, location, history, wanted, plan, through, "ablation")
-        n_val = len(load_training(dataset).validation)
-        write_tables(history, location, n_val)
+        validation = load_training(dataset).evaluation
+        write_tables(history, location, validation)
         write_report(history, location, dataset, TestSet(dataset), running=False)
-        yield Reported(location=location, study=study, history=history, winner=winner, n_val=n_val, early=early)
+        yield Reported(
+            location=location, study=study, history=history, winner=winner, validation=validation, early=early
+        )
 
 
 @pytest.fixture(scope="module")
@@ -176,7 +179,7 @@ def test_copy_gives_the_exported_source(seen: Watched, reported: Reported) -> No
 
 
 def test_the_numbers_are_those_of_the_study(seen: Watched, reported: Reported) -> None:
-    history, winner, n_val = reported.history, reported.winner, reported.n_val
+    history, winner, validation = reported.history, reported.winner, reported.validation
     rerun, baseline, score = winner.rerun, winner.baseline, winner.record.val_accuracy
     assert rerun is not None
     assert baseline is not None
@@ -201,7 +204,7 @@ def test_the_numbers_are_those_of_the_study(seen: Watched, reported: Reported) -
     assert how["limits"] == "≤ 500 params"
     assert "ablation.csv" in seen.page.locator("footer").inner_text()
     assert "ablation.csv" not in reported.early
-    changed = ablation(winner.record, history.runs, history.constraints, n_val)
+    changed = ablation(winner.record, history.runs, history.constraints, validation)
     assert changed is not None
     assert [row[0] for row in table(seen, "ablation")[1:]] == [effect.variant.change for effect in changed.effects]
     assert [row[2] for row in table(seen, "ablation")[1:]] == [str(effect.accuracy) for effect in changed.effects]

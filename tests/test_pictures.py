@@ -3,6 +3,7 @@
 import csv
 import os
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,13 @@ from PIL import Image, ImageDraw
 from test_data import recorded_files, says
 
 from nas.datasets import files
-from nas.datasets.dataset import Dataset
+from nas.datasets.dataset import Dataset, data_folder
+from nas.datasets.duplicates import equal_images, near_images
 from nas.datasets.files import UnreadableError, keep_files, sheet_of_files
 from nas.datasets.images import forget, load_test, load_training
 from nas.datasets.listing import listed, part_named
 from nas.datasets.pixels import EXTENSIONS, as_network_sees
+from nas.datasets.reading import read_once
 from nas.datasets.split import Images, stratified_sixth
 from nas.errors import UserError
 from nas.space.pictures import Pictures
@@ -267,6 +270,13 @@ def test_classes_that_are_called_like_a_split_stay_classes(names: tuple[str, ...
     assert load_training(folder_dataset(tmp_path)).classes == tuple(sorted(names))
 
 
+def test_an_empty_test_folder_is_an_error_and_no_reason_to_draw(tmp_path: Path) -> None:
+    write_noise(tmp_path / "train", {"a": 9, "b": 9})
+    write_noise(tmp_path / "test", {"a": 0, "b": 0})
+    with pytest.raises(UserError, match="class 'a' has 0 test images; every class needs at least 1"):
+        load_training(folder_dataset(tmp_path))
+
+
 def folders(root: Path, *paths: str) -> None:
     first = 0
     for path in paths:
@@ -286,6 +296,7 @@ def folders(root: Path, *paths: str) -> None:
         (("cat/Val", "cat/x", "dog/Val", "dog/y"), "each of cat/, dog/ holds Val/, which seem to be splits"),
         (("site1/cat", "site1/dog", "site2/cat", "site2/dog"), "each of site1/, site2/ holds cat/, dog/; give one"),
         (("ill/images", "ill/masks", "well/images", "well/masks"), "each of ill/, well/ holds images/, masks/; give"),
+        (("train/a", "train/b", "unlabeled"), "train/ seems to hold the classes, but unlabeled/ stand beside it; move"),
         (
             ("photos/cat", "photos/dog"),
             "has only the class folder 'photos'; it needs at least 2, one for each class; if",
@@ -330,7 +341,7 @@ def test_what_systems_leave_behind_is_passed_over_and_told(tmp_path: Path) -> No
     assert sum(sizes_of(tmp_path)) == 18
     told = listed(str(tmp_path)).skipped
     assert {reason: len(paths) for reason, paths in told.items()} == {
-        "hidden, or left behind by a program": 9,
+        "hidden, or left behind by a program": 11,
         "no image by its name": 1,
         "in no class folder": 1,
     }
@@ -524,6 +535,8 @@ def test_pictures_are_squashed_padded_or_cropped(tmp_path: Path) -> None:
         ({"fit": "stretch"}, "fit 'stretch' must be one of squash, pad, crop"),
         ({"background": "pink"}, "background 'pink' must be white or black"),
         ({"value_range": (1, 1)}, "value_range (1, 1) must be two numbers"),
+        ({"value_range": (True, 5)}, "value_range (True, 5) must be two numbers"),
+        ({"value_range": (0, 10**400)}, "value_range (0, 1"),
         ({"value_range": 4095}, "value_range 4095 must be two numbers"),
         ({"value_range": (0, float("inf"))}, "value_range (0, inf) must be two numbers"),
     ],
@@ -531,6 +544,11 @@ def test_pictures_are_squashed_padded_or_cropped(tmp_path: Path) -> None:
 def test_pictures_say_what_they_may_be(change: dict[str, Any], rule: str) -> None:
     with pytest.raises(UserError, match=f"^{re.escape(f'Pictures: {rule}')}"):
         Pictures(**change)
+
+
+def test_a_value_range_is_kept_as_plain_numbers() -> None:
+    found = Pictures(value_range=[np.float64(0), np.int64(9)])  # type: ignore[arg-type]
+    assert (repr(found.value_range), hash(found) is not None) == ("(0.0, 9.0)", True)
 
 
 # copies
@@ -572,7 +590,7 @@ def test_pictures_that_were_saved_anew_stay_with_the_first(tmp_path: Path) -> No
             photo = a_photo(100 * (label == "b") + i)
             photo.save(tmp_path / label / f"{i:02}.png")
             photo.save(tmp_path / label / f"{19 - i:02} copy.jpg", quality=60)
-            photo.resize((50, 50)).save(tmp_path / label / f"small {i}.webp", quality=80)
+            photo.resize((50, 50)).save(tmp_path / label / f"small {i}.webp", quality=90)
     dataset = folder_dataset(tmp_path, (3, 32, 32))
     train, validation, test = parts_of(dataset)
 
@@ -581,7 +599,6 @@ def test_pictures_that_were_saved_anew_stay_with_the_first(tmp_path: Path) -> No
 
     assert min(nearest(image, train) for image in validation.images) > 15
     assert min(nearest(image, train) for image in test.images) > 15
-    assert len(sheet_of_files(dataset).alike) >= 40 * 2
 
 
 def test_training_images_that_are_judged_on_are_left_out_and_told(tmp_path: Path) -> None:
@@ -592,10 +609,14 @@ def test_training_images_that_are_judged_on_are_left_out_and_told(tmp_path: Path
     Image.open(of_test).save(tmp_path / "train" / "a" / "leak.bmp")
     Image.open(of_test).save(tmp_path / "val" / "a" / "leak.bmp")
     Image.open(of_validation).save(tmp_path / "train" / "a" / "other.tif")
-    assert sizes_of(tmp_path) == (20, 6, 6)
+    photo = a_photo(5).resize((12, 12))
+    photo.save(tmp_path / "train" / "b" / "photo.png")
+    photo.save(tmp_path / "test" / "b" / "photo.jpg", quality=95, subsampling=0)
+    assert sizes_of(tmp_path) == (21, 6, 7)
     sheet = sheet_of_files(folder_dataset(tmp_path, (3, 12, 12)))
     assert len(sheet.leaks) == 3
-    assert "3 training images left out: copies of validation or test images" in str(sheet)
+    assert "3 images left out: copies of images in another part" in str(sheet)
+    assert "1 pair of images of two parts that look alike" in str(sheet), "which is told, and no more"
 
 
 def test_a_picture_in_two_classes_is_told(tmp_path: Path) -> None:
@@ -616,6 +637,46 @@ def test_a_class_of_copies_is_refused(tmp_path: Path) -> None:
         sizes_of(tmp_path)
 
 
+def test_copies_of_own_validation_images_are_not_tested_on(tmp_path: Path) -> None:
+    write_noise(tmp_path / "train", {"a": 40, "b": 40})
+    (tmp_path / "val" / "a").mkdir(parents=True)
+    (tmp_path / "val" / "b").mkdir()
+    for path in sorted((tmp_path / "train").rglob("*.png"))[::2]:
+        Image.open(path).save(tmp_path / "val" / path.parent.name / path.name)
+    train, validation, test = map(contents, parts_of(folder_dataset(tmp_path, (3, 12, 12))))
+    assert len(train) + len(validation) + len(test) == len(train | validation | test) == 80
+
+
+def test_frames_of_one_camera_are_no_copies_of_each_other(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    scene = np.asarray(a_photo(7))
+    for label in ("whole", "broken"):
+        (tmp_path / label).mkdir()
+        for i in range(30):
+            frame = np.clip(scene + rng.normal(0, 1, scene.shape), 0, 255).astype(np.uint8)
+            if label == "broken":
+                frame[20:26, 20:26] = 255
+            Image.fromarray(frame).save(tmp_path / label / f"{i}.png")
+    assert sizes_of(tmp_path) == (41, 9, 10)
+
+
+def test_many_copies_and_many_classes_take_little_time(tmp_path: Path) -> None:
+    pixels = np.repeat(np.asarray(a_photo(1))[None].transpose(0, 3, 1, 2), 3_000, axis=0)
+    noisy = np.clip(pixels.astype(int) + np.random.default_rng(0).integers(-1, 2, pixels.shape), 0, 255).astype(
+        np.uint8
+    )
+    started = time.process_time()
+    assert near_images(pixels, equal_images(pixels)) == []
+    assert len(near_images(noisy, equal_images(noisy))) < 9 * len(noisy)
+    for i in range(150):
+        for part in ("train", "val"):
+            (tmp_path / part / f"{i}").mkdir(parents=True)
+    started_listing = time.process_time()
+    listed(str(tmp_path))
+    assert started_listing - started < 30
+    assert time.process_time() - started_listing < 3
+
+
 # tables and groups
 
 
@@ -627,6 +688,22 @@ def write_table(file: Path, rows: list[tuple[str, ...]], *, delimiter: str = ","
 def flat(folder: Path, count: int) -> list[str]:
     write_noise(folder, {"images": count})
     return [f"images/{i:05}.png" for i in range(count)]
+
+
+@pytest.mark.parametrize("path", ["~x.png", "~nobody/x.png", "a\0b.png", "n" * 300 + ".png", "", " ", "/dev/zero"])
+def test_odd_paths_in_a_table_are_sentences(path: str, tmp_path: Path) -> None:
+    names = flat(tmp_path, 24)
+    text = "".join(f"{name},{'ab'[i % 2]}\n" for i, name in enumerate(names))
+    (tmp_path / "labels.csv").write_text(f"path,label\n{text}{path},a\n")
+    with pytest.raises(UserError, match=r"^table .*(1 of 25 images cannot be read|line 26 has no path|is no table)"):
+        load_training(folder_dataset(tmp_path / "labels.csv", (3, 12, 12)))
+
+
+def test_a_table_whose_files_are_all_elsewhere_is_a_sentence(tmp_path: Path) -> None:
+    write_table(tmp_path / "l.csv", [("path", "label"), *((f"gone/{i}.png", "ab"[i % 2]) for i in range(24))])
+    with pytest.raises(UnreadableError, match="24 of 24 images cannot be read") as told:
+        load_training(folder_dataset(tmp_path / "l.csv", (3, 12, 12)))
+    assert "gone/23.png" in str(told.value.sheet)
 
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
@@ -661,9 +738,9 @@ def test_a_table_may_say_parts_and_groups(tmp_path: Path) -> None:
     ("rows", "message"),
     [
         ([("file", "size"), ("x.png", "3")], "no column 'label' among file, size"),
-        ([("path", "label"), ("x.png",)], "row 2 has 1 cells, and the first row 2"),
-        ([("path", "label"), ("x.png", "")], "row 2 has no path or no label"),
-        ([("path", "label", "split"), ("x.png", "a", "maybe")], "row 2 has the split 'maybe'"),
+        ([("path", "label"), ("x.png",)], "line 2 has 1 cells, and the first line 2"),
+        ([("path", "label"), ("x.png", "")], "line 2 has no path or no label"),
+        ([("path", "label", "split"), ("x.png", "a", "maybe")], "line 2 has the split 'maybe'"),
         ([("path", "label"), ("x.png", "a"), ("y.png", "a")], "has 1 classes; it needs at least 2"),
         ([("path", "label"), ("x.png", "a"), ("x.png", "b")], "x.png stands in several rows"),
         ([("path", "label", "split"), ("x.png", "a", ""), ("y.png", "b", "test")], "some rows have a split and some"),
@@ -712,10 +789,69 @@ def test_groups_stay_together_and_shares_stay_near_a_sixth() -> None:
 # read once
 
 
+def test_files_that_change_end_what_has_begun(tmp_path: Path) -> None:
+    write_noise(tmp_path, {"a": 20, "b": 20})
+    begun = read_once(folder_dataset(tmp_path, (3, 12, 12)), lambda done, total: None)
+    data = load_training(begun)
+    write_noise(tmp_path, {"a": 7}, first=100)
+    assert len(load_test(begun)) == 7, "of the images that were there when it began"
+    assert len(load_training(begun, hold_out=False).train) == len(data.train) + len(data.validation) == 33
+    (data_folder(begun) / "pictures" / f"{begun.files}.safetensors").unlink()
+    with pytest.raises(
+        UserError, match="its files have changed since this began; begin anew, or bring the old ones back"
+    ):
+        load_test(begun)
+    assert len(load_test(folder_dataset(tmp_path, (3, 12, 12)))) == 8
+
+
+def test_folders_of_one_name_in_two_places_are_two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+    for place in ("one", "two"):
+        write_noise(tmp_path / place / "photos", {"a": 8, "b": 8}, first=100 * (place == "two"))
+        for path in (tmp_path / place).rglob("*.png"):
+            noise(int(path.stem)).save(path.with_suffix(".bmp"))
+            path.unlink()
+            path = path.with_suffix(".bmp")
+            path.rename(path.with_name(f"{int(path.stem) % 100:03}.bmp"))
+        for path in (tmp_path / place).rglob("*.bmp"):
+            os.utime(path, (1, 1))
+        monkeypatch.chdir(tmp_path / place)
+        forget()
+        found.append(load_training(Dataset(name="photos", input_shape=(3, 12, 12))).train.images)
+    assert not torch.equal(*found)
+
+
+def test_what_is_passed_over_is_told_as_it_is_now(tmp_path: Path) -> None:
+    write_noise(tmp_path, {"a": 8, "b": 8})
+    dataset = folder_dataset(tmp_path, (3, 12, 12))
+    assert not sheet_of_files(dataset).skipped
+    (tmp_path / "loose.png").write_bytes(b"")
+    (tmp_path / "a" / "x\x1b[31m\nwarning: none.heic").write_bytes(b"")
+    told = str(sheet_of_files(dataset))
+    assert "in no class folder: 1" in told
+    assert "no image by its name: 1" in told
+    assert "\x1b" not in told
+    assert "\nwarning: none" not in told
+
+
+def test_a_folder_that_cannot_be_listed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_noise(tmp_path, {"a/below": 8, "b": 8})
+    listing = os.scandir
+
+    def scandir(path: Any = ".") -> Any:
+        if str(path).endswith("below"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return listing(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(UserError, match=r"^folder .*below cannot be read \(Permission denied\)"):
+        listed(str(tmp_path))
+
+
 def test_files_are_decoded_once(tmp_path: Path) -> None:
     write_noise(tmp_path, {"a": 20, "b": 20})
     dataset, told = folder_dataset(tmp_path, (3, 12, 12)), list[tuple[int, int]]()
-    kept = keep_files(dataset, lambda done, total: told.append((done, total)))
+    name = keep_files(dataset, lambda done, total: told.append((done, total)))
     assert told[-1] == (40, 40)
     with recorded_files() as opened:
         data = load_training(dataset)
@@ -724,27 +860,35 @@ def test_files_are_decoded_once(tmp_path: Path) -> None:
     state = path.stat()
     path.write_bytes(path.read_bytes())
     os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns + 10**9))
-    assert keep_files(dataset) != kept, "a file has changed"
+    assert keep_files(dataset) != name, "a file has changed"
     forget()
     assert torch.equal(load_training(dataset).train.images, data.train.images)
     padded = Dataset(name=dataset.name, input_shape=dataset.input_shape, pictures=Pictures(fit="pad"))
     assert keep_files(padded) != keep_files(dataset)
 
 
-def test_the_oldest_kept_pixels_make_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def kept(dataset: Dataset) -> Path:
+    """The file of a data set's pixels."""
+    return data_folder(dataset) / "pictures" / f"{keep_files(dataset)}.safetensors"
+
+
+def test_the_oldest_kept_pixels_make_room_and_nothing_else_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_noise(tmp_path, {"a": 20, "b": 20})
-    first = keep_files(folder_dataset(tmp_path, (3, 12, 12)))
-    second = keep_files(folder_dataset(tmp_path, (3, 14, 14)))
+    first, second = kept(folder_dataset(tmp_path, (3, 12, 12))), kept(folder_dataset(tmp_path, (3, 14, 14)))
+    somebodys = first.with_name("my weights.safetensors")
+    somebodys.write_bytes(b"x" * 10**6)
     os.utime(first, (1, 1))
     monkeypatch.setattr(files, "MOST_KEPT", 3 * second.stat().st_size // 2)
-    third = keep_files(folder_dataset(tmp_path, (1, 12, 12)))
-    assert (first.exists(), second.exists(), third.exists()) == (False, True, True)
+    third = kept(folder_dataset(tmp_path, (1, 12, 12)))
+    assert [path.exists() for path in (first, second, third, somebodys)] == [False, True, True, True]
 
 
 def test_kept_pixels_that_are_damaged_are_named(tmp_path: Path) -> None:
     write_noise(tmp_path, {"a": 20, "b": 20})
     dataset = folder_dataset(tmp_path, (3, 12, 12))
-    kept = keep_files(dataset)
-    kept.write_bytes(kept.read_bytes()[:100])
-    with pytest.raises(UserError, match=rf"^the kept pixels {re.escape(str(kept))} cannot be read"):
+    path = kept(dataset)
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(UserError, match=rf"^the kept pixels {re.escape(str(path))} cannot be read"):
         load_training(dataset)

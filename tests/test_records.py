@@ -193,7 +193,17 @@ def test_settings_are_stable_json_that_constraints_are_read_from(location: Study
     assert plain == wanted(load_space(str(Path(__file__).parent / "data" / "digits.py")))
     assert json.loads(json.dumps(plain)) == plain
     assert set(plain) == {
-        *("dataset", "input_shape", "num_classes", "constraints", "recipe", "parameters", "candidates"),
+        *(
+            "dataset",
+            "input_shape",
+            "pictures",
+            "metric",
+            "num_classes",
+            "constraints",
+            "recipe",
+            "parameters",
+            "candidates",
+        ),
         *("seed", "sampler", "pruner", "format"),
     }
     assert plain["parameters"]["head"]["attributes"]["choices"] == ["pool_conv", "conv_pool", "linear"]

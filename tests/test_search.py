@@ -187,7 +187,8 @@ def test_search_refuses_a_device_that_is_not_there(
             'dataset="digits"',
             'dataset="nowhere"',
             "unknown data set 'nowhere': known are mnist, fashion_mnist, kmnist, emnist, cifar10, "
-            "or the path of a folder of class folders; there is no folder FOLDER/nowhere",
+            "or the path of a folder of class folders, or of a table of files; "
+            "there is no folder or file FOLDER/nowhere",
         ),
         (
             "num_classes=10",
@@ -284,7 +285,7 @@ def test_a_search_whose_reader_has_gone_ends_quietly_and_not_as_if_nothing_were_
     read: int, more: tuple[str, ...], tmp_path: Path
 ) -> None:
     """As with `| head -1`; a dry run writes all of its lines at once, and may be quicker than its reader goes."""
-    make_task(tmp_path, images=200)
+    make_task(tmp_path)
     with started(tmp_path, *more) as process:
         assert process.stdout is not None
         assert all(process.stdout.readline().startswith("study digits on ") for _ in range(read))

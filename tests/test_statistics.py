@@ -6,7 +6,10 @@ import random
 import pytest
 
 from nas.analysis.statistics import Spread, chance_of_reaching, error_of_mean, least_difference, pooled_sd, spread
+from nas.datasets.metrics import ACCURACY, EvaluationSet
 from nas.tuner.target import lowest_mean
+
+ON_10_000 = EvaluationSet(ACCURACY, (10_000,))
 
 
 def test_spread_of_known_numbers() -> None:
@@ -73,8 +76,8 @@ def test_equal_accuracies_do_not_say_what_the_next_will_be() -> None:
 def test_the_lowest_mean_is_the_lower_end_of_the_interval() -> None:
     """Student's t with 2 degrees of freedom leaves 5 % below −2.920."""
     found = spread([0.994, 0.995, 0.996])
-    assert lowest_mean(found, 10_000) == pytest.approx(0.995 - 2.920 * 0.001 / 3**0.5, rel=1e-6)
-    equal = lowest_mean(spread([0.995, 0.995]), 10_000)
+    assert lowest_mean(found, ON_10_000) == pytest.approx(0.995 - 2.920 * 0.001 / 3**0.5, rel=1e-6)
+    equal = lowest_mean(spread([0.995, 0.995]), ON_10_000)
     assert equal is not None
     assert equal < 0.995, "equal seeds do not say that there is no deviation"
-    assert lowest_mean(spread([0.995]), 10_000) is None
+    assert lowest_mean(spread([0.995]), ON_10_000) is None

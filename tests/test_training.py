@@ -2,7 +2,6 @@
 
 import math
 import re
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -17,8 +16,10 @@ from torch.nn import functional as F
 
 from nas.datasets.augmentation import prepare
 from nas.datasets.dataset import Dataset
+from nas.datasets.files import read_files
 from nas.datasets.images import TrainingData, forget, load_training
-from nas.datasets.split import Images
+from nas.datasets.metrics import BALANCED_ACCURACY
+from nas.datasets.split import Images, Pool
 from nas.network.architecture import Architecture
 from nas.network.layers import Conv, Head
 from nas.network.limits import Constraints
@@ -27,14 +28,20 @@ from nas.network.module import build
 from nas.space.candidate import Candidate
 from nas.space.recipe import Augmentation, Recipe
 from nas.training.job import DivergedError, EpochReport, OutOfMemoryError, TrainingJob
-from nas.training.training import CHUNK, Training, evaluate, seconds_per_epoch, shuffled_batches, train, weights_of
+from nas.training.training import (
+    CHUNK,
+    Training,
+    drawn_order,
+    evaluate,
+    seconds_per_epoch,
+    shuffled_batches,
+    train,
+    weights_of,
+)
 
 CPU = torch.device("cpu")
 RECIPE = Recipe(epochs=2, batch_size=16)
 AS_THEY_ARE = Augmentation(rotation=0, shift=0, scale=0, shear=0)
-
-opened: list[str] = []
-sys.addaudithook(lambda event, args: opened.append(str(args[0])) if event == "open" else None)
 
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -102,12 +109,17 @@ def test_train_learns(tmp_path: Path) -> None:
     assert last.train_loss < math.log(10)
 
 
-def test_train_never_opens_the_test_images(folder: Dataset) -> None:
+def test_train_reads_no_test_images(folder: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = list[bool]()
+
+    def reading(dataset: Dataset, *, train: bool) -> Pool:
+        parts.append(train)
+        return read_files(dataset, train=train)
+
+    monkeypatch.setattr("nas.datasets.reading.read_files", reading)
     forget()
-    opened.clear()
     next(train(a_job(folder)))
-    images = [Path(path).relative_to(folder.name).parts[0] for path in opened if path.startswith(folder.name)]
-    assert (len([part for part in images if part == "train"]), images.count("test")) == (360, 0)
+    assert parts == [True]
 
 
 # less memory
@@ -211,7 +223,35 @@ def test_evaluate_counts_every_image_of_an_odd_number() -> None:
     assert score.loss == pytest.approx(F.cross_entropy(scores, images.labels).item(), rel=1e-5)
 
 
+def test_evaluate_by_balanced_accuracy_counts_every_class_the_same() -> None:
+    data, network = replace(load_training(MNIST), metric=BALANCED_ACCURACY), build(small_architecture())
+    images, labels = data.validation.images[:700], data.validation.labels[:700]
+    chosen = (labels < 2) | (torch.arange(700) % 5 == 0)  # many of two classes, few of the others
+    images, labels = images[chosen], labels[chosen]
+    score = evaluate(network, Images(images=images, labels=labels), data, CPU)
+    with torch.no_grad():
+        scores = network.eval()(prepare(images, data.mean, data.std))
+    of_classes = [labels == label for label in range(10)]
+    losses = [F.cross_entropy(scores[of], labels[of]).item() for of in of_classes]
+    recalls = [(scores[of].argmax(1) == labels[of]).float().mean().item() for of in of_classes]
+    assert score.loss == pytest.approx(sum(losses) / 10, rel=1e-4)
+    assert score.accuracy == pytest.approx(sum(recalls) / 10, rel=1e-4)
+    assert score.counts == tuple(int(of.sum()) for of in of_classes)
+
+
 # batches
+
+
+def test_balanced_batches_draw_every_class_equally_often_and_every_image_of_it() -> None:
+    labels = torch.tensor([0] * 90 + [1] * 7 + [3] * 3)
+    recipe = replace(RECIPE, balanced_batches=True)
+    order = drawn_order(labels, recipe, torch.Generator().manual_seed(0))
+    assert torch.bincount(labels[order]).tolist() == [33, 33, 0, 34]
+    times = torch.bincount(order, minlength=100)
+    assert set(times[90:97].tolist()) <= {4, 5}
+    assert set(times[97:].tolist()) <= {11, 12}
+    assert times[:90].max() == 1
+    assert not torch.equal(order, order.sort().values), "in no order"
 
 
 def numbered(n: int) -> TrainingData:

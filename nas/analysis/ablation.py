@@ -11,13 +11,13 @@ from optuna.trial import TrialState
 
 from nas.analysis.finalists import fresh_seeds
 from nas.analysis.statistics import Difference, Spread, differences, holm, per_cent, spread
+from nas.datasets.metrics import EvaluationSet
 from nas.network.limits import Constraints
 from nas.space.candidate import Candidate
 from nas.space.variants import Variant, forbidden_by, variants
 from nas.study.history import History
 from nas.study.records import TrialRecord
 from nas.study.runs import Run, RunRecord
-from nas.training.metrics import ACCURACY
 
 METHOD = (
     "Points of accuracy: changed minus unchanged ± standard error; loss: by how many per cent the validation loss is "
@@ -83,10 +83,12 @@ def ablation_runs(trial: TrialRecord, choices: Iterable[str], limits: Constraint
     ]
 
 
-def ablation(trial: TrialRecord, runs: Iterable[RunRecord], limits: Constraints, n_val: int) -> Ablation | None:
+def ablation(
+    trial: TrialRecord, runs: Iterable[RunRecord], limits: Constraints, validation: EvaluationSet
+) -> Ablation | None:
     """What the runs say so far of changing this trial's network; None before the network unchanged has been trained.
 
-    Each was judged on `n_val` validation images.
+    Each was judged on the `validation` images.
     """
     every = variants(trial.candidate)
     asked, trained = {trial.candidate, *(variant.candidate for variant in every)}, dict[Candidate, list[RunRecord]]()
@@ -96,7 +98,7 @@ def ablation(trial: TrialRecord, runs: Iterable[RunRecord], limits: Constraints,
     accuracies = _spreads(trained, lambda run: run.val_accuracy)
     if trial.candidate not in accuracies:
         return None
-    one_score = ACCURACY.standard_error(accuracies[trial.candidate].mean, n_val)
+    one_score = validation.standard_error(accuracies[trial.candidate].mean)
     points = differences(accuracies, trial.candidate, one_score)
     log_losses = differences(_spreads(trained, lambda run: math.log(run.val_loss or math.nan)), trial.candidate)
     tried = [variant for variant in every if variant.candidate in trained]
@@ -179,9 +181,11 @@ def ablation_csv(found: Iterable[Ablation]) -> str:
     return text.getvalue()
 
 
-def ablations(history: History, n_val: int) -> list[Ablation]:
-    """Every ablation that the study holds, by trial; judged on `n_val` validation images."""
+def ablations(history: History, validation: EvaluationSet) -> list[Ablation]:
+    """Every ablation that the study holds, by trial; judged on the `validation` images."""
     runs = history.runs_of("ablation")
     numbers = {run.trial for run in runs}
-    found = [ablation(trial, runs, history.constraints, n_val) for trial in history.trials if trial.number in numbers]
+    found = [
+        ablation(trial, runs, history.constraints, validation) for trial in history.trials if trial.number in numbers
+    ]
     return [one for one in found if one is not None]

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 
 from nas.analysis.statistics import Spread, least_difference, pooled_sd, spread
+from nas.datasets.metrics import ACCURACY, EvaluationSet, Metric
 from nas.errors import UserError
 from nas.space.candidate import Candidate
 from nas.space.objective import LOSS_FIRST, Objective
@@ -17,7 +18,6 @@ from nas.study.history import History
 from nas.study.records import TrialRecord, ranked
 from nas.study.runs import Run, RunRecord, Stage, accuracies
 from nas.study.settings import Task
-from nas.training.metrics import ACCURACY
 from nas.training.score import Score
 
 RIVALS_SEED = 0  # of every study: the network to beat is the same for all, so that one training of it will do
@@ -33,7 +33,7 @@ class Noise:
     sd: float
     n: int  # accuracies; of several networks, as many as one network would need for the same degrees of freedom
     accuracy: float  # mean
-    images: int  # on which each accuracy was judged
+    validation: EvaluationSet  # on which each accuracy was judged
 
     @property
     def least_difference(self) -> float:
@@ -51,13 +51,13 @@ class Noise:
 
     @property
     def _from_images(self) -> float:
-        return least_difference(ACCURACY.standard_error(self.accuracy, self.images))
+        return least_difference(self.validation.standard_error(self.accuracy))
 
 
-def measured_noise(runs: Sequence[RunRecord], images: int) -> Noise | None:
+def measured_noise(runs: Sequence[RunRecord], validation: EvaluationSet) -> Noise | None:
     """The deviation of the runs on fresh seeds about the mean of their network; None without two runs of one network.
 
-    A single score is judged on so many validation `images`. Final models count, though they are judged on the test
+    A single score is judged on the `validation` images. Final models count, though they are judged on the test
     images, as networks of their own. Runs of an ablation are left out: some of its variants train less steadily than
     what a search would choose.
     """
@@ -71,7 +71,7 @@ def measured_noise(runs: Sequence[RunRecord], images: int) -> Noise | None:
         return None
     validated = [spread(scores) for (_, final), scores in known.items() if not final] or groups
     accuracy = fmean([group.mean for group in validated], [group.n for group in validated])
-    return Noise(sd=sd, n=1 + sum(group.n - 1 for group in groups), accuracy=accuracy, images=images)
+    return Noise(sd=sd, n=1 + sum(group.n - 1 for group in groups), accuracy=accuracy, validation=validation)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +94,12 @@ class Winner:
     test: Spread
     judged: Score  # of the exported weights, on the test images
     baseline: Spread | None = None  # of the network to beat, on the test images
+    metric: Metric = ACCURACY  # of all these
+
+    @property
+    def evaluation(self) -> EvaluationSet:
+        """The test images as those that it was judged on."""
+        return EvaluationSet(self.metric, self.judged.counts or (self.judged.n,))
 
     @property
     def rerun(self) -> Spread | None:
@@ -203,7 +209,11 @@ def winner_of(history: History) -> Winner | None:
     record = trials[choice.winner]
     if not choice.finalists:
         score = history.test_scores.get(record.number)
-        return None if score is None else Winner(record=record, test=spread([score.accuracy]), judged=score)
+        return (
+            None
+            if score is None
+            else Winner(record=record, test=spread([score.accuracy]), judged=score, metric=history.metric)
+        )
     if choice.seeds > len(history.runs):  # they have not all begun
         return None
     reruns = _among(history, "finalist", fresh_seeds("finalist", choice.seeds, history.seed))
@@ -230,6 +240,7 @@ def _judged(history: History, record: TrialRecord, contenders: Sequence[Finalist
         test=spread(accuracies(models, record.candidate)),
         judged=models[0].test,
         baseline=spread(rivals) if rivals else None,
+        metric=history.metric,
     )
 
 

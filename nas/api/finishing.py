@@ -62,11 +62,11 @@ def finish(
     A trial that is `proven` to reach the target is the choice.
     """
     history, test = read_history(study), TestSet(plan.dataset)
-    n_val = len(load_training(plan.dataset).validation)
-    write_tables(history, location, n_val)
+    validation = load_training(plan.dataset).evaluation
+    write_tables(history, location, validation)
     history, winner = choose(study, location, history, plan, final, test, show, proven)
     annotate_runs(study, history)
-    written, text = write_tables(history, location, n_val), ""
+    written, text = write_tables(history, location, validation), ""
     if winner is not None:
         best = location.folder / BEST
         export_winner(history, location, winner, plan.dataset, best)
@@ -83,13 +83,13 @@ def write_summary(
     data = load_training(dataset)
     text = summary(history, winner, data)
     write_whole(location.folder / BEST / SUMMARY, text)
-    annotate_study(study, location, history, winner, text, len(data.validation))
+    annotate_study(study, location, history, winner, text, data.evaluation)
     return text
 
 
 def write_anew(study: optuna.Study, location: StudyLocation, history: History, dataset: Dataset) -> None:
     """Write the tables, the summary of a winner and the report, as the study now stands."""
-    write_tables(history, location, len(load_training(dataset).validation))
+    write_tables(history, location, load_training(dataset).evaluation)
     if (winner := winner_of(history)) is not None:
         write_summary(study, location, history, winner, dataset)
     write_report(history, location, dataset, TestSet(dataset), running=False)

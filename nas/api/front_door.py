@@ -94,7 +94,11 @@ def search(
         raise UserError("search: the space has no name of its own; give the study one, such as study='demo'")
     location = locate(name, Path(output_dir), storage or default_storage())
     found = searching.search(
-        wanted, location, options, given, command=command, show=shown(progress), say=said(progress)
+        *(wanted, location, options, given),
+        command=command,
+        show=shown(progress),
+        say=said(progress),
+        quiet=progress is not True,
     )
     result = result_of(found.history, location, dataset_of(found.history, location, data_dir))
     return replace(result, written=found.written, complaint=found.complaint)
@@ -134,7 +138,7 @@ def preview(
         data_dir=data_dir,
     )
     wanted, given = _settled(space, epochs, None, data, test)
-    return searching.preview(wanted, options, given, said(False))
+    return searching.preview(wanted, options, given, said(False), quiet=True)
 
 
 def _settled(

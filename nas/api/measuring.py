@@ -11,6 +11,7 @@ from nas.analysis.statistics import Spread, spread
 from nas.api.finishing import write_anew
 from nas.datasets.dataset import Dataset
 from nas.datasets.images import load_training
+from nas.datasets.metrics import EvaluationSet
 from nas.errors import UserError
 from nas.reporting.ablations import ablation_text
 from nas.reporting.notes import annotate_runs
@@ -21,7 +22,6 @@ from nas.study.opening import BusyError, writing
 from nas.study.records import TrialRecord
 from nas.study.runs import Run, RunRecord, accuracies
 from nas.training.job import TrainingJob
-from nas.training.metrics import ACCURACY
 from nas.tuner.progress import Show
 from nas.tuner.reruns import train_runs
 from nas.tuner.trials import Plan
@@ -133,15 +133,15 @@ class MeasuredNoise:
 
     def __repr__(self) -> str:
         noise, measured = self.noise, self.accuracy
-        binomial = 100 * ACCURACY.standard_error(measured.mean, noise.images)
+        binomial = 100 * noise.validation.standard_error(measured.mean)
         source = f"Student's t, as from n = {noise.n}"
         if noise.of_images:
-            source = f"from the choice of {noise.images:,} images; the seeds, n = {noise.n}, differ less"
+            source = f"from the choice of {noise.validation.images:,} images; the seeds, n = {noise.n}, differ less"
         return (
             f"trial {self.trial.number}, {self.trial.notation}\n"
             f"validation accuracy on n = {measured.n} seeds: {', '.join(f'{score:.2%}' for score in self.scores)}\n"
             f"mean ± sd: {measured}; "
-            f"one score of {noise.images:,} images has a binomial deviation of {binomial:.2f} points\n"
+            f"one score of {noise.validation.images:,} images has a binomial deviation of {binomial:.2f} points\n"
             f"Two single scores that differ by less than {100 * noise.least_difference:.2f} points mean nothing "
             f"(95 %, {source}).{_remark(self.kept)}"
         )
@@ -154,12 +154,12 @@ def measure_noise(work: Work, seeds: int, command: str, show: Show) -> MeasuredN
         TooFewTrainedError: fewer than two trainings came to their end.
     """
     trial = work.trial
-    n_val = len(load_training(work.plan.dataset).validation)
+    validation = load_training(work.plan.dataset).evaluation
     wanted = runs_of([trial], "noise", fresh_seeds("noise", seeds, work.plan.seed))
     title = f"study {work.location.name} · noise of trial {trial.number} on {seeds} seeds"
     trained, keys = _trained(work, wanted, title, command, show), {run.key for run in wanted}
     scores = accuracies((run for run in trained.runs if run.key in keys), trial.candidate)
-    noise = measured_noise(trained.runs, n_val)
+    noise = measured_noise(trained.runs, validation)
     if len(scores) < 2 or noise is None:
         raise TooFewTrainedError(f"{len(scores)} of {seeds} trainings came to their end, which is too few")
     return MeasuredNoise(trial=trial, scores=tuple(scores), noise=noise, kept=trained.kept)
@@ -171,7 +171,7 @@ class MeasuredAblation:
 
     trial: TrialRecord
     found: Ablation
-    n_val: int  # validation images
+    validation: EvaluationSet
     choices: tuple[str, ...]  # that were asked for
     kept: bool = True  # in the study
 
@@ -181,7 +181,7 @@ class MeasuredAblation:
         return self.found.effects
 
     def __repr__(self) -> str:
-        return ablation_text(self.trial, self.found, self.n_val, self.choices) + _remark(self.kept)
+        return ablation_text(self.trial, self.found, self.validation, self.choices) + _remark(self.kept)
 
 
 def ablate(work: Work, choices: Sequence[str], seeds: int, command: str, show: Show) -> MeasuredAblation:
@@ -191,12 +191,12 @@ def ablate(work: Work, choices: Sequence[str], seeds: int, command: str, show: S
         TooFewTrainedError: the network unchanged did not come to its end.
     """
     trial, limits = work.trial, work.plan.constraints
-    n_val = len(load_training(work.plan.dataset).validation)
+    validation = load_training(work.plan.dataset).evaluation
     wanted = ablation_runs(trial, choices, limits, seeds, work.plan.seed)
     networks = len({run.candidate for run in wanted})
     title = f"study {work.location.name} · ablation of trial {trial.number}: {networks} networks on {seeds} seeds"
     trained = _trained(work, wanted, title, command, show)
-    found = ablation(trial, trained.runs, limits, n_val)
+    found = ablation(trial, trained.runs, limits, validation)
     if found is None:
         raise TooFewTrainedError(f"trial {trial.number}, unchanged, did not come to its end on any seed")
-    return MeasuredAblation(trial=trial, found=found, n_val=n_val, choices=tuple(choices), kept=trained.kept)
+    return MeasuredAblation(trial=trial, found=found, validation=validation, choices=tuple(choices), kept=trained.kept)

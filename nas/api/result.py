@@ -14,6 +14,7 @@ from nas.codegen.card import trial_card, winner_card
 from nas.codegen.source import model_source
 from nas.datasets.dataset import Dataset
 from nas.datasets.images import load_training
+from nas.datasets.metrics import EvaluationSet
 from nas.errors import UserError
 from nas.network.architecture import Architecture
 from nas.network.cost import Cost, cost
@@ -99,21 +100,21 @@ class Plots:
 
     _history: History
     _winner: Winner | None
-    _n_val: int
+    _validation: EvaluationSet
 
     def pareto(self, cost: str = "params") -> Figure:
         """Accuracy against "params", "macs" or "peak_activation_bytes" of every trial, with the Pareto front."""
         if cost not in costs.COSTS:
             raise UserError(f"pareto: cost {cost!r} must be one of {', '.join(costs.COSTS)}")
-        return costs.accuracy_against(self._history, self._winner, self._n_val, cost)
+        return costs.accuracy_against(self._history, self._winner, self._validation, cost)
 
     def curves(self) -> Figure:
         """Validation accuracy of every trial after each epoch."""
-        return curves.learning_curves(self._history, self._n_val)
+        return curves.learning_curves(self._history, self._validation)
 
     def best_so_far(self) -> Figure:
         """The best final accuracy against the epochs spent."""
-        return curves.best_so_far(self._history, self._n_val)
+        return curves.best_so_far(self._history, self._validation)
 
     def rejections(self) -> Figure:
         """How many proposals each limit has rejected."""
@@ -142,14 +143,14 @@ class Result:
     verdict: str
     history: History
     winner: Winner | None  # None before the choice among the best trials was judged on the test images
-    n_val: int  # validation images
+    validation: EvaluationSet
     written: tuple[Path, ...] = ()  # files of the search that gave this result
     complaint: str = ""  # why that search ended without a winner, or short of its trials; "" when it did not
 
     @property
     def plot(self) -> Plots:
         """The report's plots."""
-        return Plots(self.history, self.winner, self.n_val)
+        return Plots(self.history, self.winner, self.validation)
 
     def trials(self) -> "pandas.DataFrame":
         """One row a trial, as in trials.csv."""
@@ -175,21 +176,21 @@ class Result:
 
 def result_of(history: History, location: StudyLocation, dataset: Dataset) -> Result:
     """What a study has come to, with the best network: the winner, or before there is one the leader."""
-    winner, n_val = winner_of(history), len(load_training(dataset).validation)
+    winner, validation = winner_of(history), load_training(dataset).evaluation
     return Result(
         name=history.name,
         best=_best(history, winner, location, dataset),
-        verdict=_verdict(history, winner, n_val),
+        verdict=_verdict(history, winner, validation),
         history=history,
         winner=winner,
-        n_val=n_val,
+        validation=validation,
     )
 
 
-def _verdict(history: History, winner: Winner | None, n_val: int) -> str:
+def _verdict(history: History, winner: Winner | None, validation: EvaluationSet) -> str:
     leader, target = history.leader, history.task.target
     if winner is not None and target is not None:
-        return verdict(winner, measured_noise(history.runs, n_val), target)
+        return verdict(winner, measured_noise(history.runs, validation), target)
     if winner is not None:
         return f"Trial {winner.record.number} wins with {winner.test} of the test images, n = {winner.test.n}."
     if leader is None or leader.val_accuracy is None:

@@ -15,9 +15,10 @@ from nas.api.data import sheet_of
 from nas.datasets.dataset import Dataset
 from nas.datasets.images import fingerprint, hand_over, load_training, take_back, training_data
 from nas.datasets.memory import GivenImages
+from nas.datasets.metrics import METRICS
 from nas.datasets.reading import read_once
 from nas.datasets.split import drawn_pool
-from nas.errors import UserError, require, require_seconds, require_whole
+from nas.errors import UserError, printable, require, require_seconds, require_whole
 from nas.network.cost import cost
 from nas.reporting.reading import reading_view
 from nas.reporting.sentences import diagnosis, headline
@@ -103,36 +104,48 @@ def require_feasible(space: SearchSpace, seed: int) -> None:
 
 
 def plan_of(
-    space: SearchSpace, options: SearchOptions, given: GivenImages | None, folder: Path, say: Callable[[str], None]
+    space: SearchSpace,
+    options: SearchOptions,
+    given: GivenImages | None,
+    folder: Path,
+    say: Callable[[str], None],
+    *,
+    quiet: bool,
 ) -> Plan:
     """What to train with what; images that are given are those of this process, and a file in `folder` for others.
 
-    `say` takes what is odd about the data.
+    `say` takes what is odd about the data; `quiet` shows nothing while image files are read.
 
     Raises:
         UserError: an unknown device or data set, or one that does not fit the space's networks.
     """
     data_dir = options.data_dir if given is None else str(folder.resolve())
-    dataset = Dataset(name=space.dataset, input_shape=space.input_shape, data_dir=data_dir, pictures=space.pictures)
+    dataset = Dataset(
+        name=space.dataset,
+        input_shape=space.input_shape,
+        data_dir=data_dir,
+        pictures=space.pictures,
+        metric=space.metric,
+    )
     if given is not None:
         pool = drawn_pool(given.train, given.classes)
         for hold_out in (True, False):
-            hand_over(dataset, hold_out, training_data(pool, hold_out=hold_out))
+            hand_over(dataset, hold_out, training_data(pool, METRICS[space.metric], hold_out=hold_out))
     else:
-        with reading_view() as tell:
-            read_once(dataset, tell)
-    sheet = sheet_of(dataset)
-    for warning in sheet.warnings:
-        say(f"data: {warning}")
-    answer, share = sheet.majority
-    if space.target is not None and share >= space.target:
-        say(f"data: always answering {answer!r} reaches the target, as {share:.2%} of the validation images are of it")
-    if (classes := len(load_training(dataset).classes)) != space.num_classes:
+        with reading_view(quiet=quiet) as tell:
+            dataset = read_once(dataset, tell)
+    data = load_training(dataset)
+    if (classes := len(data.classes)) != space.num_classes:
         raise UserError(
             f"data set {space.dataset!r} has {classes} classes, the networks of the space {space.num_classes}; "
             f"give their Architecture num_classes={classes}"
         )
-
+    sheet = sheet_of(dataset)
+    for warning in sheet.warnings:
+        say(printable(f"data: {warning}"))
+    label, value = data.evaluation.constant_answer()
+    if space.target is not None and value >= space.target:
+        say(f"data: always answering {data.classes[label]!r} reaches the target: its {data.metric.name} is {value:.2%}")
     quota = quota_that_decides()
     if (
         quota
@@ -171,7 +184,12 @@ def later_epochs(space: SearchSpace, options: SearchOptions) -> float:
 
 
 def preview(
-    space: SearchSpace, options: SearchOptions, given: GivenImages | None, say: Callable[[str], None]
+    space: SearchSpace,
+    options: SearchOptions,
+    given: GivenImages | None,
+    say: Callable[[str], None],
+    *,
+    quiet: bool = False,
 ) -> Preview:
     """What the space holds, and how long the search would take; nothing is trained but a few steps, to time them.
 
@@ -185,7 +203,7 @@ def preview(
     with TemporaryDirectory() as name:
         if given is not None:
             given.keep(Path(name))
-        plan = plan_of(space, options, given, Path(name), say)
+        plan = plan_of(space, options, given, Path(name), say, quiet=quiet)
         try:
             return previewed(space, draws, plan, options.pruner)
         finally:
@@ -212,10 +230,12 @@ def search(
     command: str,
     show: Show,
     say: Callable[[str], None],
+    quiet: bool = False,
 ) -> "Finished":
     """Run a search, or go on with one, and write its results; `command` is what the study remembers of it.
 
-    `show` shows what is being trained; `say` takes a sentence for a person.
+    `show` shows what is being trained; `say` takes a sentence for a person; `quiet` shows nothing of image files that
+    are read.
 
     Raises:
         NothingFeasibleError: no draw of the space is within its limits.
@@ -228,7 +248,7 @@ def search(
         which = "" if space.name is None else f" {space.name!r}"
         raise UserError(f"--baseline: the search space{which} names no network to beat; set its baseline")
     with _one_thread():
-        plan = plan_of(space, options, given, location.folder, say)
+        plan = plan_of(space, options, given, location.folder, say, quiet=quiet)
         wanted = settings(space, seed=options.seed, sampler=options.sampler, pruner=options.pruner)
         data = load_training(plan.dataset)
         wanted["training_images"] = fingerprint(data.train, data.validation)
@@ -283,9 +303,9 @@ def _proven(
     show: Show,
 ) -> Proof | None:
     """Train trials until one is proven to reach the target; None when there are no more to train."""
-    images = len(load_training(plan.dataset).validation)
+    validation = load_training(plan.dataset).evaluation
     while True:
-        history, proof = prove(study, location, history, plan, seeds, images, show)
+        history, proof = prove(study, location, history, plan, seeds, validation, show)
         if proof is not None:
             return proof
         trials.found_enough = False

@@ -124,7 +124,9 @@ def add_location(parser: Options) -> None:
 
 def add_data_dir(parser: Options) -> None:
     """The option that says where data sets are kept."""
-    parser.add_argument("--data-dir", metavar="DIR", help="folder of torchvision's data sets (default: ~/.cache/nas)")
+    parser.add_argument(
+        "--data-dir", metavar="DIR", help="folder of downloaded data sets and decoded pictures (default: ~/.cache/nas)"
+    )
 
 
 def add_device(parser: Options) -> None:

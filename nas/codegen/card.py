@@ -7,6 +7,7 @@ from nas.analysis.finalists import Winner
 from nas.analysis.statistics import Spread, spread
 from nas.datasets.dataset import Dataset
 from nas.datasets.images import load_training
+from nas.datasets.metrics import Metric
 from nas.space.pictures import Pictures
 from nas.space.recipe import Recipe
 from nas.study.location import StudyLocation
@@ -22,6 +23,7 @@ class ModelCard:
     trial: int
     dataset: str
     pictures: Pictures  # how files became pixels
+    metric: Metric
     seeds: tuple[int, ...]  # the first is that of the weights; the others are of further trainings, judged with them
     epochs: int  # that the weights were trained for
     recipe: Recipe
@@ -64,6 +66,7 @@ def trial_card(location: StudyLocation, trial: TrialRecord, dataset: Dataset, sc
         trial=trial.number,
         dataset=dataset.name,
         pictures=dataset.pictures,
+        metric=data.metric,
         seeds=(trial.seed,),
         epochs=trial.epochs,
         recipe=trial.candidate.recipe,

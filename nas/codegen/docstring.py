@@ -4,10 +4,10 @@ import textwrap
 
 from nas.analysis.statistics import Spread
 from nas.codegen.card import ModelCard
+from nas.datasets.metrics import ACCURACY
 from nas.network.architecture import Architecture
 from nas.network.cost import Cost, cost
 from nas.training.environment import versions
-from nas.training.metrics import ACCURACY
 
 WIDTH = 88  # columns of the exported file: the default of ruff and black
 LONGEST_NAME = 60  # characters of a study's or data set's name that the docstring shows
@@ -24,7 +24,7 @@ def docstring(architecture: Architecture, card: ModelCard, *, runs: bool) -> str
     paragraphs = (
         f'"""Convolutional network for {_plain(card.dataset)}: {architecture.num_classes} classes, '
         f"{price.params:,} parameters.",
-        f"Accuracy: {_accuracy(card)}",
+        f"{card.metric.name.capitalize()}: {_accuracy(card)}",
         f"Cost of one image: {_cost(price)}",
         f"Input: float32 images (N, {', '.join(map(str, architecture.input_shape))}), pixels scaled to 0..1, then per "
         "channel minus MEAN and divided by STD; `preprocess` does this to uint8 images.",
@@ -53,16 +53,16 @@ def _on_test_images(card: ModelCard) -> list[str]:
         return ["the test set was not read for this network"]
     said = [f"test {_spread(card.test)}, {card.judged.n:,} images"]
     if card.test.n > 1:
-        said.append(f"these weights {ACCURACY.shown(card.judged.accuracy)}")
+        said.append(f"these weights {card.metric.shown(card.judged.accuracy)}")
     return said
 
 
 def _on_validation_images(card: ModelCard) -> list[str]:
     if card.rerun is None:
-        return [f"validation {ACCURACY.shown(card.search_accuracy)}, n\xa0=\xa01, {card.n_val:,} images"]
+        return [f"validation {card.metric.shown(card.search_accuracy)}, n\xa0=\xa01, {card.n_val:,} images"]
     return [
         f"validation on fresh seeds {_spread(card.rerun)}, {card.n_val:,} images",
-        f"the search score that chose it {ACCURACY.shown(card.search_accuracy)}",
+        f"the search score that chose it {card.metric.shown(card.search_accuracy)}",
     ]
 
 
@@ -88,7 +88,8 @@ def _recipe(card: ModelCard) -> str:
         f"learning rate rises to {recipe.learning_rate:g} in the first {100 * recipe.warmup:g} % of {recipe.epochs} "
         f"epochs, then falls linearly to 0; weights averaged with a decay of {recipe.ema_decay:g} per step; images "
         f"turned by up to {change.rotation:g} degrees, shifted by up to {change.shift:g} pixels, scaled by up to "
-        f"{100 * change.scale:g} % and sheared by up to {change.shear:g}."
+        f"{100 * change.scale:g} % and sheared by up to {change.shear:g}"
+        f"{'; images of every class drawn equally often' if recipe.balanced_batches else ''}."
     )
 
 

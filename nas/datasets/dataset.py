@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nas.errors import UserError
+from nas.space.objective import MetricName
 from nas.space.pictures import Pictures
 
 DATA_DIR = "~/.cache/nas"
@@ -12,7 +13,7 @@ IN_MEMORY = "in memory"  # how the name of images that a caller hands over begin
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dataset:
-    """Which images: a small value that a worker process is sent and loads the images from."""
+    """Which images, and how answers to them are judged: a small value that a worker loads the images from."""
 
     name: str  # "mnist", one of torchvision's, what begins with IN_MEMORY, or the path of a folder or a table of files
     input_shape: tuple[int, int, int]  # C, H, W
@@ -20,6 +21,8 @@ class Dataset:
         None  # for torchvision's data sets and kept pixels (None: DATA_DIR), or with what was given in memory
     )
     pictures: Pictures = field(default_factory=Pictures)  # of files
+    metric: MetricName = "accuracy"
+    files: str = ""  # under which name the pixels of its files are kept; "" where it is whatever is there
 
 
 def data_folder(dataset: Dataset) -> Path:

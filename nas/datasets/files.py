@@ -2,17 +2,20 @@
 
 The kept file is named after everything that its content follows from: the files with their sizes and times of change,
 the classes, the parts and groups, the input shape and how pictures are prepared. The oldest of them are removed when
-they take more than MOST_KEPT together; the whole folder may be removed at any time.
+they would take more than MOST_KEPT together; the whole folder may be removed at any time.
 """
 
 import hashlib
 import json
+import logging
 import os
+import re
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -24,17 +27,19 @@ import torch
 from filelock import FileLock
 
 from nas.datasets.dataset import Dataset, data_folder
-from nas.datasets.duplicates import equal_images, joined, near_images
+from nas.datasets.duplicates import Groups, equal_images, joined, near_images
 from nas.datasets.listing import Listing, Part, Sample, listed
 from nas.datasets.pixels import read_image
 from nas.datasets.sheet import PART_NAMES, DataSheet
 from nas.datasets.split import MIN_IMAGES, Images, Pool, stratified_sixth
 from nas.errors import UserError
 from nas.system.cores import usable_cores
-from nas.system.files import writable, write_whole
+from nas.system.files import remove_partial, writable, write_whole
 
 VERSION = 1  # of how files become pixels and parts
 MOST_KEPT = 8 << 30  # bytes
+DIGITS = 24  # of a name
+MOST_ALIKE = 20  # images that look the same and are kept together; where more do, looks tell nothing
 CHUNK = 16  # files that a thread reads before it tells of them
 Told: TypeAlias = Callable[[int, int], None]  # how many files have been read, of how many
 Mask: TypeAlias = npt.NDArray[np.bool_]
@@ -54,14 +59,14 @@ class _Picture:
     size: tuple[int, int] = (0, 0)
 
 
-def read_files(dataset: Dataset, *, train: bool, tell: Told = nobody) -> Pool:
+def read_files(dataset: Dataset, *, train: bool) -> Pool:
     """The training images of a folder or table, those for validation marked, or the test images.
 
     Raises:
         UserError: a folder, table, class or file that cannot be used.
     """
     part = "train" if train else "test"
-    with _opened(keep_files(dataset, tell)) as file:
+    with _opened(_kept(dataset, dataset.files or keep_files(dataset))) as file:
         images, labels, held_out = (file.get_tensor(f"{part}.{of}") for of in ("images", "labels", "held_out"))
         classes = tuple(json.loads(file.metadata()["classes"]))
     return Pool(images=Images(images=images, labels=labels), held_out=held_out.numpy(), classes=classes)
@@ -74,8 +79,10 @@ def sheet_of_files(dataset: Dataset, tell: Told = nobody) -> DataSheet:
         UnreadableError: files that cannot be read; it holds the sheet.
         UserError: as `read_files` does.
     """
-    with _opened(keep_files(dataset, tell)) as file:
-        return DataSheet.from_json(file.metadata()["sheet"])
+    listing, files = _kept_now(dataset, tell)
+    with _opened(_kept(dataset, files)) as file:
+        sheet = DataSheet.from_json(file.get_tensor("sheet").numpy().tobytes().decode())
+    return replace(sheet, name=listing.name, skipped=listing.skipped)
 
 
 class UnreadableError(UserError):
@@ -96,25 +103,54 @@ def _opened(kept: Path) -> Iterator[Any]:
         raise UserError(f"the kept pixels {kept} cannot be read ({error}); remove that file") from error
 
 
-def keep_files(dataset: Dataset, tell: Told = nobody) -> Path:
-    """The file of pixels, made where it is missing. Raises UserError as `read_files` does."""
+def keep_files(dataset: Dataset, tell: Told = nobody) -> str:
+    """Make sure that the pixels are kept, and give the name under which they are: `Dataset.files`.
+
+    Raises:
+        UserError: as `read_files` does; also where the files have changed since they had the name that is given.
+    """
+    return _kept_now(dataset, tell)[1]
+
+
+def _kept(dataset: Dataset, files: str) -> Path:
+    """The file of pixels of this name; where it is gone, it is made again. Raises UserError as `keep_files` does."""
+    path = _folder(dataset) / f"{files}.safetensors"
+    if not path.exists():
+        _kept_now(dataset, nobody)
+    return path
+
+
+def _folder(dataset: Dataset) -> Path:
+    return data_folder(dataset) / "pictures"
+
+
+def _kept_now(dataset: Dataset, tell: Told) -> tuple[Listing, str]:
+    """What the data set holds now, and the name of its pixels, which are made where they are missing."""
     if dataset.input_shape[0] not in (1, 3):
         raise UserError(
             f"folder {dataset.name}: input_shape {dataset.input_shape} must have 1 channel (grey) or 3 (colour)"
         )
     listing = listed(dataset.name)
-    folder = data_folder(dataset) / "pictures"
-    kept = folder / f"{_digest(dataset, listing)}.safetensors"
-    with writable(f"the folder of pixels {folder}", "give another with --data-dir"):
-        if not kept.exists():
+    files, folder = _digest(dataset, listing), _folder(dataset)
+    if dataset.files and dataset.files != files:
+        raise UserError(f"{listing}: its files have changed since this began; begin anew, or bring the old ones back")
+    path, trouble = folder / f"{files}.safetensors", "give another with --data-dir"
+    if not path.exists():
+        with writable(f"the folder of pixels {folder}", trouble):
             folder.mkdir(parents=True, exist_ok=True)
-            with FileLock(folder / "lock"):  # one process reads, the others wait
-                if not kept.exists():
-                    content = _content(dataset, listing, tell)
+            lock = FileLock(folder / "lock")
+            lock.acquire()  # one process reads, the others wait
+        try:
+            if not path.exists():
+                content = _content(dataset, listing, tell)
+                with writable(f"the folder of pixels {folder}", trouble):
                     _make_room(folder, len(content))
-                    write_whole(kept, content)
-        os.utime(kept)  # it was of use
-    return kept
+                    write_whole(path, content)
+        finally:
+            lock.release()
+    with suppress(OSError):  # it is somebody else's
+        os.utime(path)  # it was of use
+    return listing, files
 
 
 def _digest(dataset: Dataset, listing: Listing) -> str:
@@ -123,18 +159,21 @@ def _digest(dataset: Dataset, listing: Listing) -> str:
     facts = [VERSION, dataset.input_shape, asdict(dataset.pictures), listing.classes]
     found.update(json.dumps(facts).encode())
     for sample in listing.samples:
+        path = Path(sample.path).absolute()
         try:
-            state = Path(sample.path).stat()
+            state = path.stat()
             fact = (state.st_size, state.st_mtime_ns)
-        except OSError:
+        except (OSError, ValueError):  # such as a null character
             fact = (0, 0)
-        found.update(json.dumps([sample.path, sample.label, sample.part, sample.group, *fact]).encode())
-    return found.hexdigest()[:24]
+        found.update(json.dumps([str(path), sample.label, sample.part, sample.group, *fact]).encode())
+    return found.hexdigest()[:DIGITS]
 
 
 def _make_room(folder: Path, needed: int) -> None:
-    """Remove what was of no use for longest."""
-    kept = sorted(folder.glob("*.safetensors"), key=lambda path: path.stat().st_mtime)
+    """Remove what was of no use for longest, and what killed programs left half written."""
+    remove_partial(folder)
+    ours = [path for path in folder.glob("*.safetensors") if re.fullmatch(f"[0-9a-f]{{{DIGITS}}}", path.stem)]
+    kept = sorted(ours, key=lambda path: path.stat().st_mtime)
     total = needed + sum(path.stat().st_size for path in kept)
     while kept and total > MOST_KEPT:
         oldest = kept.pop(0)
@@ -152,12 +191,12 @@ def _content(dataset: Dataset, listing: Listing, tell: Told) -> bytes:
             f"{f'; and {more:,} more' if more > 0 else ''}; replace or remove them",
             sheet,
         )
-    tensors = {}
+    tensors = {"sheet": torch.frombuffer(bytearray(sheet.json.encode()), dtype=torch.uint8)}
     for part, pool in pools.items():
         tensors[f"{part}.images"] = pool.images.images
         tensors[f"{part}.labels"] = pool.images.labels
         tensors[f"{part}.held_out"] = torch.from_numpy(pool.held_out)
-    return safetensors.torch.save(tensors, {"classes": json.dumps(listing.classes), "sheet": sheet.json})
+    return safetensors.torch.save(tensors, {"classes": json.dumps(listing.classes)})
 
 
 def _examined(dataset: Dataset, listing: Listing, tell: Told) -> tuple[DataSheet, dict[str, Pool]]:
@@ -175,9 +214,9 @@ def _examined(dataset: Dataset, listing: Listing, tell: Told) -> tuple[DataSheet
     pixels = np.stack(read) if read else np.zeros((0, *dataset.input_shape), np.uint8)
     labels = np.array([sample.label for sample in samples], dtype=np.int64)
     equal = equal_images(pixels)
-    near = near_images(pixels)
-    copied = joined(equal, near)
-    parts, leaks = _parts(labels, copied, joined(copied, _said_groups(samples)), [sample.part for sample in samples])
+    near = near_images(pixels, equal)
+    groups = joined(joined(equal, _few_alike(equal, near)), _said_groups(samples))
+    parts, leaks = _parts(listing, samples, labels, equal, groups)
     if not unreadable:
         _require_all(listing, labels, parts)
     first: dict[int, int] = {}
@@ -194,13 +233,13 @@ def _examined(dataset: Dataset, listing: Listing, tell: Told) -> tuple[DataSheet
         name=listing.name,
         classes=listing.classes,
         counts=counts,
-        given=tuple(part for part in PART_NAMES if any(sample.part == part for sample in listing.samples)),
+        given=tuple(part for part in PART_NAMES if part in listing.given),
         sizes=(sizes[0], sizes[-1]) if sizes else None,
         modes=dict(Counter(picture.mode for picture in pictures if picture.mode)),
         skipped=listing.skipped,
         unreadable=unreadable,
         copies=paths([(i, j) for i, j in copies if labels[i] == labels[j]]),
-        alike=paths(near),
+        alike=paths([(i, j) for i, j in near if parts[i] != parts[j] and parts[i] and parts[j]]),
         leaks=paths(leaks),
         conflicts=paths([(i, j) for i, j in copies if labels[i] != labels[j]]),
     )
@@ -226,7 +265,11 @@ def _read(dataset: Dataset, samples: Sequence[Sample], tell: Told) -> list[_Pict
 
     chunks = [samples[i : i + CHUNK] for i in range(0, len(samples), CHUNK)]
     found: list[_Picture] = []
-    with ThreadPoolExecutor(usable_cores()) as threads:  # Pillow lets other threads run while it decodes
+    logging.getLogger("PIL").setLevel(logging.CRITICAL)  # what is wrong with a file is told in its own sentence
+    with (
+        warnings.catch_warnings(action="ignore"),
+        ThreadPoolExecutor(usable_cores()) as threads,
+    ):  # Pillow lets others run
         for pictures in threads.map(read, chunks):
             found += pictures
             tell(len(found), len(samples))
@@ -251,19 +294,18 @@ def _said_groups(samples: Sequence[Sample]) -> list[tuple[int, int]]:
 
 def _require_enough(listing: Listing) -> None:
     """Raise UserError where a class has too few images for the parts that are given or drawn from it."""
-    given = {sample.part for sample in listing.samples}
-    drawn = {part for part in PART_NAMES if part not in given}
+    drawn = {part for part in PART_NAMES if part not in listing.given}
     least = {
         "train": 1 + (MIN_IMAGES - 1) * ("validation" in drawn) + 2 * ("test" in drawn),
         "validation": 1,
         "test": 1,
     }
     for part in PART_NAMES:
-        if part == "train" or part in given:
+        if part == "train" or part in listing.given:
             of = [sample.label for sample in listing.samples if (sample.part or "train") == part]
             counts = np.bincount(of, minlength=len(listing.classes))
             if (fewest := int(counts.min())) < least[part]:
-                what = "images" if None in given else f"{part} images"
+                what = f"{part} images" if listing.given else "images"
                 raise UserError(
                     f"{listing}: class {listing.classes[int(counts.argmin())]!r} has {fewest} {what}; every class "
                     f"needs at least {least[part]}"
@@ -277,27 +319,32 @@ def _require_enough(listing: Listing) -> None:
             )
 
 
+def _few_alike(equal: Groups, near: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The pairs of images that look the same, but those of many: frames of one camera may differ in what counts."""
+    together = joined(equal, near)
+    sizes = np.bincount(together[np.unique(equal, return_index=True)[1]])
+    return [(i, j) for i, j in near if sizes[together[i]] <= MOST_ALIKE]
+
+
 def _parts(
-    labels: npt.NDArray[np.int64],
-    copied: npt.NDArray[np.int64],
-    groups: npt.NDArray[np.int64],
-    given: Sequence[Part | None],
+    listing: Listing, samples: Sequence[Sample], labels: npt.NDArray[np.int64], equal: Groups, groups: Groups
 ) -> tuple[npt.NDArray[np.str_], list[tuple[int, int]]]:
     """The part of every image (N,), "" for one that is left out, and pairs: such an image and its copy elsewhere.
 
     Copies of test images are in no other part, and those of validation images are not trained on.
     """
-    parts = np.array([part or "train" for part in given], dtype="<U10")
+    parts = np.array([sample.part or "train" for sample in samples], dtype="<U10")
     leaks = []
     for part, others in (("test", ("train", "validation")), ("validation", ("train",))):
-        if part in given:
-            there = {int(copied[i]): i for i in np.flatnonzero(parts == part).tolist()}
+        if part in listing.given:
+            there = {int(equal[i]): i for i in np.flatnonzero(parts == part).tolist()}
             for i in np.flatnonzero(np.isin(parts, others)).tolist():
-                if int(copied[i]) in there:
-                    leaks.append((i, there[int(copied[i])]))
+                if int(equal[i]) in there:
+                    leaks.append((i, there[int(equal[i])]))
                     parts[i] = ""
-        else:
-            of = np.flatnonzero(parts == "train")
+    for part in ("test", "validation"):
+        of = np.flatnonzero(parts == "train")
+        if part not in listing.given and len(of):
             parts[of[stratified_sixth(labels[of], groups[of])]] = part
     return parts, leaks
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from nas.datasets.dataset import Dataset
+from nas.datasets.metrics import ACCURACY, METRICS, EvaluationSet, Metric
 from nas.datasets.reading import read_images
 from nas.datasets.split import Images, Pool
 
@@ -28,6 +29,16 @@ class TrainingData:
     mean: tuple[float, ...]  # per channel, of `train` only, on pixels scaled to 0..1
     std: tuple[float, ...]
     classes: tuple[str, ...]
+    metric: Metric = ACCURACY
+
+    @property
+    def evaluation(self) -> EvaluationSet:
+        """The validation images as those that networks are judged on."""
+        return self.judging(self.validation.labels)
+
+    def judging(self, labels: Tensor) -> EvaluationSet:
+        """Images with these labels as those that networks are judged on."""
+        return EvaluationSet(self.metric, tuple(torch.bincount(labels, minlength=len(self.classes)).tolist()))
 
 
 def load_training(dataset: Dataset, *, hold_out: bool = True) -> TrainingData:
@@ -60,19 +71,21 @@ def _read_training(dataset: Dataset) -> Pool:
 
 @functools.cache
 def _split(dataset: Dataset, hold_out: bool) -> TrainingData:
-    return training_data(_read_training(dataset), hold_out=hold_out)
+    return training_data(_read_training(dataset), METRICS[dataset.metric], hold_out=hold_out)
 
 
-def training_data(pool: Pool, *, hold_out: bool) -> TrainingData:
-    """The images in two parts, or with `hold_out=False` all of them to train on."""
+def training_data(pool: Pool, metric: Metric = ACCURACY, *, hold_out: bool) -> TrainingData:
+    """The images in two parts, or with `hold_out=False` all of them to train on; `metric` judges them."""
     images, held_out, classes = pool.images, pool.held_out, pool.classes
     if not hold_out:
         mean, std = channel_statistics(images.images)
         none = Images(images=images.images[:0], labels=images.labels[:0])
-        return TrainingData(train=images, validation=none, mean=mean, std=std, classes=classes)
+        return TrainingData(train=images, validation=none, mean=mean, std=std, classes=classes, metric=metric)
     train = _take(images, ~held_out)
     mean, std = channel_statistics(train.images)
-    return TrainingData(train=train, validation=_take(images, held_out), mean=mean, std=std, classes=classes)
+    return TrainingData(
+        train=train, validation=_take(images, held_out), mean=mean, std=std, classes=classes, metric=metric
+    )
 
 
 def fingerprint(*parts: Images) -> str:

@@ -21,14 +21,14 @@ PARTS: dict[Part, tuple[str, ...]] = {  # the words that name them
     "validation": ("val", "valid", "validate", "validation", "dev", "devel", "development", "eval", "evaluation"),
     "test": ("test", "testing", "tst", "testset", "testdata", "holdout", "heldout"),
 }
+HIDDEN = "hidden, or left behind by a program"
 CLUTTER = ("__macosx", "thumbs.db", "desktop.ini", "@eadir", "$recycle.bin", "system volume information", "__pycache__")
 COLUMNS = {  # of a table, by what else they are called
     "path": ("path", "file", "filename", "filepath", "image", "imagepath", "img", "imagefile"),
     "label": ("label", "labels", "class", "classname", "target", "category", "y"),
-    "split": ("split", "subset", "part", "partition", "set", "fold"),
+    "split": ("split", "subset", "part", "partition", "set"),
     "group": ("group", "groupid", "patient", "patientid", "subject", "subjectid"),
 }
-TABLES = (".csv", ".tsv", ".txt")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +49,7 @@ class Listing:
     name: str
     classes: tuple[str, ...]
     samples: tuple[Sample, ...]
+    given: tuple[Part, ...] = ()  # the parts that it names, also where they are empty
     skipped: Mapping[str, Sequence[str]] = field(default_factory=dict)  # paths, by the reason
 
     def __str__(self) -> str:
@@ -83,7 +84,11 @@ def _folders(place: Path) -> list[str]:
     try:
         return sorted(entry.name for entry in place.iterdir() if entry.is_dir() and not _clutter(entry.name))
     except OSError as error:
-        raise UserError(f"folder {place} cannot be read ({error.strerror}); give another") from error
+        raise _unreadable(error) from error
+
+
+def _unreadable(error: OSError) -> UserError:
+    return UserError(f"folder {error.filename} cannot be read ({error.strerror}); mend that, or give another")
 
 
 def _told(names: Sequence[str], most: int = 4) -> str:
@@ -108,6 +113,11 @@ def _listed_folder(root: Path) -> Listing:
             both = [name for name, part in parts.items() if part == twice[0]]
             raise UserError(f"folder {root}: {_told(both)} all seem to be {twice[0]} images; put them into one folder")
         return _listed_parts(root, {part: name for name, part in parts.items() if part})
+    if found["train"] and _holds_classes_alone(root, named[0], tops):
+        odd = [name for name in tops if name not in named]
+        raise UserError(
+            f"folder {root}: {named[0]}/ seems to hold the classes, but {_told(odd)} stand beside it; move those away"
+        )
     if len(named) > 1 and tops == named:
         raise UserError(
             f"folder {root}: {_told(named)} seem to be splits, but none is of training images; name one train/"
@@ -116,14 +126,20 @@ def _listed_folder(root: Path) -> Listing:
     _refuse_equal_subfolders(root, classes)
     skipped = _Skipped([root, *(root / name for name in classes)])
     samples = [sample for label, name in enumerate(classes) for sample in _samples(root / name, label, None, skipped)]
-    skipped.loose(root, classes)
+    skipped.loose(root)
     return Listing(kind="folder", name=str(root), classes=classes, samples=tuple(samples), skipped=skipped.by_reason)
+
+
+def _holds_classes_alone(root: Path, name: str, tops: Sequence[str]) -> bool:
+    """Whether this folder, and none beside it, holds several folders."""
+    several = [top for top in tops if len(_folders(root / top)) > 1]
+    return several == [name]
 
 
 def _listed_parts(root: Path, names: Mapping[Part, str]) -> Listing:
     """Folders of class folders, one for each part."""
     classes = _classes(root / names["train"])
-    skipped = _Skipped([root / name / of for name in ("", *names.values()) for of in ("", *classes)])
+    skipped = _Skipped([root, *(root / name / of for name in names.values() for of in classes)])
     samples: list[Sample] = []
     for part, name in sorted(names.items()):
         if (others := _classes(root / name)) != classes:
@@ -134,9 +150,16 @@ def _listed_parts(root: Path, names: Mapping[Part, str]) -> Listing:
         _refuse_equal_subfolders(root / name, classes)
         for label, of in enumerate(classes):
             samples += _samples(root / name / of, label, part, skipped)
-        skipped.loose(root / name, classes)
-    skipped.loose(root, names.values())
-    return Listing(kind="folder", name=str(root), classes=classes, samples=tuple(samples), skipped=skipped.by_reason)
+        skipped.loose(root / name)
+    skipped.loose(root)
+    return Listing(
+        kind="folder",
+        name=str(root),
+        classes=classes,
+        samples=tuple(samples),
+        given=tuple(names),
+        skipped=skipped.by_reason,
+    )
 
 
 def _classes(folder: Path) -> tuple[str, ...]:
@@ -171,27 +194,36 @@ def _refuse_equal_subfolders(root: Path, classes: Sequence[str]) -> None:
 
 
 class _Skipped:
-    """What is passed over, by the reason."""
+    """What is passed over, by the reason; `own` are the class folders, and what they lie in."""
 
     def __init__(self, own: Sequence[Path]) -> None:
         self.own = {folder.resolve() for folder in own}
+        self.above = {place for folder in self.own for place in folder.parents}
         self.by_reason: dict[str, list[str]] = {}
 
     def add(self, reason: str, path: str) -> None:
         self.by_reason.setdefault(reason, []).append(path)
 
-    def loose(self, folder: Path, known: Sequence[str] | object) -> None:
-        """Note images that lie beside the class folders."""
+    def loose(self, folder: Path) -> None:
+        """Note what lies beside the class folders."""
         for entry in sorted(folder.iterdir()):
-            if entry.is_file() and not _clutter(entry.name) and entry.name.lower().endswith(EXTENSIONS):
+            if _clutter(entry.name):
+                self.add(HIDDEN, str(entry))
+            elif not entry.is_dir():
                 self.add("in no class folder", str(entry))
+
+    def leads_back(self, real: Path, top: Path) -> bool:
+        """Whether a folder below the class folder `top` is, holds or lies in another folder of the data set."""
+        if real in self.above or real in self.own:
+            return True
+        return any(place in self.own for place in real.parents if place != top and place not in top.parents)
 
 
 def _samples(folder: Path, label: int, part: Part | None, skipped: _Skipped) -> Iterator[Sample]:
     for path in _files_below(folder, skipped):
         name = Path(path).name
         if _clutter(name):
-            skipped.add("hidden, or left behind by a program", path)
+            skipped.add(HIDDEN, path)
         elif not name.lower().endswith(EXTENSIONS):
             skipped.add("no image by its name", path)
         else:
@@ -202,19 +234,20 @@ def _files_below(folder: Path, skipped: _Skipped) -> list[str]:
     """The files in torchvision's order, on which splits depend; links may loop or lead to another class's folder."""
     found: list[tuple[str, list[str]]] = []
     top = folder.resolve()
-    seen, others = {top}, {own for own in skipped.own if own != top and own not in top.parents}
+    seen = {top}
 
-    def is_own(real: Path) -> bool:
-        return any(real == own or own in real.parents or real in own.parents for own in others)
+    def fail(error: OSError) -> None:
+        raise _unreadable(error) from error
 
-    for place, folders, names in os.walk(folder, followlinks=True):
+    for place, folders, names in os.walk(folder, onerror=fail, followlinks=True):
+        folders.sort()  # which of two links to one folder is followed must not depend on the machine
         for name in tuple(folders):
             below = Path(place, name)
             real = below.resolve()
             if _clutter(name):
-                skipped.add("hidden, or left behind by a program", str(below))
+                skipped.add(HIDDEN, str(below))
                 folders.remove(name)
-            elif real in seen or real in top.parents or is_own(real):
+            elif real in seen or skipped.leads_back(real, top):
                 skipped.add("a link to a folder of the data set", str(below))
                 folders.remove(name)
             else:
@@ -228,29 +261,31 @@ def _listed_table(file: Path) -> Listing:
     try:
         text = file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"table {file} cannot be read ({error}); save it as CSV in UTF-8") from error
-    first = text.splitlines()[0] if text.strip() else ""
-    delimiter = max(",;\t", key=first.count)
-    rows = csv.reader(text.splitlines(), delimiter=delimiter, strict=True)
+        raise UserError(
+            f"{file} is no table that can be read ({error}); give a folder, or a CSV file in UTF-8"
+        ) from error
+    first = text.strip().splitlines()[0] if text.strip() else ""
+    rows = csv.reader(text.splitlines(), delimiter=max(",;\t", key=first.count), strict=True)
     try:
-        header, *lines = [[cell.strip() for cell in row] for row in rows if any(cell.strip() for cell in row)]
+        told = [(rows.line_num, [cell.strip() for cell in row]) for row in rows]
+        (_, header), *lines = [(number, cells) for number, cells in told if any(cells)]
     except (csv.Error, ValueError) as error:
         raise UserError(f"table {file} is no table ({error}); its first line names the columns: path,label") from error
     columns = _columns(file, header)
     samples, labels = [], []
-    for number, row in enumerate(lines, 2):
+    for number, row in lines:
         if len(row) != len(header):
-            raise UserError(f"table {file}: row {number} has {len(row)} cells, and the first row {len(header)}")
+            raise UserError(f"table {file}: line {number} has {len(row)} cells, and the first line {len(header)}")
         cells = {name: row[place] for name, place in columns.items()}
         if not (cells["path"] and cells["label"] and cells["label"].isprintable()):
-            raise UserError(f"table {file}: row {number} has no path or no label; give both, or remove it")
+            raise UserError(f"table {file}: line {number} has no path or no label; give both, or remove it")
         part = None
         if said := cells.get("split", ""):
             part = part_named(said)
             if part is None:
-                raise UserError(f"table {file}: row {number} has the split {said!r}; give train, validation or test")
+                raise UserError(f"table {file}: line {number} has the split {said!r}; give train, validation or test")
         labels.append(cells["label"])
-        samples.append((str(file.parent / Path(cells["path"]).expanduser()), part, cells.get("group", "")))
+        samples.append((str(file.parent / cells["path"]), part, cells.get("group", "")))
     classes = tuple(sorted(set(labels), key=_by_number))
     if len(classes) < 2:
         raise UserError(f"table {file}: has {len(classes)} classes; it needs at least 2")
@@ -264,6 +299,7 @@ def _listed_table(file: Path) -> Listing:
         kind="table",
         name=str(file),
         classes=classes,
+        given=tuple(part for part in PARTS if any(part == of for _, of, _ in samples)),
         samples=tuple(
             Sample(path, number_of[label], part, group)
             for (path, part, group), label in zip(samples, labels, strict=True)

@@ -1,6 +1,5 @@
 """An image file as pixels. Those of SHARED also stand in every exported `model.py`."""
 
-import warnings
 from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,10 +25,10 @@ def read_image(path: str, shape: tuple[int, int, int], pictures: "Pictures") -> 
     """
     from PIL import Image
 
-    if not Path(path).is_file():  # a pipe would be waited for, a device never ends
-        raise ValueError("it is no file" if Path(path).exists() else "there is no such file")
     try:
-        with warnings.catch_warnings(action="ignore"), Image.open(path, formats=FORMATS) as image:
+        if not Path(path).is_file():  # a pipe would be waited for, a device never ends
+            raise ValueError("it is no file" if Path(path).exists() else "there is no such file")
+        with Image.open(path, formats=FORMATS) as image:
             if image.width * image.height > MOST_PIXELS:
                 raise ValueError(f"it has {image.width:,} × {image.height:,} pixels, more than {MOST_PIXELS:,}")
             kind = image.mode, image.size

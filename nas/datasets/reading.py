@@ -5,7 +5,7 @@ import hashlib
 import importlib.resources
 import math
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources.abc import Traversable
 from pathlib import Path
 
@@ -129,14 +129,15 @@ def _read_checked(path: Traversable) -> bytes:
     return content
 
 
-def read_once(dataset: Dataset, tell: Told) -> None:
+def read_once(dataset: Dataset, tell: Told) -> Dataset:
     """Read the files of a data set that is a folder or a table, unless they have been read before.
+
+    The data set that is returned stays as it is: where its files change, it is an error.
 
     Raises:
         UserError: as `read_images` does.
     """
-    if is_of_files(dataset):
-        keep_files(dataset, tell)
+    return replace(dataset, files=keep_files(dataset, tell)) if is_of_files(dataset) else dataset
 
 
 def own_shape(name: str) -> tuple[int, int, int] | None:

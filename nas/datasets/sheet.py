@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from nas.datasets.listing import Part
+from nas.errors import escaped
 
 FEW = 20  # training images of a class, below which its recall is a matter of luck
 EXAMPLES = 3  # of files that are told
@@ -28,8 +29,8 @@ class DataSheet:
     skipped: Mapping[str, Sequence[str]] = field(default_factory=dict)  # files by why they were passed over
     unreadable: Sequence[tuple[str, str]] = ()  # files, and why they cannot be read
     copies: Sequence[tuple[str, str]] = ()  # images, and an earlier one that is equal
-    alike: Sequence[tuple[str, str]] = ()  # images that look like another one
-    leaks: Sequence[tuple[str, str]] = ()  # training images that are left out, and their copy in another part
+    alike: Sequence[tuple[str, str]] = ()  # images that look like one in another part
+    leaks: Sequence[tuple[str, str]] = ()  # images that are left out, and the equal one in another part
     conflicts: Sequence[tuple[str, str]] = ()  # equal images of different classes
 
     @property
@@ -53,7 +54,7 @@ class DataSheet:
         """What a person should look at, one sentence each."""
         found = (
             [
-                f"{_many(len(self.leaks), 'training image')} left out: copies of validation or test images, such as "
+                f"{_many(len(self.leaks), 'image')} left out: copies of images in another part, such as "
                 f"{_pair(self.leaks)}"
             ]
             if self.leaks
@@ -64,10 +65,14 @@ class DataSheet:
         if self.copies:
             found.append(f"{_many(len(self.copies), 'image')} equal to an earlier one, such as {_pair(self.copies)}")
         if self.alike:
-            found.append(f"{_many(len(self.alike), 'pair')} of images that look the same, such as {_pair(self.alike)}")
-        for name, count in zip(self.classes, self.counts["train"], strict=True):
-            if count < FEW:
-                found.append(f"class {name!r} has only {_many(count, 'training image')}")
+            found.append(
+                f"{_many(len(self.alike), 'pair')} of images of two parts that look alike, such as {_pair(self.alike)}"
+            )
+        if few := [count for count in self.counts["train"] if count < FEW]:
+            name = self.classes[self.counts["train"].index(min(few))]
+            found.append(
+                f"{_many(len(few), 'class', 'es')} of fewer than {FEW} training images; {name!r} has {min(few)}"
+            )
         name, share = self.majority
         if share > 2 / max(2, len(self.classes)) or share > 0.8:
             found.append(f"always answering {name!r} is right for {share:.1%} of the validation images")
@@ -76,7 +81,7 @@ class DataSheet:
     def __str__(self) -> str:
         total = sum(map(sum, self.counts.values()))
         lines = [f"{self.name}: {total:,} images of {len(self.classes)} classes", ""]
-        lines += _table([("class", *PART_NAMES), *self._rows()])
+        lines += _table(self._rows())
         lines.append("")
         if drawn := [part for part in PART_NAMES[1:] if part not in self.given]:
             lines.append(f"drawn from the training images: {' and '.join(drawn)}; copies and groups stay together")
@@ -88,12 +93,13 @@ class DataSheet:
             lines.append(f"passed over, {reason}: {len(paths):,} ({_few(paths)})")
         lines += [f"warning: {text}" for text in self.warnings]
         lines += [f"cannot be read: {path} ({reason})" for path, reason in self.unreadable]
-        return "\n".join(lines)
+        return "\n".join(map(escaped, lines))
 
     def _rows(self) -> list[tuple[str, ...]]:
-        columns = [self.counts[part] or (0,) * len(self.classes) for part in PART_NAMES]
-        rows = [(name, *(f"{of[i]:,}" for of in columns)) for i, name in enumerate(self.classes)]
-        return [*rows, ("all", *(f"{sum(of):,}" for of in columns))]
+        """Counts by class and part, of the parts that are known."""
+        known = [part for part in PART_NAMES if self.counts[part]]
+        rows = [(name, *(f"{self.counts[part][i]:,}" for part in known)) for i, name in enumerate(self.classes)]
+        return [("class", *known), *rows, ("all", *(f"{sum(self.counts[part]):,}" for part in known))]
 
 
 PART_NAMES: tuple[Part, ...] = ("train", "validation", "test")
@@ -106,8 +112,8 @@ def _tuples(value: Any) -> Any:
     return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
-def _many(count: int, what: str) -> str:
-    return f"{count:,} {what}{'s' * (count != 1)}"
+def _many(count: int, what: str, plural: str = "s") -> str:
+    return f"{count:,} {what}{plural if count != 1 else ''}"
 
 
 def _pair(pairs: Sequence[tuple[str, str]]) -> str:

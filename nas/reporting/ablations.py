@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from nas.analysis.ablation import METHOD, Ablation, said_loss, said_points
+from nas.datasets.metrics import EvaluationSet
 from nas.study.records import TrialRecord
 
 WIDTH = 140  # columns
@@ -27,13 +28,13 @@ def effects_table(found: Ablation) -> Table:
     return shown
 
 
-def ablation_text(trial: TrialRecord, found: Ablation, n_val: int, choices: Sequence[str]) -> str:
+def ablation_text(trial: TrialRecord, found: Ablation, validation: EvaluationSet, choices: Sequence[str]) -> str:
     """What was found, and what of these choices a limit rules out."""
     console = Console(file=io.StringIO(), width=WIDTH, color_system=None)
     with console.capture() as capture:
         console.print(effects_table(found))
     lines = [
-        f"trial {trial.number}, {trial.notation}: {found.accuracy} of {n_val:,} validation images, "
+        f"trial {trial.number}, {trial.notation}: {found.accuracy} of {validation.images:,} validation images, "
         f"n = {found.accuracy.n}",
         "\n".join(line.rstrip() for line in capture.get().splitlines()),
         textwrap.fill(METHOD, WIDTH),

@@ -13,13 +13,13 @@ from nas.analysis.statistics import (
     t_quantile,
     wilson,
 )
+from nas.datasets.metrics import ACCURACY, EvaluationSet
 from nas.network.cost import cost
 from nas.network.limits import EPOCHS, LIMITS
 from nas.reporting.sentences import duration
 from nas.space.objective import reached
 from nas.study.history import History
 from nas.study.records import TrialRecord, total_epochs, total_seconds
-from nas.training.metrics import ACCURACY
 from nas.training.score import Score
 
 
@@ -85,7 +85,7 @@ def story(history: History, winner: Winner) -> list[StoryRow]:
     return rows
 
 
-def curse(history: History, winner: Winner, noise: Noise | None, n_val: int) -> str:
+def curse(history: History, winner: Winner, noise: Noise | None, validation: EvaluationSet) -> str:
     """What fresh seeds made of the score by which the network was among the best of many."""
     score, rerun, trained = winner.record.val_accuracy, winner.rerun, len(history.trained)
     assert score is not None
@@ -94,9 +94,9 @@ def curse(history: History, winner: Winner, noise: Noise | None, n_val: int) -> 
     drop = score - rerun.mean
     fresh, two = "a fresh seed" if rerun.n == 1 else "fresh seeds", math.sqrt(1 + 1 / rerun.n)
     from_seeds = t_quantile(noise.n - 1) * noise.sd * two if noise else 0.0
-    from_images = t_quantile(math.inf) * ACCURACY.standard_error(score, n_val) * two
+    from_images = t_quantile(math.inf) * validation.standard_error(score) * two
     if drop <= max(from_seeds, from_images):
-        seen = "one seed differs from another" if drop <= from_seeds else f"{n_val:,} images can tell"
+        seen = "one seed differs from another" if drop <= from_seeds else f"{validation.images:,} images can tell"
         return f"On {fresh} the winner keeps its score in the search, as far as {seen} ({100 * -drop:+.2f} points)."
     return (
         f"On {fresh} the winner has {100 * drop:.2f} points less than its score in the search: the winner's curse, "
@@ -111,7 +111,7 @@ def verdict(winner: Winner, noise: Noise | None, target: float | None) -> str:
     """
     if target is None:
         return "No target was set."
-    test, images = winner.test, ACCURACY.standard_error(winner.test.mean, winner.judged.n)
+    test, images = winner.test, winner.evaluation.standard_error(winner.test.mean)
     error = error_of_mean(test, images) or max(images, noise.sd if noise else 0.0)
     distance = abs(test.mean - target)
     how = ["one run, n = 1" if test.n == 1 else f"mean of n = {test.n} {'equal ' if test.sd == 0 else ''}seeds"]
@@ -121,7 +121,7 @@ def verdict(winner: Winner, noise: Noise | None, target: float | None) -> str:
     elif test.n > 1 and distance < 2 * images:
         how.append(f"which other test images may undo: their choice alone moves it by ± {100 * images:.2f}")
     outcome = "reached" if reached(test.mean, target) else "missed"
-    said = f"Target {ACCURACY.shown(target)}: {outcome} by {100 * distance:.2f} points ({', '.join(how)})."
+    said = f"Target {winner.metric.shown(target)}: {outcome} by {100 * distance:.2f} points ({', '.join(how)})."
     chance = chance_of_reaching(target, test)
     if chance is None or winner.diverged:
         return said
@@ -152,18 +152,21 @@ def recalls(score: Score, classes: Sequence[str]) -> list[ClassRow]:
     return sorted(rows, key=lambda row: (row.recall, row.low))
 
 
-def constant_answer(score: Score, classes: Sequence[str], target: float | None) -> list[str]:
+def constant_answer(winner: Winner, classes: Sequence[str], target: float | None) -> list[str]:
     """What always giving the same answer would have scored, and a warning where the network does hardly better."""
+    score, judging = winner.judged, winner.evaluation
     if not score.counts:
         return []
-    most = max(score.counts)
-    name, share = classes[score.counts.index(most)], most / score.n
+    label, value = judging.constant_answer()
+    name, share = classes[label], ACCURACY.of(score.counts, [score.n - score.counts[label]])
     found = [f"Always answering {name!r} would be right for {ACCURACY.shown(share)} of the test images."]
-    if never := [classes[label] for label in score.never_answered]:
+    if winner.metric is not ACCURACY:
+        found[-1] += f" Its {winner.metric.name} is {winner.metric.shown(value)}."
+    if never := [classes[other] for other in score.never_answered]:
         found.append(f"WARNING: the network never answers {', '.join(map(repr, never))}.")
-    if target is not None and share >= target:
+    if target is not None and value >= target:
         found.append(f"WARNING: always answering {name!r} reaches the target as well.")
-    elif share >= score.accuracy:
+    elif value >= score.accuracy:
         found.append(f"WARNING: the network is no better than always answering {name!r}.")
     return found
 
@@ -181,7 +184,7 @@ def margin(history: History, winner: Winner) -> list[str]:
         return []
     points = 100 * (winner.test.mean - winner.baseline.mean)
     errors = [
-        error_of_mean(accuracies, ACCURACY.standard_error(accuracies.mean, winner.judged.n))
+        error_of_mean(accuracies, winner.evaluation.standard_error(accuracies.mean))
         for accuracies in (winner.test, winner.baseline)
     ]
     known = [error for error in errors if error is not None]
@@ -219,22 +222,26 @@ def what_was_done(history: History) -> str:
         f"{ledger.rejected:,} of {ledger.proposals:,} proposals rejected before training "
         f"({ledger.acceptance:.1%} accepted)."
     )
+    if history.metric is not ACCURACY:
+        text += f" Scores are the {history.metric.name}: the mean recall of the classes."
     runs = [run for run in history.runs_of("finalist", "final") if run.accuracy is not None and run.epochs]
     if not runs:
         return text
     return f"{text} Then {len(runs)} full trainings on fresh seeds, {duration(total_seconds(runs))} on one worker."
 
 
-def noise_floor(history: History, leader: TrialRecord, n_val: int) -> str:
+def noise_floor(history: History, leader: TrialRecord, validation: EvaluationSet) -> str:
     """What two scores must differ by to mean something."""
-    noise, accuracy = measured_noise(history.runs, n_val), leader.val_accuracy
+    noise, accuracy = measured_noise(history.runs, validation), leader.val_accuracy
     assert accuracy is not None
     if noise is not None:
         least, source = noise.least_difference, f"measured from seed to seed, n = {noise.n}"
         if noise.of_images:
-            source = f"from the choice of {noise.images:,} images; the seeds measured, n = {noise.n}, differ less"
+            source = (
+                f"from the choice of {noise.validation.images:,} images; the seeds measured, n = {noise.n}, differ less"
+            )
     else:
-        least = least_difference(ACCURACY.standard_error(accuracy, n_val))
+        least = least_difference(validation.standard_error(accuracy))
         source = "from the choice of images alone; python -m nas.noise measures what seeds do"
     return f"Two single validation scores must differ by {100 * least:.2f} points to mean something (95 %, {source})."
 

@@ -19,6 +19,7 @@ from nas.codegen.card import trial_card
 from nas.codegen.proof import MODEL
 from nas.codegen.source import model_source
 from nas.datasets.dataset import Dataset
+from nas.datasets.metrics import ACCURACY, EvaluationSet
 from nas.network.architecture import Architecture, names
 from nas.network.cost import cost
 from nas.optuna_internals.dashboard_attributes import WholeArtifactStore, add_artifact, save_first_note
@@ -32,7 +33,6 @@ from nas.study.history import History
 from nas.study.location import ARTIFACTS, StudyLocation, location_options
 from nas.study.records import Record, TrialRecord
 from nas.study.runs import RunRecord, final_study
-from nas.training.metrics import ACCURACY
 
 with warnings.catch_warnings():  # the dashboard's own use of experimental parts of Optuna
     warnings.simplefilter("ignore")
@@ -140,7 +140,7 @@ def _save_note(noted: optuna.Trial | optuna.Study, note: str) -> None:
 
 
 def annotate_study(
-    study: optuna.Study, location: StudyLocation, history: History, winner: Winner, text: str, n_val: int
+    study: optuna.Study, location: StudyLocation, history: History, winner: Winner, text: str, validation: EvaluationSet
 ) -> None:
     """Give a study its summary as the note, and the plot of accuracy against parameters; and the finalists their part.
 
@@ -151,8 +151,8 @@ def annotate_study(
         if record.number in fates:
             note = f"{fates[record.number]}\n\n{trial_note(study, location, record)}"
             _save_note(trial_numbered(study, record.number), note)
-    _save_note(study, _study_note(study, history, winner, text, n_val))
-    figure = accuracy_against(history, winner, n_val, "params")
+    _save_note(study, _study_note(study, history, winner, text, validation))
+    figure = accuracy_against(history, winner, validation, "params")
     save_plotly_graph_object(study, figure, graph_object_id="accuracy-against-parameters")
 
 
@@ -168,12 +168,12 @@ def _fates(history: History, winner: Winner) -> dict[int | None, str]:
     return fates
 
 
-def _study_note(study: optuna.Study, history: History, winner: Winner, text: str, n_val: int) -> str:
+def _study_note(study: optuna.Study, history: History, winner: Winner, text: str, validation: EvaluationSet) -> str:
     """The winner, the way to the final runs, and the summary."""
     number = winner.record.number
     lines = [
         f"**[Trial {number}]({_address(study, number)}) is the winner**: {winner.test} of the test images, "
-        f"n = {winner.test.n}. {verdict(winner, measured_noise(history.runs, n_val), history.task.target)}"
+        f"n = {winner.test.n}. {verdict(winner, measured_noise(history.runs, validation), history.task.target)}"
     ]
     if history.runs:
         lines.append(f"[The final runs](/dashboard/studies/{id_of(final_study(study))})")

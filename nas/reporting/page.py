@@ -25,6 +25,7 @@ from nas.codegen.card import trial_card, winner_card
 from nas.codegen.source import model_source
 from nas.datasets.dataset import Dataset
 from nas.datasets.images import TrainingData, load_training
+from nas.datasets.metrics import ACCURACY, EvaluationSet
 from nas.network.architecture import Architecture
 from nas.optuna_internals.attributes import reading
 from nas.reporting.conclusions import (
@@ -48,7 +49,6 @@ from nas.study.history import History
 from nas.study.location import TABLES, StudyLocation, location_options
 from nas.system.files import write_whole
 from nas.system.templates import templates
-from nas.training.metrics import ACCURACY
 from nas.tuner.selection import TestSet
 
 REPORT = "report.html"
@@ -148,7 +148,7 @@ def notebook_view(history: History, winner: Winner | None, said: str) -> str:
 
 
 def _leader(
-    history: History, winner: Winner | None, location: StudyLocation, dataset: Dataset, n_val: int
+    history: History, winner: Winner | None, location: StudyLocation, dataset: Dataset, validation: EvaluationSet
 ) -> dict[str, Any]:
     leader = history.leader
     if leader is None:
@@ -160,24 +160,24 @@ def _leader(
         "costs": costs(history, leader),
         "drawing": network_picture(architecture),
         "source": model_source(architecture, card),
-        "learning_curve": _plot(curves.learning_curve(leader, history.runs, n_val), "learning-curve"),
-        "noise_floor": noise_floor(history, leader, n_val),
+        "learning_curve": _plot(curves.learning_curve(leader, history.runs, validation), "learning-curve"),
+        "noise_floor": noise_floor(history, leader, validation),
     }
 
 
 def _verdict(history: History, winner: Winner | None, data: TrainingData) -> dict[str, Any]:
     if winner is None:
         return {"story": [], "sentences": [], "more": [], "judged": "", "reached": None}
-    target, n_train, n_val = history.task.target, len(data.train), len(data.validation)
-    noise = measured_noise(history.runs, n_val)
+    target, validation = history.task.target, data.evaluation
+    noise = measured_noise(history.runs, validation)
     sentences = [verdict(winner, noise, target), *margin(history, winner)]
-    sentences += constant_answer(winner.judged, data.classes, target)
-    more = [curse(history, winner, noise, n_val), *earlier_readings(history, winner)]
+    sentences += constant_answer(winner, data.classes, target)
+    more = [curse(history, winner, noise, validation), *earlier_readings(history, winner)]
     return {
         "story": story(history, winner),
         "sentences": sentences,
         "more": more,
-        "judged": how_judged(winner, n_train, n_val),
+        "judged": how_judged(winner, len(data.train), validation.images),
         "reached": reached(winner.test.mean, target),
     }
 
@@ -192,10 +192,10 @@ def _distributions(history: History) -> dict[str, BaseDistribution]:
     return {name: json_to_distribution(json.dumps(value)) for name, value in stored.items()}
 
 
-def _effects(history: History, n_val: int) -> dict[str, Any]:
+def _effects(history: History, validation: EvaluationSet) -> dict[str, Any]:
     """What each design choice of the leader is worth."""
     leader, trials = history.leader, history.trials
-    changed = ablation(leader, history.runs, history.constraints, n_val) if leader else None
+    changed = ablation(leader, history.runs, history.constraints, validation) if leader else None
     known = answers(trials, changed, leader.candidate if leader else None)
     epoch, rows = compared(trials)
     return {
@@ -208,13 +208,13 @@ def _effects(history: History, n_val: int) -> dict[str, Any]:
     }
 
 
-def _plots(history: History, winner: Winner | None, n_val: int) -> dict[str, Any]:
+def _plots(history: History, winner: Winner | None, validation: EvaluationSet) -> dict[str, Any]:
     """The plots of the search."""
-    against = [(what, cost_figures.accuracy_against(history, winner, n_val, what)) for what in cost_figures.COSTS]
+    against = [(what, cost_figures.accuracy_against(history, winner, validation, what)) for what in cost_figures.COSTS]
     return {
         "against": [_plot(figure, f"against-{what}") for what, figure in against],
-        "curves": _plot(curves.learning_curves(history, n_val), "curves"),
-        "best_so_far": _plot(curves.best_so_far(history, n_val), "best-so-far"),
+        "curves": _plot(curves.learning_curves(history, validation), "curves"),
+        "best_so_far": _plot(curves.best_so_far(history, validation), "best-so-far"),
         "rejections": _plot(counts.rejections(history.ledger), "rejections"),
         "times": _plot(counts.times(history), "times"),
     }
@@ -223,7 +223,7 @@ def _plots(history: History, winner: Winner | None, n_val: int) -> dict[str, Any
 def page(history: History, location: StudyLocation, dataset: Dataset, test: TestSet, *, running: bool) -> str:
     """The whole page."""
     winner, data = winner_of(history), load_training(dataset)
-    n_val = len(data.validation)
+    validation = data.evaluation
     context = {
         "version": nas.__version__,
         "history": history,
@@ -231,10 +231,10 @@ def page(history: History, location: StudyLocation, dataset: Dataset, test: Test
         "running": running,
         "done": what_was_done(history),
         **_verdict(history, winner, data),
-        **_leader(history, winner, location, dataset, n_val),
+        **_leader(history, winner, location, dataset, validation),
         **_judged(winner, test, data.classes),
-        **_plots(history, winner, n_val),
-        **_effects(history, n_val),
+        **_plots(history, winner, validation),
+        **_effects(history, validation),
         "ledger": history.ledger,
         "command": _command(location),
         "how_run": how_to_repeat(history, winner, data),

@@ -74,9 +74,9 @@ def _recalls(winner: Winner, classes: tuple[str, ...]) -> list[str]:
 
 def summary(history: History, winner: Winner, data: TrainingData) -> str:
     """What was found, in plain text, with torchinfo's table of the winner."""
-    best, n_train, n_val = winner.record, len(data.train), len(data.validation)
+    best, n_train, validation = winner.record, len(data.train), data.evaluation
     architecture = best.candidate.architecture
-    noise, shape = measured_noise(history.runs, n_val), (1, *architecture.input_shape)
+    noise, shape = measured_noise(history.runs, validation), (1, *architecture.input_shape)
     columns = ("output_size", "num_params", "mult_adds")  # of a width that a terminal of 100 columns shows whole
     layers = torchinfo.summary(build(architecture), shape, col_names=columns, col_width=17, verbose=0)
     return "\n".join(
@@ -85,13 +85,13 @@ def summary(history: History, winner: Winner, data: TrainingData) -> str:
             "",
             f"Winner: trial {best.number}, {best.notation}",
             _plain_text(_story(history, winner)),
-            _filled(how_judged(winner, n_train, n_val)),
+            _filled(how_judged(winner, n_train, validation.images)),
             "",
-            _filled(curse(history, winner, noise, n_val)),
+            _filled(curse(history, winner, noise, validation)),
             _filled(verdict(winner, noise, history.task.target)),
             *map(_filled, margin(history, winner)),
-            *map(_filled, constant_answer(winner.judged, data.classes, history.task.target)),
-            _filled(noise_floor(history, best, n_val)),
+            *map(_filled, constant_answer(winner, data.classes, history.task.target)),
+            _filled(noise_floor(history, best, validation)),
             *map(_filled, earlier_readings(history, winner)),
             *_recalls(winner, data.classes),
             _plain_text(_costs(history, winner)),

@@ -11,6 +11,7 @@ from rich.console import JustifyMethod
 from rich.table import Table
 
 from nas.analysis.ablation import ablation_csv, ablations
+from nas.datasets.metrics import EvaluationSet
 from nas.study.history import History
 from nas.study.location import ABLATION, RUNS, TRIALS, StudyLocation
 from nas.study.records import TrialRecord
@@ -103,15 +104,15 @@ def _cell(name: str, value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
-def write_tables(history: History, location: StudyLocation, n_val: int) -> list[Path]:
+def write_tables(history: History, location: StudyLocation, validation: EvaluationSet) -> list[Path]:
     """Write every trial and, where there are any, every run and what ablations have found; the files.
 
-    The runs of ablations were judged on `n_val` validation images.
+    The runs of ablations were judged on the `validation` images.
     """
     tables = {TRIALS: as_csv(trial_rows(history.trials))}
     if history.runs:
         tables[RUNS] = as_csv(run_rows(history.runs))
-    if found := ablations(history, n_val):
+    if found := ablations(history, validation):
         tables[ABLATION] = ablation_csv(found)
     for name, text in tables.items():
         write_whole(location.folder / name, text)

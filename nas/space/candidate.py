@@ -34,23 +34,24 @@ class Candidate:
         require(isinstance(self.recipe, Recipe), "Candidate", "recipe", self.recipe, "a Recipe")
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """What JSON can hold; a float field is written as a float even when it was given as 0 or -0.0, equal to 0.0."""
     if isinstance(value, tuple):
-        return [_plain(part) for part in value]
+        return [plain(part) for part in value]
     if not is_dataclass(value):
         return value
-    plain: dict[str, Any] = {"kind": type(value).__name__} if isinstance(value, NAMED) else {}
+    found: dict[str, Any] = {"kind": type(value).__name__} if isinstance(value, NAMED) else {}
     for field in fields(value):
         part = getattr(value, field.name)
-        plain[field.name] = float(part) + 0.0 if field.type is float else _plain(part)
-    return plain
+        if not (field.metadata.get("later") and part == field.default):
+            found[field.name] = float(part) + 0.0 if field.type is float else plain(part)
+    return found
 
 
 @lru_cache(maxsize=RECENT)
 def to_json(candidate: Candidate) -> str:
     """Canonical JSON: equal candidates, and only those, give equal text."""
-    return json.dumps(_plain(candidate), sort_keys=True, separators=(",", ":"))
+    return json.dumps(plain(candidate), sort_keys=True, separators=(",", ":"))
 
 
 def _layer(values: dict[str, Any]) -> Layer:

@@ -3,8 +3,10 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TypeAlias, get_args
 
+MetricName: TypeAlias = Literal["accuracy", "balanced_accuracy"]
+METRIC_NAMES: tuple[MetricName, ...] = get_args(MetricName)
 TARGET_RULE = "must be a fraction above 0 and at most 1, such as 0.994"
 
 

@@ -31,16 +31,18 @@ class Pictures:
         require(self.fit in FITS, "Pictures", "fit", self.fit, f"one of {', '.join(FITS)}")
         require(self.background in BACKGROUNDS, "Pictures", "background", self.background, "white or black")
         if self.value_range is not None:
-            require(
-                _is_range(self.value_range),
-                "Pictures",
-                "value_range",
-                self.value_range,
-                "two numbers, black and white, such as (0, 4095)",
-            )
+            found = _range(self.value_range)
+            rule = "two numbers, black and white, such as (0, 4095)"
+            require(found is not None, "Pictures", "value_range", self.value_range, rule)
+            object.__setattr__(self, "value_range", found)
 
 
-def _is_range(values: object) -> bool:
-    numbers = values if isinstance(values, tuple | list) else ()
-    real = all(isinstance(number, int | float) and isfinite(number) for number in numbers)
-    return len(numbers) == 2 and real and numbers[0] != numbers[1]
+def _range(values: object) -> tuple[float, float] | None:
+    """Two different finite numbers as plain ones; None for anything else."""
+    if not isinstance(values, tuple | list) or any(isinstance(value, bool) for value in values):
+        return None
+    try:
+        black, white = (float(value) for value in values)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return (black, white) if isfinite(black) and isfinite(white) and black != white else None

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from nas.errors import require, require_bool, require_number, require_whole
 
 UNBOUNDED = float("inf")
+LATER = {"later": True}  # marks a field that earlier versions lacked: JSON holds it where it is not its default
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +47,7 @@ class Recipe:
     ema_decay: float = 0.998  # of the averaged weights, per step; every evaluation uses them
     mixed_precision: bool = True  # activations in bfloat16 on CPUs with AVX512-BF16
     augmentation: Augmentation = field(default_factory=Augmentation)
+    balanced_batches: bool = field(default=False, metadata=LATER)  # draw images of every class equally often
 
     def __post_init__(self) -> None:
         require_whole("Recipe", "epochs", self.epochs, 1)
@@ -54,5 +56,6 @@ class Recipe:
         for name in ("warmup", "momentum", "weight_decay", "ema_decay"):
             require_number("Recipe", name, getattr(self, name), low=0, below=1)
         require_bool("Recipe", "mixed_precision", self.mixed_precision)
+        require_bool("Recipe", "balanced_batches", self.balanced_batches)
         where = isinstance(self.augmentation, Augmentation)
         require(where, "Recipe", "augmentation", self.augmentation, "an Augmentation")

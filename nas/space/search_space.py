@@ -27,7 +27,7 @@ from nas.network.limits import (
     violations,
 )
 from nas.space.candidate import Candidate
-from nas.space.objective import TARGET_RULE, is_target
+from nas.space.objective import METRIC_NAMES, TARGET_RULE, MetricName, is_target
 from nas.space.pictures import Pictures
 from nas.space.recipe import Recipe
 from nas.space.suggestions import Recorder, Replay, Trial, draw_value, suggestable
@@ -55,9 +55,10 @@ class SearchSpace:
     """A task, its limits and the networks to try.
 
     `sample` builds a candidate from a trial's suggestions; every candidate has the epochs of `recipe` and the same
-    input shape and classes. `baseline` is the network to beat, `target` the accuracy asked for, as a fraction. `start`
+    input shape and classes. `baseline` is the network to beat, `target` the score asked for, as a fraction. `start`
     are the candidates that a search tries first, each as some or all of its parameters; the others are drawn.
-    `pictures` says how the files of a folder or table are prepared.
+    `pictures` says how the files of a folder or table are prepared. `metric` is what scores are: "accuracy", or
+    "balanced_accuracy", the mean recall of the classes, where a rare class matters as much as a frequent one.
 
     Raises:
         UserError: `sample` does not keep to these rules in twenty random draws, or `start` asks for what the space does
@@ -69,6 +70,7 @@ class SearchSpace:
     dataset: str
     recipe: Recipe
     pictures: Pictures = field(default_factory=Pictures)
+    metric: MetricName = "accuracy"
     target: float | None = None
     baseline: Architecture | None = None
     start: Sequence[Mapping[str, Any]] = ()
@@ -83,6 +85,7 @@ class SearchSpace:
         if not (isinstance(self.dataset, str) and self.dataset.isprintable()):
             raise UserError(f"dataset {self.dataset!r} must be the name or path of a data set, in printable characters")
         require(isinstance(self.pictures, Pictures), "SearchSpace", "pictures", self.pictures, "a nas.Pictures")
+        require(self.metric in METRIC_NAMES, "SearchSpace", "metric", self.metric, f"one of {', '.join(METRIC_NAMES)}")
         limit = self.constraints.max_epochs
         if limit is not None and self.recipe.epochs > limit:
             raise UserError(f"recipe: epochs {self.recipe.epochs} is more than the space's limit of {limit}")

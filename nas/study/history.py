@@ -11,6 +11,7 @@ import optuna
 from optuna.trial import TrialState
 
 from nas.datasets.dataset import IN_MEMORY, Dataset
+from nas.datasets.metrics import METRICS, Metric
 from nas.network.limits import Constraints
 from nas.optuna_internals.batched_storage import close
 from nas.space.rejections import Ledger
@@ -51,6 +52,11 @@ class History:
     def dataset(self) -> str:
         """The name of the data set."""
         return str(self.settings["dataset"])
+
+    @property
+    def metric(self) -> Metric:
+        """What its scores are."""
+        return METRICS[self.settings["metric"]]
 
     @property
     def seed(self) -> int:
@@ -197,4 +203,5 @@ def dataset_of(history: History, location: StudyLocation, data_dir: str | None) 
         input_shape=(channels, height, width),
         data_dir=folder,
         pictures=pictures_of(history.settings),
+        metric=history.settings["metric"],
     )

@@ -16,7 +16,8 @@ from nas.errors import UserError
 from nas.network.architecture import Architecture
 from nas.network.limits import Constraints
 from nas.optuna_internals.attributes import expected, reading
-from nas.space.candidate import Candidate, digest, from_json, to_json
+from nas.space.candidate import Candidate, digest, from_json, plain, to_json
+from nas.space.objective import METRIC_NAMES
 from nas.space.pictures import Pictures
 from nas.space.search_space import SearchSpace
 
@@ -26,6 +27,7 @@ SETTINGS: dict[str, type] = {
     "dataset": str,
     "input_shape": list,
     "pictures": dict,
+    "metric": str,
     "num_classes": int,
     "constraints": dict,
     "recipe": dict,
@@ -40,21 +42,22 @@ FORMAT = 3  # of what a study holds: a program reads only what it could have wri
 def settings(space: SearchSpace, *, seed: int, sampler: str, pruner: str) -> dict[str, Any]:
     """What makes two searches the same search, as plain JSON values."""
     distributions = {name: json.loads(distribution_to_json(d)) for name, d in space.distributions.items()}
-    plain = {
+    found = {
         "format": FORMAT,
         "dataset": space.dataset,
         "input_shape": space.input_shape,
         "pictures": asdict(space.pictures),
+        "metric": space.metric,
         "num_classes": space.num_classes,
         "constraints": asdict(space.constraints),
-        "recipe": asdict(space.recipe),
+        "recipe": plain(space.recipe),
         "parameters": distributions,
         "candidates": _sample_digest(space),
         "seed": seed,
         "sampler": sampler,
         "pruner": pruner,
     }
-    restored: dict[str, Any] = json.loads(json.dumps(plain))
+    restored: dict[str, Any] = json.loads(json.dumps(found))
     return restored
 
 
@@ -77,10 +80,12 @@ def settings_of(study: optuna.Study) -> dict[str, Any]:
         raise UserError(f"study {study.study_name!r} was made by another program; give another --study-name")
     if not isinstance(stored, dict) or stored.get("format") != FORMAT:
         raise UserError(f"study {study.study_name!r} was made by another version of nas; give another --study-name")
-    stored = {"pictures": asdict(Pictures()), **stored}  # earlier versions prepared them so
+    stored = {"pictures": asdict(Pictures()), "metric": "accuracy", **stored}  # as in earlier versions
     with reading("the settings of the study"):
         for name, kind in SETTINGS.items():
             expected(stored[name], kind)
+        if stored["metric"] not in METRIC_NAMES:
+            raise ValueError(f"unknown metric {stored['metric']!r}")
         channels, height, width = stored["input_shape"]
         for size in (channels, height, width):
             expected(size, int)

@@ -16,7 +16,7 @@ class Mistake(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Score:
-    """Mean cross-entropy, fraction of correct answers, number of images, and which of them were answered wrongly.
+    """Mean cross-entropy and accuracy by a metric, number of images, and which of them were answered wrongly.
 
     `counts` are the images of each class; earlier versions did not keep them.
     """

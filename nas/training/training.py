@@ -8,6 +8,7 @@ import copy
 import itertools
 import math
 import time
+from collections import Counter
 from collections.abc import Iterator
 
 import safetensors.torch
@@ -26,7 +27,6 @@ from nas.training.environment import environment
 from nas.training.job import DivergedError, EpochReport, OutOfMemoryError, TrainingJob
 from nas.training.kernels import TORCHS_OWN, kernels
 from nas.training.loss import cross_entropy
-from nas.training.metrics import ACCURACY
 from nas.training.optimizer import SGD, FlatState, WeightAverage, learning_rate
 from nas.training.score import Mistake, Score
 
@@ -37,12 +37,25 @@ FORWARD_BATCH = 125  # of them in memory at a time; measured: as fast as 250, wi
 NO_MEMORY = ("DefaultCPUAllocator: can't allocate memory", "std::bad_alloc", "could not create a primitive")
 
 
+def drawn_order(labels: Tensor, recipe: Recipe, generator: torch.Generator) -> Tensor:
+    """The places of an epoch's images, as many as there are labels (N,): each once, or every class equally often."""
+    if not recipe.balanced_batches:
+        return torch.randperm(len(labels), generator=generator)
+    classes, drawn = sorted({*labels.tolist()}), list[Tensor]()
+    for place, label in enumerate(classes):
+        own = (labels == label).nonzero().flatten()
+        share = len(labels) * (place + 1) // len(classes) - len(labels) * place // len(classes)
+        rounds = -(-share // len(own))
+        drawn.append(torch.cat([own[torch.randperm(len(own), generator=generator)] for _ in range(rounds)])[:share])
+    return torch.cat(drawn)[torch.randperm(len(labels), generator=generator)]
+
+
 def shuffled_batches(
     data: TrainingData, recipe: Recipe, generator: torch.Generator, device: torch.device
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """One epoch of augmented images (N, C, H, W) and labels (N,); an incomplete last batch is left out."""
     size = min(recipe.batch_size, len(data.train))
-    order = torch.randperm(len(data.train), generator=generator)[: len(data.train) // size * size]
+    order = drawn_order(data.train.labels, recipe, generator)[: len(data.train) // size * size]
     for chunk in torch.split(order, max(1, CHUNK // size) * size):
         images = data.train.images[chunk].to(device)
         labels = data.train.labels[chunk].to(device)
@@ -52,24 +65,31 @@ def shuffled_batches(
 
 @torch.inference_mode()
 def evaluate(network: nn.Module, images: Images, data: TrainingData, device: torch.device) -> Score:
-    """Score a network on images that are normalised as the training images are."""
+    """Score a network on images that are normalised as the training images are, by the metric of the data."""
     was_training = network.training
     network.eval()
+    judging = data.judging(images.labels)
+    weights = judging.metric.loss_weights(judging.counts)
+    weight = None if weights is None else torch.tensor(weights, device=device)
     loss, mistakes = 0.0, list[Mistake]()
     for part in torch.split(torch.arange(len(images)), EVALUATION_BATCH):
         pixels = torch.split(images.images[part].to(device), FORWARD_BATCH)
         scores = torch.cat([network(prepare(piece, data.mean, data.std)) for piece in pixels])
         labels = images.labels[part].to(device)
-        loss += float(F.cross_entropy(scores, labels, reduction="sum"))
+        loss += float(F.cross_entropy(scores, labels, weight, reduction="sum"))
         predicted = scores.argmax(1)
         wrong = (predicted != labels).nonzero().flatten().cpu()
         answers = zip(part[wrong].tolist(), labels[wrong].tolist(), predicted[wrong].tolist(), strict=True)
         mistakes += [Mistake(*answer) for answer in answers]
     network.train(was_training)
-    n = len(images)
-    accuracy = ACCURACY.of(images.labels, mistakes)
-    counts = torch.bincount(images.labels, minlength=len(data.classes)).tolist()
-    return Score(loss=loss / n, accuracy=accuracy, n=n, mistakes=tuple(mistakes), counts=tuple(counts))
+    missed = Counter(mistake.label for mistake in mistakes)
+    return Score(
+        loss=loss / len(images) if weights is None else loss,
+        accuracy=judging.metric.of(judging.counts, [missed[label] for label in range(len(judging.counts))]),
+        n=len(images),
+        mistakes=tuple(mistakes),
+        counts=judging.counts,
+    )
 
 
 def weights_of(network: nn.Module) -> bytes:

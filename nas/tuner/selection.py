@@ -33,7 +33,6 @@ from nas.study.records import TrialRecord, add_test_score
 from nas.study.runs import Run, RunRecord
 from nas.study.settings import Choice, remember_choice
 from nas.training.environment import source_digest
-from nas.training.metrics import ACCURACY
 from nas.training.score import Score
 from nas.training.training import evaluate
 from nas.tuner.progress import Show
@@ -102,7 +101,7 @@ def choose(
     if not final.finalists:
         history = _judged_as_it_is(study, location, history, best, test)
         return history, winner_of(history)
-    one_score = ACCURACY.standard_error(best.val_accuracy, len(load_training(plan.dataset).validation))
+    one_score = load_training(plan.dataset).evaluation.standard_error(best.val_accuracy)
     chosen = [proven] if proven else finalists(history.trials, final.finalists, least_difference(one_score))
     history, winner = (history, proven) if proven else _raced(train, history, chosen, final.seeds)
     if winner is None:

@@ -7,12 +7,12 @@ import optuna
 
 from nas.analysis.finalists import fresh_seeds, runs_of
 from nas.analysis.statistics import Spread, error_of_mean, spread, t_quantile
+from nas.datasets.metrics import EvaluationSet
 from nas.space.objective import reached
 from nas.study.history import History
 from nas.study.location import StudyLocation
 from nas.study.records import TrialRecord
 from nas.study.runs import Run, accuracies
-from nas.training.metrics import ACCURACY
 from nas.tuner.progress import Show
 from nas.tuner.reruns import train_runs
 from nas.tuner.trials import Plan
@@ -35,18 +35,24 @@ class Proof:
         )
 
 
-def lowest_mean(found: Spread, images: int) -> float | None:
-    """Below it the mean over seeds is not, as far as so many images can tell; None for one accuracy."""
-    error = error_of_mean(found, ACCURACY.standard_error(found.mean, images))
+def lowest_mean(found: Spread, validation: EvaluationSet) -> float | None:
+    """Below it the mean over seeds is not, as far as these images can tell; None for one accuracy."""
+    error = error_of_mean(found, validation.standard_error(found.mean))
     return None if error is None else found.mean - t_quantile(found.n - 1, SURE) * error
 
 
 def prove(
-    study: optuna.Study, location: StudyLocation, history: History, plan: Plan, seeds: int, images: int, show: Show
+    study: optuna.Study,
+    location: StudyLocation,
+    history: History,
+    plan: Plan,
+    seeds: int,
+    validation: EvaluationSet,
+    show: Show,
 ) -> tuple[History, Proof | None]:
     """Train on fresh seeds the trials whose score is at the target, best first, until one is proven.
 
-    What was trained before, also as a finalist, is not trained again. `images` is how many each accuracy is judged on.
+    What was trained before, also as a finalist, is not trained again. The `validation` images judge.
     """
     for trial in history.ranked:
         if trial.val_accuracy is None or not reached(trial.val_accuracy, history.task.target):
@@ -54,7 +60,7 @@ def prove(
         wanted = runs_of([trial], "finalist", fresh_seeds("finalist", seeds, history.seed))
         history = _trained(study, location, history, wanted, plan, show)
         known = accuracies(history.runs_of("finalist"), trial.candidate)
-        at_least = lowest_mean(spread(known), images) if known else None
+        at_least = lowest_mean(spread(known), validation) if known else None
         if at_least is not None and reached(at_least, history.task.target):
             return history, Proof(trial=trial, accuracies=spread(known), at_least=at_least)
     return history, None

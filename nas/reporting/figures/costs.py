@@ -6,6 +6,7 @@ import plotly.graph_objects as go
 from plotly.graph_objects import Figure
 
 from nas.analysis.finalists import Winner
+from nas.datasets.metrics import EvaluationSet
 from nas.network.architecture import Architecture
 from nas.network.cost import cost
 from nas.network.limits import ACTIVATION_BYTES, MACS, PARAMS
@@ -26,15 +27,14 @@ from nas.reporting.figures.style import (
 )
 from nas.study.history import History
 from nas.study.records import Record, TrialRecord
-from nas.training.metrics import ACCURACY
 
 LIMITED = {"params": PARAMS, "macs": MACS, "peak_activation_bytes": ACTIVATION_BYTES}  # fields of a Cost
 COSTS = {what: limit.noun for what, limit in LIMITED.items()}
 
 
-def accuracy_against(history: History, winner: Winner | None, n_val: int, what: str) -> Figure:
+def accuracy_against(history: History, winner: Winner | None, validation: EvaluationSet, what: str) -> Figure:
     """Accuracy against one of COSTS: every trained trial, the Pareto front, the network to beat, target and limit."""
-    figure, least = new_figure(COSTS[what], ACCURACY.name), least_error(n_val)
+    figure, least = new_figure(COSTS[what], validation.metric.name), least_error(validation.images)
     _add_trials(figure, history.stopped_early, what, least, name="stopped early", color=GREY, opacity=0.45)
     _add_trials(figure, history.diverged, what, least, name="diverged", color=RED, opacity=0.45)
     _add_front(figure, history.completed, what, least)

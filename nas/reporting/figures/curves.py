@@ -7,6 +7,7 @@ import plotly.graph_objects as go
 from optuna.trial import TrialState
 from plotly.graph_objects import Figure
 
+from nas.datasets.metrics import EvaluationSet
 from nas.reporting.figures.style import (
     BLUE,
     GREY,
@@ -44,9 +45,12 @@ def _add_curve(
     )
 
 
-def learning_curves(history: History, n_val: int) -> Figure:
+def learning_curves(history: History, validation: EvaluationSet) -> Figure:
     """Validation accuracy after each epoch of every trial; those stopped early are faded."""
-    figure, least = new_figure("epoch", "validation accuracy", height=440), least_error(n_val)
+    figure, least = (
+        new_figure("epoch", f"validation {validation.metric.name}", height=440),
+        least_error(validation.images),
+    )
     shown = sorted((t for t in history.trials if t.curve), key=lambda t: t.state is TrialState.COMPLETE)
     leader = history.leader
     for trial in shown:
@@ -60,9 +64,12 @@ def learning_curves(history: History, n_val: int) -> Figure:
     return figure
 
 
-def learning_curve(leader: TrialRecord, runs: Iterable[RunRecord], n_val: int) -> Figure:
+def learning_curve(leader: TrialRecord, runs: Iterable[RunRecord], validation: EvaluationSet) -> Figure:
     """One network's validation accuracy after each epoch, in the search and on fresh seeds."""
-    figure, least = new_figure("epoch", "validation accuracy", height=340), least_error(n_val)
+    figure, least = (
+        new_figure("epoch", f"validation {validation.metric.name}", height=340),
+        least_error(validation.images),
+    )
     fresh = [run for run in runs if run.candidate == leader.candidate and run.stage in ("finalist", "noise")]
     for record, name in [(leader, "in the search"), *((run, f"fresh seed {run.seed}") for run in fresh)]:
         color, width = (ORANGE, 2.5) if record is leader else (BLUE, 1.2)
@@ -72,9 +79,12 @@ def learning_curve(leader: TrialRecord, runs: Iterable[RunRecord], n_val: int) -
     return figure
 
 
-def best_so_far(history: History, n_val: int) -> Figure:
+def best_so_far(history: History, validation: EvaluationSet) -> Figure:
     """The accuracy of the best trial so far against the epochs spent, in the order in which trials were asked for."""
-    figure, least = new_figure("epochs trained", "validation accuracy of the best so far"), least_error(n_val)
+    figure, least = (
+        new_figure("epochs trained", f"validation {validation.metric.name} of the best so far"),
+        least_error(validation.images),
+    )
     steps = list(_improvements(history.trials))
     x, y = [spent for spent, _, _ in steps], [max(1 - best, least) for _, best, _ in steps]
     text = [text for _, _, text in steps]
