@@ -146,7 +146,8 @@ def test_capacity_counts_what_is_decided_while_every_worker_is_busy(tmp_path: Pa
         study.pruner = make_pruner(DEFAULT_PRUNER, space.recipe.epochs)
         fill(study, space, 12)
     row = capacity.measure(location, space, workers=4, seconds=0.1, watched=1.0)
-    assert (row.trials, row.workers) == (16, 4)
+    assert row.workers == 4
+    assert row.trials >= 12 + 4, "one may have ended, and the next begun, before it is watched"
     assert 0 < row.begun <= row.decisions < 1.2 * 4 / 0.1
 
 
