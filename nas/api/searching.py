@@ -119,6 +119,39 @@ def plan_of(
     Raises:
         UserError: an unknown device or data set, or one that does not fit the space's networks.
     """
+    dataset = _dataset(space, options, given, folder, quiet=quiet)
+    data = load_training(dataset)
+    if (classes := len(data.classes)) != space.num_classes:
+        raise UserError(
+            f"data set {space.dataset!r} has {classes} classes, the networks of the space {space.num_classes}; "
+            f"give their Architecture num_classes={classes}"
+        )
+    _say_what_is_odd(space, dataset, say)
+
+    def largest() -> TrainingJob:
+        feasible, _ = probe(space, options.seed, draws=MAX_PROPOSALS, until_feasible=False)
+        candidate = max(feasible, key=lambda found: found.cost.peak_activation_bytes).candidate
+        return TrainingJob(candidate=candidate, constraints=space.constraints, dataset=dataset, seed=options.seed)
+
+    fleet, quota = make_fleet(options.workers, largest), quota_that_decides()
+    if quota and options.workers.jobs is None and options.workers.ray is None and {*fleet.devices} == {"cpu"}:
+        say(f"workers: {usable_cores()}, as {quota}")
+    return Plan(
+        trials=options.trials,
+        fleet=fleet,
+        dataset=dataset,
+        constraints=space.constraints,
+        seed=options.seed,
+        timeout=options.timeout,
+        epoch_timeout=options.workers.epoch_timeout,
+        later_epochs=later_epochs(space, options),
+    )
+
+
+def _dataset(
+    space: SearchSpace, options: SearchOptions, given: GivenImages | None, folder: Path, *, quiet: bool
+) -> Dataset:
+    """The space's data set, its files read; or images that were given."""
     data_dir = options.data_dir if given is None else str(folder.resolve())
     dataset = Dataset(
         name=space.dataset,
@@ -134,42 +167,18 @@ def plan_of(
     else:
         with reading_view(quiet=quiet) as tell:
             dataset = read_once(dataset, tell)
-    data = load_training(dataset)
-    if (classes := len(data.classes)) != space.num_classes:
-        raise UserError(
-            f"data set {space.dataset!r} has {classes} classes, the networks of the space {space.num_classes}; "
-            f"give their Architecture num_classes={classes}"
-        )
-    sheet = sheet_of(dataset)
-    for warning in sheet.warnings:
+    return dataset
+
+
+def _say_what_is_odd(space: SearchSpace, dataset: Dataset, say: Callable[[str], None]) -> None:
+    """Say what the check of the data warns of, and that a constant answer reaches the target."""
+    for warning in sheet_of(dataset).warnings:
         say(printable(f"data: {warning}"))
+    data = load_training(dataset)
     label, value = data.evaluation.constant_answer()
     if space.target is not None and value >= space.target:
-        say(f"data: always answering {data.classes[label]!r} reaches the target: its {data.metric.name} is {value:.2%}")
-    quota = quota_that_decides()
-    if (
-        quota
-        and options.workers.jobs is None
-        and options.workers.ray is None
-        and options.workers.device in ("auto", "cpu")
-    ):
-        say(f"workers: {usable_cores()}, as {quota}")
-
-    def largest() -> TrainingJob:
-        feasible, _ = probe(space, options.seed, draws=MAX_PROPOSALS, until_feasible=False)
-        candidate = max(feasible, key=lambda found: found.cost.peak_activation_bytes).candidate
-        return TrainingJob(candidate=candidate, constraints=space.constraints, dataset=dataset, seed=options.seed)
-
-    return Plan(
-        trials=options.trials,
-        fleet=make_fleet(options.workers, largest),
-        dataset=dataset,
-        constraints=space.constraints,
-        seed=options.seed,
-        timeout=options.timeout,
-        epoch_timeout=options.workers.epoch_timeout,
-        later_epochs=later_epochs(space, options),
-    )
+        name, metric = data.classes[label], data.metric.name
+        say(printable(f"data: always answering {name!r} reaches the target: its {metric} is {value:.2%}"))
 
 
 def later_epochs(space: SearchSpace, options: SearchOptions) -> float:
