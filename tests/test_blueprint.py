@@ -2,6 +2,7 @@
 
 import math
 import random
+from itertools import islice
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,6 +22,7 @@ from nas.network.layers import Conv, Head, MaxPool, Transition
 from nas.samplers.blueprint import STARTUP, BlueprintSampler
 from nas.samplers.carried_on import carried_on
 from nas.samplers.description import Describer
+from nas.samplers.drafts import Drafts
 from nas.samplers.evolution import EvolutionSampler
 from nas.samplers.mutation import mutated
 from nas.samplers.surrogate import Floats, Scores, Surrogate
@@ -54,14 +56,9 @@ def test_features_are_what_the_layers_make() -> None:
     assert (found["count of Convolution"], found["count of MaxPooling"]) == (4, 1)
 
 
-def drawn(count: int, seed: int = 0) -> list[dict[str, Any]]:
-    rng = random.Random(seed)
-    return [DIGITS.draw(rng) for _ in range(count)]
-
-
 def test_descriptions_are_deviations_among_the_examples() -> None:
-    examples = [params for params in drawn(200) if isinstance(DIGITS.check(DIGITS.decode(params)), Feasible)]
-    describer = Describer(DIGITS, examples)
+    examples = [*islice(Drafts(DIGITS).drawn(random.Random(0)), 100)]
+    describer = Describer(DIGITS.distributions, examples)
     table = describer.describe(examples)
     assert table.mean(axis=0) == pytest.approx(0, abs=1e-9)
     assert (table**2).mean() == pytest.approx(1), "a row is as long as it has features, whatever their weights"

@@ -5,11 +5,11 @@ from math import log
 from typing import Any
 
 import numpy as np
-from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from nas.network.features import features
+from nas.samplers.drafts import Draft
 from nas.samplers.surrogate import Floats
-from nas.space.search_space import SearchSpace
 
 SIZE = ("log parameters", "log channels")  # what the losses in `benchmarks.table` go with most
 # Losses go with this power of the parameters, whatever the epoch: in `benchmarks.table` from -0.38 to -0.49. Other
@@ -20,11 +20,11 @@ SHARES = {"size": 0.3, "built": 0.5, "suggested": 0.2}  # of the squared length 
 
 
 class Describer:
-    """Turns suggestions into features of mean 0 and deviation 1 among the candidates that it was made with."""
+    """Turns candidates into features of mean 0 and deviation 1 among those that it was made with."""
 
-    def __init__(self, space: SearchSpace, examples: Sequence[Mapping[str, Any]]) -> None:
-        self._space = space
-        rows = [self._numbers(params) for params in examples]
+    def __init__(self, distributions: Mapping[str, BaseDistribution], examples: Sequence[Draft]) -> None:
+        self._distributions = distributions
+        rows = [self._numbers(draft) for draft in examples]
         self._names = sorted({name for row in rows for name in row})
         table = self._table(rows)
         deviation = table.std(axis=0)
@@ -41,9 +41,9 @@ class Describer:
         powers = np.array([POWER * (name == ("built", "log parameters")) for name in self._names])
         return np.array(powers * self._deviation / self._weights)
 
-    def describe(self, candidates: Sequence[Mapping[str, Any]]) -> Floats:
-        """The features (N, D) of what these suggestions build."""
-        table = self._table([self._numbers(params) for params in candidates])
+    def describe(self, drafts: Sequence[Draft]) -> Floats:
+        """The features (N, D) of candidates, and of what was suggested for them."""
+        table = self._table([self._numbers(draft) for draft in drafts])
         described: Floats = (table - self._mean) / self._deviation * self._weights
         return described
 
@@ -51,15 +51,15 @@ class Describer:
         table = [[row.get(name, 0.0) for name in self._names] for row in rows]
         return np.array(table).reshape(len(rows), len(self._names))
 
-    def _numbers(self, params: Mapping[str, Any]) -> dict[tuple[str, str], float]:
-        built = features(self._space.decode(params).architecture)
+    def _numbers(self, draft: Draft) -> dict[tuple[str, str], float]:
+        built = features(draft.candidate.architecture)
         return {("built", name): value for name, value in built.items()} | {
-            ("suggested", name): value for name, value in self._suggested(params)
+            ("suggested", name): value for name, value in self._suggested(draft.params)
         }
 
     def _suggested(self, params: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
         """One number for each parameter, or for each choice of a categorical one."""
-        for name, distribution in self._space.distributions.items():
+        for name, distribution in self._distributions.items():
             value = params[name]
             match distribution:
                 case CategoricalDistribution(choices=choices):
