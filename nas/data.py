@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from nas.cli.options import Parser, add_data_dir, program
+from nas.cli.options import Parser, add_data_dir, program, shape
 from nas.cli.terminal import BAD_INPUT, DONE, run
 from nas.errors import UserError, printable
 from nas.space.pictures import BACKGROUNDS, FITS, Pictures
@@ -55,15 +55,6 @@ def parser() -> argparse.ArgumentParser:
     )
     add_data_dir(options)
     return options
-
-
-def shape(text: str) -> tuple[int, int, int]:
-    """Channels, height and width."""
-    words = text.lower().replace("×", "x").replace(",", "x").split("x")
-    if len(words) != 3 or not all(word.isascii() and word.isdigit() and 0 < int(word) < 10_000 for word in words):
-        raise argparse.ArgumentTypeError(f"{text!r} must be channels, height and width, such as 1x28x28")
-    channels, height, width = map(int, words)
-    return channels, height, width
 
 
 def main() -> int:

@@ -18,12 +18,15 @@ from nas.cli.options import (
     positive_seconds,
     program,
     seed,
+    shape,
     workers_of,
 )
 from nas.cli.terminal import DONE, NOTHING_FEASIBLE, Interruption, command_line, resumable, run, view_for
+from nas.errors import UserError
 from nas.network.limits import ACTIVATION_BYTES, MACS, PARAMS, RECEPTIVE_FIELD
 from nas.samplers.names import DEFAULT_SAMPLER, SAMPLERS
 from nas.space.loading import known_spaces, load_space, space_name
+from nas.space.objective import METRIC_NAMES
 from nas.study.location import StudyLocation, locate
 from nas.tuner.names import DEFAULT_PRUNER, PRUNERS
 
@@ -45,6 +48,7 @@ examples:
   python -m nas.search --trials 50                  MNIST within 20,000 parameters
   python -m nas.search --dry-run                    what the space holds, and how long a search would take
   python -m nas.search --max-params 5000 --study-name small
+  python -m nas.search --data photos --shape 3x48x48
   python -m nas.search --space my_space.py --trials 100
   python -m nas.search --baseline                   compare the winner with the network to beat
 
@@ -66,7 +70,14 @@ def parser() -> argparse.ArgumentParser:
     )
     known = ", ".join(known_spaces())
     what.add_argument("--space", metavar="NAME", default="mnist", help=f"{known}, or a .py file (default: mnist)")
-    what.add_argument("--study-name", metavar="NAME", help="resumes where the name exists (default: the space's name)")
+    what.add_argument("--data", metavar="PATH", help="its networks, for another data set: a name, folder or table")
+    what.add_argument(
+        "--shape", metavar="CxHxW", type=shape, help="in which they see --data (default: its own, else 3x32x32)"
+    )
+    what.add_argument("--metric", choices=METRIC_NAMES, help="what scores are (default: the space's, else accuracy)")
+    what.add_argument(
+        "--study-name", metavar="NAME", help="resumes where it exists (default: that of the data or the space)"
+    )
     add_location(what)
     add_data_dir(what)
     limits = options.add_argument_group("tighter than the space")
@@ -116,9 +127,17 @@ def options_of(args: argparse.Namespace) -> "SearchOptions":
 
 
 def space_of(args: argparse.Namespace) -> "SearchSpace":
-    """The space that is named, with tighter limits where they are given."""
-    bounds = {limit.name: getattr(args, limit.name) for limit in TIGHTENED}
-    space = load_space(args.space).restrict(epochs=args.epochs, **bounds)
+    """The space that is named, on other data and with tighter limits where they are given."""
+    space = load_space(args.space)
+    if args.data is not None:
+        from nas.api.data import space_on
+
+        space = space_on(space, args.data, args.shape)
+    elif args.shape is not None:
+        raise UserError("--shape is that of --data; give both, or let the space say the shape")
+    if args.metric is not None:
+        space = space.judged_by(args.metric)
+    space = space.restrict(epochs=args.epochs, **{limit.name: getattr(args, limit.name) for limit in TIGHTENED})
     return space if args.target is None else replace(space, target=args.target)
 
 
@@ -158,7 +177,7 @@ def main() -> int:
     from nas.system.processes import start_server
 
     space = space_of(args)
-    name = space_name(args.space) if args.study_name is None else args.study_name
+    name = space_name(args.data or args.space) if args.study_name is None else args.study_name
     location = locate(name, args.output_dir, args.storage)
     try:
         with resumable("nas.search", location) as interruption:

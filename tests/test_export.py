@@ -298,6 +298,29 @@ def test_export_writes_files_that_run_as_a_script(tmp_path: Path, card: ModelCar
     assert result.stdout == "weights loaded: 303 parameters, predicts 10 classes\nfully connected layers: none\n"
 
 
+@pytest.mark.parametrize("card", [CARD, FOLDER_CARD])
+def test_an_exported_file_classifies_image_files(card: ModelCard, tmp_path: Path) -> None:
+    """Each as the network that was built does, whatever its size; what is no image ends it with a sentence."""
+    weights = trained_weights(SMALL)
+    export(tmp_path, SMALL, weights, card, Constraints())
+    pixels = np.random.default_rng(0).integers(0, 256, (24, 24), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "one.png")
+    (tmp_path / "two.png").write_text("no image")
+    run = [sys.executable, "model.py", "one.png", "two.png"]
+    result = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True, check=False)
+    network = build(SMALL).eval()
+    network.load_state_dict(safetensors.torch.load(weights))
+    image, _, _ = read_image(str(tmp_path / "one.png"), SMALL.input_shape, card.pictures)
+    seen = torch.from_numpy(np.array(image)).view(1, *SMALL.input_shape)
+    with torch.no_grad():
+        shares = network(normalize(seen, card.mean, card.std)).softmax(1)[0]
+    best = int(shares.argmax())
+    assert result.stdout.splitlines()[2:] == [f"one.png: {card.classes[best]} ({shares[best]:.1%})"]
+    assert result.stderr.startswith("two.png cannot be read as an image: ")
+    assert "Traceback" not in result.stderr
+    assert result.returncode == 1
+
+
 @pytest.mark.parametrize("architecture", [LINEAR, DISGUISED])
 def test_export_refuses_forbidden_dense_layer(tmp_path: Path, architecture: Architecture) -> None:
     message = r"^model\.py fails in a fresh interpreter: 1 fully connected layer, none allowed$"

@@ -341,7 +341,12 @@ def contents(folder: Path) -> dict[str, object]:
         ({"until_target": True, "final_seeds": 1}, "--until-target: a network is shown to reach the target on fresh"),
         ({"study": "a/b"}, "--study-name 'a/b' must be a plain name"),
         ({"device": "tpu"}, "--device 'tpu' is unknown; give auto, cpu, cuda or cuda:N"),
-        ({"data": None, "test": some_images}, "test: test images are given without any to train on; give data=, too"),
+        ({"data": None, "test": some_images}, "test: test images are given without any to train on; give data=(images"),
+        ({"data": "mnist", "test": some_images}, "test: test images are given without any to train on"),
+        ({"data": None, "input_shape": (1, 8, 8)}, "input_shape (1, 8, 8) is that of data=; give both, or let the"),
+        ({"input_shape": 28}, "search: input_shape 28 must be (channels, height, width)"),
+        ({"data": "mnist", "input_shape": (1, 0, 8)}, "Architecture"),
+        ({"metric": "f1"}, "search: metric 'f1' must be one of accuracy, balanced_accuracy"),
     ],
 )
 def test_bad_input_is_an_exception_with_the_same_sentence(
@@ -372,6 +377,48 @@ def test_other_images_are_refused_where_a_study_goes_on(result: Result, folder: 
         nas.UserError, match=r"^study 'demo' cannot go on with other settings: dataset was \"in memory "
     ):
         search(folder, study="demo", data=(images.flip(0), labels.flip(0)), test=judged_images())
+
+
+def test_a_folder_needs_no_space_of_its_own(tmp_path: Path) -> None:
+    """The networks of the MNIST space, for its shape and classes; the study has its name."""
+    folder = make_task(tmp_path, images=400) / "digits"
+    found = nas.search(
+        data=folder,
+        input_shape=(1, 20, 16),
+        metric="balanced_accuracy",
+        trials=1,
+        epochs=1,
+        final_seeds=1,
+        output_dir=tmp_path / "results",
+        progress=False,
+    )
+    assert found.best is not None
+    assert (tmp_path / "results" / "digits" / "study.db").is_file()
+    architecture = found.best.architecture
+    assert (architecture.input_shape, architecture.num_classes) == ((1, 20, 16), 10)
+
+
+def test_a_study_is_not_written_among_its_images(tmp_path: Path) -> None:
+    folder = make_task(tmp_path, images=400) / "digits"
+    with pytest.raises(nas.UserError, match=r"^--output-dir .*: the study would lie among the images of .*; give"):
+        nas.search(data=folder, input_shape=(1, 20, 16), trials=1, output_dir=tmp_path, progress=False)
+    assert not (folder / "study.db").exists()
+
+
+def test_images_in_memory_may_have_a_shape_of_their_own(tmp_path: Path) -> None:
+    images, labels = some_images()
+    small = (images[:, :, ::2, ::2], labels)
+    found = nas.search(
+        *(SPACE, 1),
+        study="small",
+        data=small,
+        input_shape=(1, 14, 14),
+        finalists=0,
+        output_dir=tmp_path,
+        progress=False,
+    )
+    assert found.best is not None
+    assert found.best.architecture.input_shape == (1, 14, 14)
 
 
 def test_images_and_test_images_may_be_torch_data_sets(tmp_path: Path) -> None:

@@ -134,6 +134,16 @@ NAME = "must be a plain name of at most 100 characters, without path separators"
             "storage sqlite:////nowhere/x.db cannot be used (unable to open database file); "
             "give a URL such as sqlite:///study.db to --storage",
         ),
+        ("--shape=1x28x28", "--shape is that of --data; give both, or let the space say the shape"),
+        (
+            "--data=mnist --shape=28",
+            "argument --shape: '28' must be channels, height and width, such as 1x28x28; see --help",
+        ),
+        (
+            "--data=nowhere",
+            "unknown data set 'nowhere': known are mnist, .*, or the path of a folder of class folders, or of a table "
+            "of files; there is no folder or file .*/nowhere",
+        ),
         (
             "--output-dir=/dev/null/x",
             "--output-dir /dev/null/x: /dev/null/x/mnist cannot be written (Not a directory); give a folder that can",

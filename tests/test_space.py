@@ -275,6 +275,28 @@ def test_restrict_tightens_the_limits() -> None:
     assert space.restrict(max_params=20_000).constraints == space.constraints
 
 
+def test_a_space_on_other_data_has_the_same_networks_for_its_shape_and_classes() -> None:
+    space, rng = load_space("mnist"), random.Random(0)
+    other = space.on("my/photos", (3, 56, 14), 4)
+    assert (other.dataset, other.name, other.input_shape, other.num_classes) == ("my/photos", "photos", (3, 56, 14), 4)
+    assert (other.target, other.baseline) == (None, None)
+    assert other.constraints == space.constraints, "as many pixels, so as many MACs"
+    assert space.on("x", (1, 56, 56), 4).constraints.max_macs == 8_000_000
+    for _ in range(20):
+        params = space.draw(rng)
+        here, there = space.decode(params), other.decode(params)
+        changed = replace(here.architecture, input_shape=(3, 56, 14), num_classes=4)
+        assert there == replace(here, architecture=changed)
+
+
+def test_a_space_judged_by_balanced_accuracy_balances_its_batches() -> None:
+    space = load_space("mnist").judged_by("balanced_accuracy")
+    params = space.draw(random.Random(0))
+    assert (space.metric, space.recipe.balanced_batches) == ("balanced_accuracy", True)
+    assert space.decode(params).recipe == space.recipe
+    assert space.judged_by("accuracy").decode(params) == load_space("mnist").decode(params)
+
+
 def test_restrict_sets_limits_that_the_space_left_open() -> None:
     space = load_space(str(DATA / "valid.py"))
     bounds = {"max_params": 100, "max_macs": 200, "max_activation_bytes": 300, "min_receptive_field": 4}

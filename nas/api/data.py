@@ -10,7 +10,7 @@ from PIL import Image
 from nas.datasets.dataset import Dataset
 from nas.datasets.files import Told, nobody, sheet_of_files
 from nas.datasets.images import load_training
-from nas.datasets.reading import is_of_files, own_shape
+from nas.datasets.reading import class_count, is_of_files, own_shape
 from nas.datasets.sheet import PART_NAMES, DataSheet
 from nas.errors import UserError
 from nas.network.layers import Shape
@@ -53,6 +53,16 @@ def dataset_from(
     name = str(data)
     shape = input_shape or own_shape(name) or SHAPE
     return Dataset(name=name, input_shape=shape, data_dir=data_dir, pictures=pictures or Pictures())
+
+
+def space_on(space: SearchSpace, data: str | Path, input_shape: Shape | None) -> SearchSpace:
+    """The networks of a space for a data set by name or path, whose pictures they see in their own shape or as SHAPE.
+
+    Raises:
+        UserError: there is no such data set, or no network of the space fits the shape.
+    """
+    name = str(data)
+    return space.on(name, input_shape or own_shape(name) or SHAPE, class_count(name))
 
 
 def sheet_of(dataset: Dataset, tell: Told = nobody) -> DataSheet:

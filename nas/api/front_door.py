@@ -7,13 +7,16 @@ from typing import Any
 
 from nas.api import searching
 from nas.api.call_text import call_text
+from nas.api.data import space_on
 from nas.api.progress import Progressing, said, shown
 from nas.api.result import Result, result_of
 from nas.api.searching import SearchOptions
 from nas.datasets.memory import GivenImages, given_images
-from nas.errors import UserError
+from nas.errors import UserError, require
+from nas.network.layers import Shape
 from nas.samplers.names import DEFAULT_SAMPLER, SamplerName
 from nas.space.loading import load_space
+from nas.space.objective import METRIC_NAMES, MetricName
 from nas.space.search_space import SearchSpace
 from nas.study.history import dataset_of
 from nas.study.location import DEFAULT_OUTPUT, default_storage, locate
@@ -23,7 +26,7 @@ from nas.workers.fleet import Workers
 
 
 def search(
-    space: SearchSpace | str | Path,
+    space: SearchSpace | str | Path = "mnist",
     trials: int = 50,
     *,
     study: str | None = None,
@@ -32,6 +35,8 @@ def search(
     start: Sequence[Mapping[str, Any]] | None = None,
     data: Any = None,
     test: Any = None,
+    input_shape: Shape | None = None,
+    metric: MetricName | None = None,
     sampler: SamplerName = DEFAULT_SAMPLER,
     pruner: PrunerName = DEFAULT_PRUNER,
     seed: int = 0,
@@ -62,9 +67,11 @@ def search(
         target: the accuracy asked for, as a fraction.
         until_target: end the search when the mean of a network over fresh seeds is sure to be at the target.
         start: the candidates to try first, each as some or all of its parameters (default: the space's).
-        data: images of your own instead of the space's data set: `(images, labels)`, or a torch data set of such pairs.
-            Images are uint8, or floats from 0 to 1. They are kept in the study's folder.
-        test: the same for the test images (default: a sixth of the data).
+        data: another data set for the networks of the space: a folder, table or name; or `(images, labels)`, or a torch
+            data set of such pairs. Such images are uint8, or floats from 0 to 1; they are kept in the study's folder.
+        test: the same for the test images of `(images, labels)` (default: a sixth of the data).
+        input_shape: in which the networks see `data` (default: its own where it has one, else (3, 32, 32)).
+        metric: what scores are (default: the space's); with "balanced_accuracy" batches are balanced, too.
         progress: True for the usual view, False for none, or a function of an iterator of events and a title.
 
     Raises:
@@ -86,7 +93,11 @@ def search(
         workers=workers,
         data_dir=data_dir,
     )
-    wanted, given = _settled(space, epochs, target, data, test)
+    wanted, given = settled(space, data=data, test=test, input_shape=input_shape, metric=metric)
+    if epochs is not None:
+        wanted = wanted.restrict(epochs=epochs)
+    if target is not None:
+        wanted = replace(wanted, target=target)
     if start is not None:
         wanted = replace(wanted, start=start)
     name = study if study is not None else wanted.name
@@ -105,12 +116,14 @@ def search(
 
 
 def preview(
-    space: SearchSpace | str | Path,
+    space: SearchSpace | str | Path = "mnist",
     trials: int = 50,
     *,
     epochs: int | None = None,
     data: Any = None,
     test: Any = None,
+    input_shape: Shape | None = None,
+    metric: MetricName | None = None,
     pruner: PrunerName = DEFAULT_PRUNER,
     seed: int = 0,
     finalists: int = 1,
@@ -137,25 +150,41 @@ def preview(
         workers=Workers(device=device, jobs=jobs, ray=ray, jobs_per_gpu=jobs_per_gpu),
         data_dir=data_dir,
     )
-    wanted, given = _settled(space, epochs, None, data, test)
+    wanted, given = settled(space, data=data, test=test, input_shape=input_shape, metric=metric)
+    if epochs is not None:
+        wanted = wanted.restrict(epochs=epochs)
     return searching.preview(wanted, options, given, said(False), quiet=True)
 
 
-def _settled(
-    space: SearchSpace | str | Path, epochs: int | None, target: float | None, data: Any, test: Any
+def settled(
+    space: SearchSpace | str | Path,
+    *,
+    data: Any = None,
+    test: Any = None,
+    input_shape: Shape | None = None,
+    metric: MetricName | None = None,
 ) -> tuple[SearchSpace, GivenImages | None]:
     """The space as it is to be searched, and the images that were given for it."""
     if not isinstance(space, SearchSpace | str | Path):
         given_as = type(space).__name__
         raise UserError(f"space: it is a {given_as}; give a SearchSpace, its name or its path, and images to data=")
     wanted = space if isinstance(space, SearchSpace) else load_space(space)
-    if epochs is not None:
-        wanted = wanted.restrict(epochs=epochs)
-    if target is not None:
-        wanted = replace(wanted, target=target)
+    if metric is not None:
+        require(metric in METRIC_NAMES, "search", "metric", metric, f"one of {', '.join(METRIC_NAMES)}")
+        wanted = wanted.judged_by(metric)
+    if input_shape is not None:
+        is_shape = isinstance(input_shape, tuple) and len(input_shape) == 3
+        require(is_shape, "search", "input_shape", input_shape, "(channels, height, width)")
+    of_files = isinstance(data, str | Path)
+    if test is not None and (data is None or of_files):
+        raise UserError("test: test images are given without any to train on; give data=(images, labels), too")
     if data is None:
-        if test is not None:
-            raise UserError("test: test images are given without any to train on; give data=, too")
+        if input_shape is not None:
+            raise UserError(f"input_shape {input_shape} is that of data=; give both, or let the space say the shape")
         return wanted, None
-    given = given_images(data, test, wanted.input_shape)
-    return replace(wanted, dataset=given.name), given
+    if of_files:
+        return space_on(wanted, data, input_shape), None
+    given = given_images(data, test, input_shape or wanted.input_shape)
+    if input_shape is None:
+        return replace(wanted, dataset=given.name), given
+    return replace(wanted.on(given.name, input_shape, len(given.classes)), name=wanted.name), given

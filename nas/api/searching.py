@@ -148,6 +148,14 @@ def plan_of(
     )
 
 
+def _require_apart(images: Path, folder: Path) -> None:
+    """Raise UserError where a study's folder lies among the image files of its data set, one of which it would be."""
+    if images.is_dir() and folder.resolve().is_relative_to(images.resolve()):
+        raise UserError(
+            f"--output-dir {folder.parent}: the study would lie among the images of {images}; give another folder"
+        )
+
+
 def _dataset(
     space: SearchSpace, options: SearchOptions, given: GivenImages | None, folder: Path, *, quiet: bool
 ) -> Dataset:
@@ -256,6 +264,8 @@ def search(
     if options.baseline and space.baseline is None:
         which = "" if space.name is None else f" {space.name!r}"
         raise UserError(f"--baseline: the search space{which} names no network to beat; set its baseline")
+    if given is None:
+        _require_apart(Path(space.dataset).expanduser(), location.folder)
     with _one_thread():
         plan = plan_of(space, options, given, location.folder, say, quiet=quiet)
         wanted = settings(space, seed=options.seed, sampler=options.sampler, pruner=options.pruner)

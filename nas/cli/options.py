@@ -68,6 +68,15 @@ def positive(text: str) -> int:
     return whole(text, 1)
 
 
+def shape(text: str) -> tuple[int, int, int]:
+    """Channels, height and width."""
+    words = text.lower().replace("×", "x").replace(",", "x").split("x")
+    if len(words) != 3 or not all(word.isascii() and word.isdigit() and 0 < int(word) < 10_000 for word in words):
+        raise argparse.ArgumentTypeError(f"{text!r} must be channels, height and width, such as 1x28x28")
+    channels, height, width = map(int, words)
+    return channels, height, width
+
+
 def natural(text: str) -> int:
     """A count or the number of one, at least 0."""
     return whole(text, 0)

@@ -16,6 +16,7 @@ from filelock import FileLock
 
 from nas.datasets.dataset import IN_MEMORY, Dataset, data_folder
 from nas.datasets.files import Told, keep_files, read_files
+from nas.datasets.listing import listed
 from nas.datasets.memory import read_given
 from nas.datasets.split import Images, Pool, drawn_pool
 from nas.errors import UserError
@@ -144,6 +145,15 @@ def own_shape(name: str) -> tuple[int, int, int] | None:
     """The shape of the images of a data set that is known by its name; None for any other."""
     known = {"mnist": MNIST, **TORCHVISION}
     return known[name].input_shape if name in known else None
+
+
+def class_count(name: str) -> int:
+    """How many classes a data set has; no image is opened. Raises UserError as `read_images` does."""
+    known = {"mnist": MNIST, **TORCHVISION}
+    if name in known:
+        return len(known[name].classes)
+    _require_path(name)
+    return len(listed(name).classes)
 
 
 def is_of_files(dataset: Dataset) -> bool:

@@ -4,9 +4,11 @@ A space suggests the same parameters, with the same ranges, for every candidate 
 That is what lets multivariate samplers model it, and what makes plots and importances of its trials mean something.
 """
 
+import math
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from optuna.distributions import BaseDistribution
@@ -168,7 +170,33 @@ class SearchSpace:
         if epochs is None or epochs == self.recipe.epochs:
             return space
         _require_tighter("--epochs", EPOCHS, epochs, self.constraints)
-        return replace(space, sample=_Shortened(self.sample, epochs), recipe=replace(self.recipe, epochs=epochs))
+        return space._trained_otherwise(epochs=epochs)
+
+    def on(self, dataset: str, input_shape: Shape, num_classes: int) -> "SearchSpace":
+        """The same networks for another data set; the limit on MACs grows and shrinks with the pixels.
+
+        Its target and its network to beat are those of another task, and are left out.
+
+        Raises:
+            UserError: as `SearchSpace` does.
+        """
+        macs, pixels = self.constraints.max_macs, math.prod(input_shape[1:]) / math.prod(self.input_shape[1:])
+        return replace(
+            self,
+            sample=_Changed(self.sample, {"input_shape": input_shape, "num_classes": num_classes}, {}),
+            constraints=replace(self.constraints, max_macs=None if macs is None else round(macs * pixels)),
+            dataset=dataset,
+            target=None,
+            baseline=None,
+            name=Path(dataset).stem,
+        )
+
+    def judged_by(self, metric: MetricName) -> "SearchSpace":
+        """The same candidates by another metric; for balanced accuracy, they see every class equally often."""
+        return replace(self, metric=metric)._trained_otherwise(balanced_batches=metric == "balanced_accuracy")
+
+    def _trained_otherwise(self, **recipe: Any) -> "SearchSpace":
+        return replace(self, sample=_Changed(self.sample, {}, recipe), recipe=replace(self.recipe, **recipe))
 
 
 def _require_candidate(candidate: object, space: SearchSpace) -> None:
@@ -221,12 +249,14 @@ def _require_tighter(option: str, limit: Limit, bound: int, allowed: Constraints
 
 
 @dataclass(frozen=True, slots=True)
-class _Shortened:
-    """A space's `sample`, whose candidates are trained for other epochs."""
+class _Changed:
+    """A space's `sample`, of whose candidates some values are others."""
 
     sample: Callable[[Trial], Candidate]
-    epochs: int
+    architecture: Mapping[str, Any]
+    recipe: Mapping[str, Any]
 
     def __call__(self, trial: Trial) -> Candidate:
         candidate = self.sample(trial)
-        return replace(candidate, recipe=replace(candidate.recipe, epochs=self.epochs))
+        architecture = replace(candidate.architecture, **self.architecture)
+        return replace(candidate, architecture=architecture, recipe=replace(candidate.recipe, **self.recipe))
