@@ -32,6 +32,7 @@ from nas.datasets.images import load_training
 from nas.network.architecture import Architecture, notation
 from nas.network.cost import cost
 from nas.network.layers import Conv, Head
+from nas.samplers.blueprint import STARTUP
 from nas.samplers.names import DEFAULT_SAMPLER, SamplerName
 from nas.space.loading import load_space
 from nas.space.recipe import Augmentation
@@ -182,12 +183,12 @@ def test_the_table_wants_what_is_missing() -> None:
 
 def test_a_sampler_of_the_table_goes_on_where_it_was() -> None:
     rows: list[Row] = []
-    while wanted := of_sampler(rows, "blueprint", 15):
+    while wanted := of_sampler(rows, "blueprint", STARTUP + 4):
         rows += [replace(made_up_row(entry.number), **entry._asdict(), suggestions=dict(s)) for entry, s in wanted]
-    assert [row.number for row in rows] == [*range(15)]
+    assert [row.number for row in rows] == [*range(STARTUP + 4)]
     assert len({str(row.suggestions) for row in rows}) == len(rows)
-    lost = rows.pop(12)
-    ((entry, suggestions),) = of_sampler(rows, "blueprint", 15)
+    lost = rows.pop(STARTUP + 2)
+    ((entry, suggestions),) = of_sampler(rows, "blueprint", STARTUP + 4)
     assert (entry, suggestions) == (lost.entry, lost.suggestions)
 
 
@@ -258,6 +259,7 @@ def test_a_micro_search_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest
     file = tmp_path / "micro.jsonl"
     monkeypatch.setattr(micro_searches, "FILE", file)
     monkeypatch.setattr(micro_searches, "TRIALS", 9)
+    monkeypatch.setattr("nas.samplers.blueprint.STARTUP", 4)
     monkeypatch.setattr(micro_searches, "trained", made_up)
     monkeypatch.setattr(micro_searches, "process_pool", lambda _: ThreadPoolExecutor(2))
     micro_searches.make(["blueprint"], 2)

@@ -17,7 +17,7 @@ from nas.network.architecture import Architecture, notation
 from nas.network.layers import Conv, Head, MaxPool
 from nas.network.limits import MACS, PARAMS, Constraints, Violation
 from nas.optuna_internals.studies import new_study
-from nas.samplers.blueprint import BlueprintSampler
+from nas.samplers.blueprint import STARTUP, BlueprintSampler
 from nas.samplers.feasible import FeasibleSampler, NothingNewError, ask, make_sampler
 from nas.samplers.names import SAMPLERS, SamplerName
 from nas.space.candidate import Candidate, digest
@@ -81,9 +81,9 @@ def search(study: optuna.Study, sampler: FeasibleSampler, trials: int) -> Ledger
     ("space", "name", "trials"),
     [
         *((DIGITS, "tpe", 16), (DIGITS, "random", 12), (DIGITS, "qmc", 12), (DIGITS, "gp", 11)),
-        *((DIGITS, "blueprint", 12), (DIGITS, "evolution", 24)),
+        *((DIGITS, "blueprint", STARTUP + 4), (DIGITS, "evolution", 24)),
         *((MNIST, "tpe", 12), (MNIST, "random", 8), (MNIST, "qmc", 8), (MNIST, "gp", 4)),
-        *((MNIST, "blueprint", 9), (MNIST, "evolution", 22)),
+        *((MNIST, "blueprint", STARTUP + 2), (MNIST, "evolution", 22)),
     ],
 )
 def test_feasible_sampler_makes_only_feasible_new_trials(
@@ -112,7 +112,7 @@ def mean_score(name: SamplerName, trials: int, last: int) -> float:
     return fmean(trial.values[0] for trial in study.trials[-last:] if trial.values)
 
 
-@pytest.mark.parametrize(("name", "trials"), [("tpe", 45), ("blueprint", 20), ("evolution", 60)])
+@pytest.mark.parametrize(("name", "trials"), [("tpe", 45), ("blueprint", 30), ("evolution", 60)])
 def test_samplers_learn_through_the_feasible_sampler(name: SamplerName, trials: int) -> None:
     """The random sampler draws from the same feasible candidates."""
     assert mean_score(name, trials, 10) < mean_score("random", trials, 10) - 0.1
@@ -134,9 +134,9 @@ def test_gp_learns_from_trials_that_were_stopped(monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize("name", [name for name in SAMPLERS if name != "gp"])
 def test_feasible_sampler_resumed_draws_what_an_uninterrupted_one_would(name: SamplerName) -> None:
     straight = study_in(None)
-    search(straight, sampler_for(straight, DIGITS, name), 16)
+    search(straight, sampler_for(straight, DIGITS, name), STARTUP + 8)
     storage = optuna.storages.RDBStorage("sqlite://")
-    for trials in (5, 11):
+    for trials in (5, STARTUP, 3):
         resumed = study_in(storage)
         search(resumed, sampler_for(resumed, DIGITS, name), trials)
     assert [trial.params for trial in resumed.trials] == [trial.params for trial in straight.trials]
@@ -165,10 +165,10 @@ def test_one_fit_of_blueprint_serves_several_proposals_when_many_run(monkeypatch
     monkeypatch.setattr(BlueprintSampler, "ranked", counted)
     study = study_in(None)
     sampler = sampler_for(study, MNIST, "blueprint")
-    search(study, sampler, 10)
+    search(study, sampler, STARTUP)
     fits.clear()
     params = [ask(study, sampler, 0).params for _ in range(14)]
-    assert fits == [*range(10, 18)], "while fewer than eight are in training, what they are counts"
+    assert fits == [*range(STARTUP, STARTUP + 8)], "while fewer than eight are in training, what they are counts"
     assert len({str(one) for one in params}) == 14
 
 

@@ -18,17 +18,18 @@ from nas.space.rejections import derive_seed
 from nas.space.search_space import SearchSpace
 from nas.space.suggestions import draw_value
 
-STARTUP = 6  # trials with a score, before which candidates are drawn
-MUTANTS = 200  # small changes ...
-PARENTS = 8  # of the most promising trials
+STARTUP = 16  # trials with a score, before which candidates are drawn
+GENERATIONS = 5  # of small changes, first of the trials that are expected to end best, then of what looks promising
+MUTANTS = 50  # in each, of ...
+PARENTS = 8  # so many
 
 
 class BlueprintSampler(BaseSampler):
     """Proposes the feasible candidate of which the largest improvement at the last epoch is expected.
 
-    It knows the space, and so what is built from its suggestions. Candidates are fresh draws and small changes of the
-    most promising trials. What they will score is told by a `Surrogate`. Trials of the study that are none of the
-    space, or outside its limits, teach nothing.
+    It knows the space, and so what is built from its suggestions. Candidates are fresh draws, small changes of the best
+    trials, and small changes of the most promising of these. What they will score is told by a `Surrogate`. Trials of
+    the study that are none of the space, or outside its limits, teach nothing.
     """
 
     def __init__(self, space: SearchSpace, *, seed: int | None = None) -> None:
@@ -62,13 +63,17 @@ class BlueprintSampler(BaseSampler):
         running = [other.number for other in others if other.state is TrialState.RUNNING]
         pending = forecaster.describe([drafts[n] for n in running if n in drafts and n not in forecast.trials])
         seen = {draft.candidate for draft in drafts.values()}
-        parents = [drafts[forecast.trials[i]] for i in np.argsort(model.known)[:PARENTS]]
-        mutants = forecaster.drafts.mutants(parents, seen, MUTANTS, self._rng(trial))
-        features = np.concatenate([self._described_examples, forecaster.describe(mutants)])
-        found = [*forecaster.examples, *mutants]
-        for i in np.argsort(-model.improvement(features, pending), kind="stable"):
-            if found[i].candidate not in seen:
-                yield dict(found[i].params)
+        fresh = [place for place, draft in enumerate(forecaster.examples) if draft.candidate not in seen]
+        found = [forecaster.examples[place] for place in fresh]
+        gains = model.improvement(self._described_examples[fresh], pending)
+        parents, rng = [drafts[forecast.trials[i]] for i in np.argsort(model.known)[:PARENTS]], self._rng(trial)
+        for _ in range(GENERATIONS):
+            mutants = forecaster.drafts.mutants(parents, seen | {draft.candidate for draft in found}, MUTANTS, rng)
+            found += mutants
+            gains = np.append(gains, model.improvement(forecaster.describe(mutants), pending))
+            best_first = np.argsort(-gains, kind="stable")
+            parents = [found[i] for i in best_first[:PARENTS]] or parents
+        yield from (dict(found[i].params) for i in best_first)
 
     def _rng(self, trial: FrozenTrial) -> random.Random:
         return random.Random(derive_seed(self._seed, "blueprint", trial.number))
