@@ -22,10 +22,9 @@ from nas.cli.options import (
     workers_of,
 )
 from nas.cli.terminal import DONE, NOTHING_FEASIBLE, Interruption, command_line, resumable, run, view_for
-from nas.errors import UserError
 from nas.network.limits import ACTIVATION_BYTES, MACS, PARAMS, RECEPTIVE_FIELD
 from nas.samplers.names import DEFAULT_SAMPLER, SAMPLERS
-from nas.space.loading import known_spaces, load_space, space_name
+from nas.space.loading import known_spaces, space_name
 from nas.space.objective import METRIC_NAMES
 from nas.study.location import StudyLocation, locate
 from nas.tuner.names import DEFAULT_PRUNER, PRUNERS
@@ -70,9 +69,12 @@ def parser() -> argparse.ArgumentParser:
     )
     known = ", ".join(known_spaces())
     what.add_argument("--space", metavar="NAME", default="mnist", help=f"{known}, or a .py file (default: mnist)")
-    what.add_argument("--data", metavar="PATH", help="its networks, for another data set: a name, folder or table")
+    what.add_argument("--data", metavar="PATH", help="search its networks for this data set: a name, folder or table")
     what.add_argument(
-        "--shape", metavar="CxHxW", type=shape, help="in which they see --data (default: its own, else 3x32x32)"
+        "--shape",
+        metavar="CxHxW",
+        type=shape,
+        help="in which the networks see the data (default: its own, else 3x32x32)",
     )
     what.add_argument("--metric", choices=METRIC_NAMES, help="what scores are (default: the space's, else accuracy)")
     what.add_argument(
@@ -128,15 +130,11 @@ def options_of(args: argparse.Namespace) -> "SearchOptions":
 
 def space_of(args: argparse.Namespace) -> "SearchSpace":
     """The space that is named, on other data and with tighter limits where they are given."""
-    space = load_space(args.space)
-    if args.data is not None:
-        from nas.api.data import space_on
+    from nas.api.task import asked_for, require_data
 
-        space = space_on(space, args.data, args.shape)
-    elif args.shape is not None:
-        raise UserError("--shape is that of --data; give both, or let the space say the shape")
-    if args.metric is not None:
-        space = space.judged_by(args.metric)
+    if args.data is None:
+        require_data(args.shape)
+    space = asked_for(args.space, args.data, args.shape, args.metric)
     space = space.restrict(epochs=args.epochs, **{limit.name: getattr(args, limit.name) for limit in TIGHTENED})
     return space if args.target is None else replace(space, target=args.target)
 
@@ -177,7 +175,8 @@ def main() -> int:
     from nas.system.processes import start_server
 
     space = space_of(args)
-    name = space_name(args.data or args.space) if args.study_name is None else args.study_name
+    named = args.study_name if args.study_name is not None else space.name
+    name = space_name(args.space) if named is None or (args.study_name is None and args.data is None) else named
     location = locate(name, args.output_dir, args.storage)
     try:
         with resumable("nas.search", location) as interruption:

@@ -24,6 +24,7 @@ from nas.samplers.carried_on import carried_on
 from nas.samplers.description import Describer
 from nas.samplers.drafts import Drafts
 from nas.samplers.evolution import EvolutionSampler
+from nas.samplers.forecast import LEARNED, Forecaster
 from nas.samplers.mutation import mutated
 from nas.samplers.surrogate import Floats, Scores, Surrogate
 from nas.space.loading import load_space
@@ -170,6 +171,40 @@ def test_blueprint_sampler_passes_over_what_is_none_of_the_space() -> None:
         trial = study.ask(dict(DIGITS.distributions))
         assert isinstance(DIGITS.check(DIGITS.decode(trial.params)), Feasible)
         study.tell(trial, 1.0 + number)
+
+
+def test_a_forecast_passes_over_scores_that_are_no_number_and_what_the_space_does_not_suggest() -> None:
+    forecaster, rng = Forecaster(DIGITS, 0), random.Random(0)
+    known = [draft.params for draft in islice(forecaster.drafts.drawn(rng), 8)]
+    name = next(n for n, d in DIGITS.distributions.items() if isinstance(d, IntDistribution))
+    odd = {**known[6], name: 10_000}
+    trials = [
+        create_trial(params=dict(params), distributions=DIGITS.distributions, value=value)
+        for params, value in zip(known, [1.0, 2.0, math.inf, -math.inf, 0.5], strict=False)
+    ]
+    for number, trial in enumerate(trials):
+        trial.number = number
+    forecast = forecaster.fit(trials, StudyDirection.MINIMIZE, 1)
+    assert forecast is not None
+    assert forecast.trials == [0, 1, 4]
+    assert np.isfinite(forecast.model.known).all()
+    assert forecaster.fit(trials, StudyDirection.MINIMIZE, 4) is None
+    assert forecaster.drafts.known(odd) is None
+
+
+def test_a_forecast_of_many_trials_learns_from_the_best_and_from_some_others() -> None:
+    forecaster = Forecaster(DIGITS, 0)
+    drafts = [*islice(forecaster.drafts.drawn(random.Random(1)), LEARNED + 50)]
+    trials = [
+        create_trial(params=dict(draft.params), distributions=DIGITS.distributions, value=float(number))
+        for number, draft in enumerate(drafts)
+    ]
+    for number, trial in enumerate(trials):
+        trial.number = number
+    forecast = forecaster.fit(trials, StudyDirection.MAXIMIZE, 1)
+    assert forecast is not None
+    assert len(forecast.trials) == LEARNED
+    assert set(range(len(trials) - LEARNED // 2, len(trials))) <= set(forecast.trials), "the best half of them"
 
 
 def test_blueprint_sampler_learns_where_hardly_any_draw_is_feasible() -> None:

@@ -20,6 +20,7 @@ from torch.utils.data import TensorDataset
 
 import nas
 from nas.api.result import Result
+from nas.api.task import asked_for
 from nas.datasets.images import load_test, load_training
 from nas.network.measure import measure
 from nas.study.opening import writing
@@ -341,9 +342,9 @@ def contents(folder: Path) -> dict[str, object]:
         ({"until_target": True, "final_seeds": 1}, "--until-target: a network is shown to reach the target on fresh"),
         ({"study": "a/b"}, "--study-name 'a/b' must be a plain name"),
         ({"device": "tpu"}, "--device 'tpu' is unknown; give auto, cpu, cuda or cuda:N"),
-        ({"data": None, "test": some_images}, "test: test images are given without any to train on; give data=(images"),
-        ({"data": "mnist", "test": some_images}, "test: test images are given without any to train on"),
-        ({"data": None, "input_shape": (1, 8, 8)}, "input_shape (1, 8, 8) is that of data=; give both, or let the"),
+        ({"data": None, "test": some_images}, "test: test images go with data=(images, labels); give that, too"),
+        ({"data": "mnist", "test": some_images}, "test: test images go with data=(images"),
+        ({"data": None, "input_shape": (1, 8, 8)}, "the shape (1, 8, 8) is that of other data; give both, or let"),
         ({"input_shape": 28}, "search: input_shape 28 must be (channels, height, width)"),
         ({"data": "mnist", "input_shape": (1, 0, 8)}, "Architecture"),
         ({"metric": "f1"}, "search: metric 'f1' must be one of accuracy, balanced_accuracy"),
@@ -403,6 +404,31 @@ def test_a_study_is_not_written_among_its_images(tmp_path: Path) -> None:
     with pytest.raises(nas.UserError, match=r"^--output-dir .*: the study would lie among the images of .*; give"):
         nas.search(data=folder, input_shape=(1, 20, 16), trials=1, output_dir=tmp_path, progress=False)
     assert not (folder / "study.db").exists()
+
+
+@pytest.mark.parametrize("spelt", ["digits", "digits/", "./digits"])
+def test_a_folder_has_one_name_however_it_is_spelt(spelt: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_task(tmp_path, images=400)
+    monkeypatch.chdir(tmp_path)
+    space = asked_for("mnist", spelt, (1, 20, 16), None)
+    assert (space.dataset, space.name) == ("digits", "digits")
+    monkeypatch.chdir(tmp_path / "digits")
+    assert asked_for("mnist", ".", None, None).name == "digits"
+
+
+def test_a_space_that_is_for_the_data_stays_as_it_is() -> None:
+    space = nas.load_space("mnist")
+    assert asked_for(space, "mnist", None, None) is space
+    assert asked_for(space, "fashion_mnist", None, None).target is None
+    with pytest.raises(nas.UserError, match=r"^unknown data set '': known are"):
+        asked_for(space, "", None, None)
+
+
+def test_images_in_memory_may_have_classes_of_their_own() -> None:
+    images, labels = some_images()
+    few = labels < 3
+    preview = nas.preview(SPACE, trials=1, data=(images[few], labels[few]))
+    assert preview.n_train > 0
 
 
 def test_images_in_memory_may_have_a_shape_of_their_own(tmp_path: Path) -> None:

@@ -134,7 +134,7 @@ NAME = "must be a plain name of at most 100 characters, without path separators"
             "storage sqlite:////nowhere/x.db cannot be used (unable to open database file); "
             "give a URL such as sqlite:///study.db to --storage",
         ),
-        ("--shape=1x28x28", "--shape is that of --data; give both, or let the space say the shape"),
+        ("--shape=1x28x28", "the shape (1, 28, 28) is that of other data; give both, or let the space say the shape"),
         (
             "--data=mnist --shape=28",
             "argument --shape: '28' must be channels, height and width, such as 1x28x28; see --help",

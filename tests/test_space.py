@@ -277,7 +277,7 @@ def test_restrict_tightens_the_limits() -> None:
 
 def test_a_space_on_other_data_has_the_same_networks_for_its_shape_and_classes() -> None:
     space, rng = load_space("mnist"), random.Random(0)
-    other = space.on("my/photos", (3, 56, 14), 4)
+    other = space.on("my/photos", (3, 56, 14), 4, called="photos")
     assert (other.dataset, other.name, other.input_shape, other.num_classes) == ("my/photos", "photos", (3, 56, 14), 4)
     assert (other.target, other.baseline) == (None, None)
     assert other.constraints == space.constraints, "as many pixels, so as many MACs"
@@ -294,7 +294,7 @@ def test_a_space_judged_by_balanced_accuracy_balances_its_batches() -> None:
     params = space.draw(random.Random(0))
     assert (space.metric, space.recipe.balanced_batches) == ("balanced_accuracy", True)
     assert space.decode(params).recipe == space.recipe
-    assert space.judged_by("accuracy").decode(params) == load_space("mnist").decode(params)
+    assert space.judged_by("accuracy").recipe == space.recipe, "balanced batches may serve accuracy, too"
 
 
 def test_restrict_sets_limits_that_the_space_left_open() -> None:

@@ -58,11 +58,22 @@ def dataset_from(
 def space_on(space: SearchSpace, data: str | Path, input_shape: Shape | None) -> SearchSpace:
     """The networks of a space for a data set by name or path, whose pictures they see in their own shape or as SHAPE.
 
+    A space that is for this data set stays as it is.
+
     Raises:
         UserError: there is no such data set, or no network of the space fits the shape.
     """
-    name = str(data)
-    return space.on(name, input_shape or own_shape(name) or SHAPE, class_count(name))
+    known = own_shape(str(data))
+    classes, name = class_count(str(data)), str(data if known else Path(data))
+    shape = input_shape or known or SHAPE
+    if (name, shape, classes) == (space.dataset, space.input_shape, space.num_classes):
+        return space
+    return space.on(name, shape, classes, called=name if known else _called(Path(data).expanduser().resolve()))
+
+
+def _called(path: Path) -> str:
+    """What a study of a folder or a table is called."""
+    return path.name if path.is_dir() else path.stem
 
 
 def sheet_of(dataset: Dataset, tell: Told = nobody) -> DataSheet:

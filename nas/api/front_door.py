@@ -7,16 +7,15 @@ from typing import Any
 
 from nas.api import searching
 from nas.api.call_text import call_text
-from nas.api.data import space_on
 from nas.api.progress import Progressing, said, shown
 from nas.api.result import Result, result_of
 from nas.api.searching import SearchOptions
+from nas.api.task import asked_for, require_data
 from nas.datasets.memory import GivenImages, given_images
 from nas.errors import UserError, require
 from nas.network.layers import Shape
 from nas.samplers.names import DEFAULT_SAMPLER, SamplerName
-from nas.space.loading import load_space
-from nas.space.objective import METRIC_NAMES, MetricName
+from nas.space.objective import MetricName
 from nas.space.search_space import SearchSpace
 from nas.study.history import dataset_of
 from nas.study.location import DEFAULT_OUTPUT, default_storage, locate
@@ -62,7 +61,7 @@ def search(
     Args:
         space: a search space, or the name or path of one.
         trials: networks trained in total.
-        study: the name of the study (default: the space's), which resumes where it exists.
+        study: the name of the study (default: that of the space, or of the files), which resumes where it exists.
         epochs: of a full training, if fewer than the space's.
         target: the accuracy asked for, as a fraction.
         until_target: end the search when the mean of a network over fresh seeds is sure to be at the target.
@@ -70,7 +69,8 @@ def search(
         data: another data set for the networks of the space: a folder, table or name; or `(images, labels)`, or a torch
             data set of such pairs. Such images are uint8, or floats from 0 to 1; they are kept in the study's folder.
         test: the same for the test images of `(images, labels)` (default: a sixth of the data).
-        input_shape: in which the networks see `data` (default: its own where it has one, else (3, 32, 32)).
+        input_shape: the shape in which the networks see `data` (default: of a known data set its own, of files
+            (3, 32, 32), of arrays that of the space).
         metric: what scores are (default: the space's); with "balanced_accuracy" batches are balanced, too.
         progress: True for the usual view, False for none, or a function of an iterator of events and a title.
 
@@ -93,7 +93,7 @@ def search(
         workers=workers,
         data_dir=data_dir,
     )
-    wanted, given = settled(space, data=data, test=test, input_shape=input_shape, metric=metric)
+    wanted, given = _settled(space, data, test, input_shape, metric)
     if epochs is not None:
         wanted = wanted.restrict(epochs=epochs)
     if target is not None:
@@ -150,41 +150,31 @@ def preview(
         workers=Workers(device=device, jobs=jobs, ray=ray, jobs_per_gpu=jobs_per_gpu),
         data_dir=data_dir,
     )
-    wanted, given = settled(space, data=data, test=test, input_shape=input_shape, metric=metric)
+    wanted, given = _settled(space, data, test, input_shape, metric)
     if epochs is not None:
         wanted = wanted.restrict(epochs=epochs)
     return searching.preview(wanted, options, given, said(False), quiet=True)
 
 
-def settled(
-    space: SearchSpace | str | Path,
-    *,
-    data: Any = None,
-    test: Any = None,
-    input_shape: Shape | None = None,
-    metric: MetricName | None = None,
+def _settled(
+    space: SearchSpace | str | Path, data: Any, test: Any, input_shape: Shape | None, metric: MetricName | None
 ) -> tuple[SearchSpace, GivenImages | None]:
     """The space as it is to be searched, and the images that were given for it."""
     if not isinstance(space, SearchSpace | str | Path):
         given_as = type(space).__name__
         raise UserError(f"space: it is a {given_as}; give a SearchSpace, its name or its path, and images to data=")
-    wanted = space if isinstance(space, SearchSpace) else load_space(space)
-    if metric is not None:
-        require(metric in METRIC_NAMES, "search", "metric", metric, f"one of {', '.join(METRIC_NAMES)}")
-        wanted = wanted.judged_by(metric)
     if input_shape is not None:
         is_shape = isinstance(input_shape, tuple) and len(input_shape) == 3
         require(is_shape, "search", "input_shape", input_shape, "(channels, height, width)")
-    of_files = isinstance(data, str | Path)
-    if test is not None and (data is None or of_files):
-        raise UserError("test: test images are given without any to train on; give data=(images, labels), too")
     if data is None:
-        if input_shape is not None:
-            raise UserError(f"input_shape {input_shape} is that of data=; give both, or let the space say the shape")
-        return wanted, None
-    if of_files:
-        return space_on(wanted, data, input_shape), None
+        require_data(input_shape)
+    if data is None or isinstance(data, str | Path):
+        if test is not None:
+            raise UserError("test: test images go with data=(images, labels); give that, too")
+        return asked_for(space, data, input_shape, metric), None
+    wanted = asked_for(space, None, None, metric)
     given = given_images(data, test, input_shape or wanted.input_shape)
-    if input_shape is None:
+    task = input_shape or wanted.input_shape, len(given.classes)
+    if task == (wanted.input_shape, wanted.num_classes):
         return replace(wanted, dataset=given.name), given
-    return replace(wanted.on(given.name, input_shape, len(given.classes)), name=wanted.name), given
+    return wanted.on(given.name, *task, called=wanted.name), given

@@ -16,7 +16,7 @@ from nas.datasets.dataset import Dataset
 from nas.datasets.images import fingerprint, hand_over, load_training, take_back, training_data
 from nas.datasets.memory import GivenImages
 from nas.datasets.metrics import METRICS
-from nas.datasets.reading import read_once
+from nas.datasets.reading import is_of_files, read_once
 from nas.datasets.split import drawn_pool
 from nas.errors import UserError, printable, require, require_seconds, require_whole
 from nas.network.cost import cost
@@ -148,9 +148,10 @@ def plan_of(
     )
 
 
-def _require_apart(images: Path, folder: Path) -> None:
-    """Raise UserError where a study's folder lies among the image files of its data set, one of which it would be."""
-    if images.is_dir() and folder.resolve().is_relative_to(images.resolve()):
+def _require_apart(dataset: Dataset, folder: Path) -> None:
+    """Raise UserError where a study's folder would lie in the folder of its images, and so be read as a class."""
+    images = Path(dataset.name).expanduser()
+    if is_of_files(dataset) and images.is_dir() and folder.resolve().is_relative_to(images.resolve()):
         raise UserError(
             f"--output-dir {folder.parent}: the study would lie among the images of {images}; give another folder"
         )
@@ -263,11 +264,12 @@ def search(
         raise UserError("--until-target: there is no target to reach; give --target, such as 0.994")
     if options.baseline and space.baseline is None:
         which = "" if space.name is None else f" {space.name!r}"
-        raise UserError(f"--baseline: the search space{which} names no network to beat; set its baseline")
-    if given is None:
-        _require_apart(Path(space.dataset).expanduser(), location.folder)
+        raise UserError(
+            f"--baseline: the search space{which} names no network to beat; set its baseline, or leave the option out"
+        )
     with _one_thread():
         plan = plan_of(space, options, given, location.folder, say, quiet=quiet)
+        _require_apart(plan.dataset, location.folder)
         wanted = settings(space, seed=options.seed, sampler=options.sampler, pruner=options.pruner)
         data = load_training(plan.dataset)
         wanted["training_images"] = fingerprint(data.train, data.validation)

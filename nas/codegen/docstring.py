@@ -12,6 +12,7 @@ from nas.training.environment import versions
 WIDTH = 88  # columns of the exported file: the default of ruff and black
 LONGEST_NAME = 60  # characters of a study's or data set's name that the docstring shows
 USAGE = "`python model.py` loads weights.safetensors and checks the network"
+FILES = "; `python model.py photo.jpg` also says which class an image file is of"
 COMMANDS = (
     "; with --evaluate it also judges them on the test images, and with --train it trains itself from scratch by the "
     "recipe (in float32) on all the training images, on images that torchvision finds or downloads"
@@ -30,7 +31,7 @@ def docstring(architecture: Architecture, card: ModelCard, *, runs: bool) -> str
         "channel minus MEAN and divided by STD; `preprocess` does this to uint8 images.",
         f"Recipe: {_recipe(card)}",
         f"Origin: {_origin(card)}",
-        f"{USAGE}{COMMANDS if runs else ''}.",
+        f"{USAGE}{FILES if architecture.input_shape[0] in (1, 3) else ''}{COMMANDS if runs else ''}.",
     )
     return "\n\n".join(map(_filled, paragraphs)) + '\n"""'
 

@@ -10,13 +10,12 @@ from typing import Any
 from nas.codegen.card import ModelCard
 from nas.codegen.docstring import WIDTH, docstring
 from nas.datasets.pixels import SHARED
-from nas.datasets.reading import MNIST, TORCHVISION
+from nas.datasets.reading import KNOWN
 from nas.network.architecture import Architecture
 from nas.network.cost import Step, cost, lower
 from nas.system.templates import templates
 
 TEMPLATES = templates("nas.codegen", autoescape=False)
-KNOWN = {"mnist": MNIST, **TORCHVISION}  # data sets that torchvision has
 
 
 def model_source(architecture: Architecture, card: ModelCard) -> str:

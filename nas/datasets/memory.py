@@ -91,7 +91,7 @@ def _shaped(pixels: Tensor, what: str, shape: Shape) -> Tensor:
             return pixels.permute(0, 3, 1, 2).contiguous()
     raise UserError(
         f"{what}: images of shape {tuple(pixels.shape)} must be (N, {channels}, {height}, {width}), as the networks of "
-        "the space take them; resize them, or give the space another input_shape"
+        "the space take them; resize them, or give another input_shape"
     )
 
 

@@ -87,6 +87,8 @@ TORCHVISION = {
     "cifar10": CIFAR10,
 }
 
+KNOWN = {"mnist": MNIST, **TORCHVISION}  # data sets that torchvision has
+
 
 def load_mnist(folder: Traversable, split: str) -> Images:
     """The "train" or "t10k" part of MNIST from the gzipped IDX files in `folder`."""
@@ -143,22 +145,20 @@ def read_once(dataset: Dataset, tell: Told) -> Dataset:
 
 def own_shape(name: str) -> tuple[int, int, int] | None:
     """The shape of the images of a data set that is known by its name; None for any other."""
-    known = {"mnist": MNIST, **TORCHVISION}
-    return known[name].input_shape if name in known else None
+    return KNOWN[name].input_shape if name in KNOWN else None
 
 
 def class_count(name: str) -> int:
     """How many classes a data set has; no image is opened. Raises UserError as `read_images` does."""
-    known = {"mnist": MNIST, **TORCHVISION}
-    if name in known:
-        return len(known[name].classes)
+    if name in KNOWN:
+        return len(KNOWN[name].classes)
     _require_path(name)
     return len(listed(name).classes)
 
 
 def is_of_files(dataset: Dataset) -> bool:
     """Whether its name is a path. Raises UserError where nothing is there."""
-    if dataset.name in ("mnist", *TORCHVISION) or dataset.name.startswith(IN_MEMORY):
+    if dataset.name in KNOWN or dataset.name.startswith(IN_MEMORY):
         return False
     _require_path(dataset.name)
     return True
@@ -184,12 +184,12 @@ def read_images(dataset: Dataset, *, train: bool) -> Pool:
 def _require_path(name: str) -> None:
     try:
         root = Path(name).expanduser()
-        if root.is_dir() or root.is_file():
+        if name and (root.is_dir() or root.is_file()):
             return
         found = f"there is no folder or file {root.resolve()}"
     except (OSError, ValueError, RuntimeError) as error:  # too long, a null character, no such user
         found = f"that can be no folder here ({getattr(error, 'strerror', None) or error})"
-    known = ", ".join(("mnist", *TORCHVISION))
+    known = ", ".join(KNOWN)
     raise UserError(
         f"unknown data set {name!r}: known are {known}, or the path of a folder of class folders, or of a table of "
         f"files; {found}"

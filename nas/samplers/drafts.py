@@ -6,9 +6,11 @@ from functools import lru_cache
 from itertools import islice
 from typing import Any, NamedTuple
 
+from nas.errors import UserError
 from nas.samplers.mutation import mutated
 from nas.space.candidate import Candidate
 from nas.space.search_space import Feasible, SearchSpace
+from nas.space.suggestions import suggestable
 
 DRAWS = 20_000  # at most, until enough are feasible
 TRIES = 10  # mutations, at most, for each one that is wanted
@@ -27,16 +29,24 @@ class Drafts:
 
     def __init__(self, space: SearchSpace) -> None:
         self.space = space
-        self._known = lru_cache(maxsize=KNOWN)(lambda items: self.of(dict(items)))
+        self._known = lru_cache(maxsize=KNOWN)(lambda items: self._feasible(dict(items)))
 
     def of(self, params: Mapping[str, Any]) -> Draft:
         """What these suggestions make, feasible or not."""
         return Draft(params, self.space.decode(params))
 
-    def known(self, params: Mapping[str, Any]) -> Draft:
-        """The same, remembered; for those of trials."""
-        found: Draft = self._known(tuple(params.items()))
+    def known(self, params: Mapping[str, Any]) -> Draft | None:
+        """What the suggestions of a trial make; None where they are none of the space, or outside its limits."""
+        found: Draft | None = self._known(tuple(params.items()))
         return found
+
+    def _feasible(self, params: dict[str, Any]) -> Draft | None:
+        try:
+            whole = {n: suggestable(n, params[n], of) for n, of in self.space.distributions.items()}
+        except (KeyError, UserError):
+            return None
+        draft = self.of(whole)
+        return draft if self.is_feasible(draft) else None
 
     def is_feasible(self, draft: Draft) -> bool:
         """Whether it is within the limits."""

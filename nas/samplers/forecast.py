@@ -40,12 +40,11 @@ class Forecaster:
 
     def drafts_of(self, trials: Sequence[FrozenTrial]) -> dict[int, Draft]:
         """The candidates of trials, by number, that are of the space and within its limits."""
-        names = self._space.distributions.keys()
-        whole = {trial.number: self.drafts.known(trial.params) for trial in trials if trial.params.keys() >= names}
-        return {number: draft for number, draft in whole.items() if self.drafts.is_feasible(draft)}
+        drafts = {trial.number: self.drafts.known(trial.params) for trial in trials}
+        return {number: draft for number, draft in drafts.items() if draft is not None}
 
-    def fit(self, trials: Sequence[FrozenTrial], direction: StudyDirection, least: int = 1) -> Forecast | None:
-        """What the scores of trials tell, or None of fewer trials with a score than these."""
+    def fit(self, trials: Sequence[FrozenTrial], direction: StudyDirection, least: int) -> Forecast | None:
+        """What the scores of trials tell; None where fewer than `least` of them have a score."""
         drafts, epochs = self.drafts_of(trials), self._space.recipe.epochs
         curves = {trial.number: _curve(trial, direction, epochs) for trial in trials if trial.number in drafts}
         learned = _informative({number: curve for number, curve in curves.items() if curve})
@@ -61,8 +60,9 @@ class Forecaster:
 
     @cached_property
     def examples(self) -> list[Draft]:
-        """The same draws for every forecast: where few are within the limits, they are dear."""
-        return [*islice(self.drafts.drawn(random.Random(derive_seed(self._seed, "examples"))), EXAMPLES)]
+        """The same draws for every forecast, each candidate once: where few are within the limits, they are dear."""
+        drawn = islice(self.drafts.drawn(random.Random(derive_seed(self._seed, "examples"))), EXAMPLES)
+        return [*{draft.candidate: draft for draft in drawn}.values()]
 
     @cached_property
     def _describer(self) -> Describer:
@@ -76,8 +76,9 @@ class Forecaster:
 def _curve(trial: FrozenTrial, direction: StudyDirection, last_epoch: int) -> Mapping[int, float]:
     """A trial's scores after each epoch that it reported, counted from 1, turned so that less is better."""
     known = {step: value for step, value in trial.intermediate_values.items() if step > 0 and math.isfinite(value)}
-    if not known and trial.state is TrialState.COMPLETE and trial.value is not None:
-        known = {last_epoch: trial.value}
+    told = trial.value if trial.state is TrialState.COMPLETE else None
+    if not known and told is not None and math.isfinite(told):
+        known = {last_epoch: told}
     return {step: -value if direction is StudyDirection.MAXIMIZE else value for step, value in known.items()}
 
 

@@ -8,7 +8,6 @@ import math
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 from optuna.distributions import BaseDistribution
@@ -172,28 +171,31 @@ class SearchSpace:
         _require_tighter("--epochs", EPOCHS, epochs, self.constraints)
         return space._trained_otherwise(epochs=epochs)
 
-    def on(self, dataset: str, input_shape: Shape, num_classes: int) -> "SearchSpace":
-        """The same networks for another data set; the limit on MACs grows and shrinks with the pixels.
+    def on(self, dataset: str, input_shape: Shape, num_classes: int, *, called: str | None = None) -> "SearchSpace":
+        """The same networks for another data set; limits on MACs and activations grow and shrink with the pixels.
 
-        Its target and its network to beat are those of another task, and are left out.
+        Its target and its network to beat are those of another task, and are left out. `called` is its new name.
 
         Raises:
             UserError: as `SearchSpace` does.
         """
-        macs, pixels = self.constraints.max_macs, math.prod(input_shape[1:]) / math.prod(self.input_shape[1:])
+        pixels = math.prod(input_shape[1:]) / math.prod(self.input_shape[1:])
+        bounds = {limit.name: self.constraints.bound(limit) for limit in (MACS, ACTIVATION_BYTES)}
+        grown: dict[str, Any] = {n: None if bound is None else round(bound * pixels) for n, bound in bounds.items()}
         return replace(
             self,
             sample=_Changed(self.sample, {"input_shape": input_shape, "num_classes": num_classes}, {}),
-            constraints=replace(self.constraints, max_macs=None if macs is None else round(macs * pixels)),
+            constraints=replace(self.constraints, **grown),
             dataset=dataset,
             target=None,
             baseline=None,
-            name=Path(dataset).stem,
+            name=called,
         )
 
     def judged_by(self, metric: MetricName) -> "SearchSpace":
         """The same candidates by another metric; for balanced accuracy, they see every class equally often."""
-        return replace(self, metric=metric)._trained_otherwise(balanced_batches=metric == "balanced_accuracy")
+        space = replace(self, metric=metric)
+        return space._trained_otherwise(balanced_batches=True) if metric == "balanced_accuracy" else space
 
     def _trained_otherwise(self, **recipe: Any) -> "SearchSpace":
         return replace(self, sample=_Changed(self.sample, {}, recipe), recipe=replace(self.recipe, **recipe))
@@ -250,7 +252,7 @@ def _require_tighter(option: str, limit: Limit, bound: int, allowed: Constraints
 
 @dataclass(frozen=True, slots=True)
 class _Changed:
-    """A space's `sample`, of whose candidates some values are others."""
+    """A space's `sample`, with some values of its candidates replaced."""
 
     sample: Callable[[Trial], Candidate]
     architecture: Mapping[str, Any]

@@ -1,0 +1,37 @@
+"""The space that a person asks to be searched: by name, path or value, and perhaps on other data."""
+
+from pathlib import Path
+
+from nas.errors import UserError, require
+from nas.network.layers import Shape
+from nas.space.loading import load_space
+from nas.space.objective import METRIC_NAMES, MetricName
+from nas.space.search_space import SearchSpace
+
+
+def asked_for(
+    space: SearchSpace | str | Path,
+    data: str | Path | None,
+    input_shape: Shape | None,
+    metric: MetricName | None,
+) -> SearchSpace:
+    """The space, moved to a data set by name or path, and judged by a metric, where they are given.
+
+    Raises:
+        UserError: no such space, data set or metric, or no network of the space fits the shape.
+    """
+    wanted = space if isinstance(space, SearchSpace) else load_space(space)
+    if data is not None:
+        from nas.api.data import space_on  # torch takes seconds to import, which this is spared elsewhere
+
+        wanted = space_on(wanted, data, input_shape)
+    if metric is not None:
+        require(metric in METRIC_NAMES, "search", "metric", metric, f"one of {', '.join(METRIC_NAMES)}")
+        wanted = wanted.judged_by(metric)
+    return wanted
+
+
+def require_data(input_shape: Shape | None) -> None:
+    """Raise UserError for an input shape that stands without data of one's own."""
+    if input_shape is not None:
+        raise UserError(f"the shape {input_shape} is that of other data; give both, or let the space say the shape")
