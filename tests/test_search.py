@@ -225,8 +225,22 @@ def test_search_refuses_to_compare_with_a_network_to_beat_that_the_space_does_no
     make_task(tmp_path, images=200)
     before = tree(tmp_path)
     ended = command("--space", "digits.py", "--baseline")
-    message = "--baseline: the search space 'digits' names no network to beat; set its baseline"
+    message = (
+        "--baseline: the search space 'digits' names no network to beat; set its baseline, or leave the option out"
+    )
     assert (ended.status, ended.out, ended.err) == (2, "", f"error: {message}\n")
+    assert tree(tmp_path) == before
+
+
+def test_search_of_a_table_of_files_needs_no_space_file(command: Command, tmp_path: Path) -> None:
+    make_task(tmp_path, images=200)
+    files = sorted((tmp_path / "digits").rglob("*.png"))
+    lines = [f"digits/{file.parent.name}/{file.name},{file.parent.name}" for file in files]
+    (tmp_path / "labels.csv").write_text("\n".join(["path,label", *lines]), encoding="utf-8")
+    before = tree(tmp_path)
+    ended = command("--data=labels.csv", "--shape=1x20x16", "--metric=balanced_accuracy", "--dry-run")
+    assert (ended.status, ended.err) == (0, "")
+    assert "labels.csv" in ended.out
     assert tree(tmp_path) == before
 
 
