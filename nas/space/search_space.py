@@ -169,7 +169,7 @@ class SearchSpace:
         if epochs is None or epochs == self.recipe.epochs:
             return space
         _require_tighter("--epochs", EPOCHS, epochs, self.constraints)
-        return space._trained_otherwise(epochs=epochs)
+        return _trained_otherwise(space, epochs=epochs)
 
     def on(self, dataset: str, input_shape: Shape, num_classes: int, *, called: str | None = None) -> "SearchSpace":
         """The same networks for another data set; limits on MACs and activations grow and shrink with the pixels.
@@ -195,10 +195,11 @@ class SearchSpace:
     def judged_by(self, metric: MetricName) -> "SearchSpace":
         """The same candidates by another metric; for balanced accuracy, they see every class equally often."""
         space = replace(self, metric=metric)
-        return space._trained_otherwise(balanced_batches=True) if metric == "balanced_accuracy" else space
+        return _trained_otherwise(space, balanced_batches=True) if metric == "balanced_accuracy" else space
 
-    def _trained_otherwise(self, **recipe: Any) -> "SearchSpace":
-        return replace(self, sample=_Changed(self.sample, {}, recipe), recipe=replace(self.recipe, **recipe))
+
+def _trained_otherwise(space: SearchSpace, **recipe: Any) -> SearchSpace:
+    return replace(space, sample=_Changed(space.sample, {}, recipe), recipe=replace(space.recipe, **recipe))
 
 
 def _require_candidate(candidate: object, space: SearchSpace) -> None:
