@@ -130,10 +130,8 @@ def options_of(args: argparse.Namespace) -> "SearchOptions":
 
 def space_of(args: argparse.Namespace) -> "SearchSpace":
     """The space that is named, on other data and with tighter limits where they are given."""
-    from nas.api.task import asked_for, require_data
+    from nas.api.task import asked_for
 
-    if args.data is None:
-        require_data(args.shape)
     space = asked_for(args.space, args.data, args.shape, args.metric)
     space = space.restrict(epochs=args.epochs, **{limit.name: getattr(args, limit.name) for limit in TIGHTENED})
     return space if args.target is None else replace(space, target=args.target)
@@ -175,8 +173,8 @@ def main() -> int:
     from nas.system.processes import start_server
 
     space = space_of(args)
-    named = args.study_name if args.study_name is not None else space.name
-    name = space_name(args.space) if named is None or (args.study_name is None and args.data is None) else named
+    own_name = space_name(args.space) if args.data is None or space.name is None else space.name
+    name = own_name if args.study_name is None else args.study_name
     location = locate(name, args.output_dir, args.storage)
     try:
         with resumable("nas.search", location) as interruption:

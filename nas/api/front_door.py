@@ -10,7 +10,7 @@ from nas.api.call_text import call_text
 from nas.api.progress import Progressing, said, shown
 from nas.api.result import Result, result_of
 from nas.api.searching import SearchOptions
-from nas.api.task import asked_for, require_data
+from nas.api.task import asked_for
 from nas.datasets.memory import GivenImages, given_images
 from nas.errors import UserError, require
 from nas.network.layers import Shape
@@ -94,8 +94,7 @@ def search(
         data_dir=data_dir,
     )
     wanted, given = _settled(space, data, test, input_shape, metric)
-    if epochs is not None:
-        wanted = wanted.restrict(epochs=epochs)
+    wanted = wanted.restrict(epochs=epochs)
     if target is not None:
         wanted = replace(wanted, target=target)
     if start is not None:
@@ -151,8 +150,7 @@ def preview(
         data_dir=data_dir,
     )
     wanted, given = _settled(space, data, test, input_shape, metric)
-    if epochs is not None:
-        wanted = wanted.restrict(epochs=epochs)
+    wanted = wanted.restrict(epochs=epochs)
     return searching.preview(wanted, options, given, said(False), quiet=True)
 
 
@@ -166,8 +164,6 @@ def _settled(
     if input_shape is not None:
         is_shape = isinstance(input_shape, tuple) and len(input_shape) == 3
         require(is_shape, "search", "input_shape", input_shape, "(channels, height, width)")
-    if data is None:
-        require_data(input_shape)
     if data is None or isinstance(data, str | Path):
         if test is not None:
             raise UserError("test: test images go with data=(images, labels); give that, too")

@@ -18,20 +18,16 @@ def asked_for(
     """The space, moved to a data set by name or path, and judged by a metric, where they are given.
 
     Raises:
-        UserError: no such space, data set or metric, or no network of the space fits the shape.
+        UserError: no such space, data set or metric; a shape without data; or no network of the space fits it.
     """
     wanted = space if isinstance(space, SearchSpace) else load_space(space)
     if data is not None:
-        from nas.api.data import space_on  # torch takes seconds to import, which this is spared elsewhere
+        from nas.api.data import space_on  # torch takes seconds to import, and most searches need it later
 
         wanted = space_on(wanted, data, input_shape)
+    elif input_shape is not None:
+        raise UserError(f"the shape {input_shape} is that of other data; give both, or let the space say the shape")
     if metric is not None:
         require(metric in METRIC_NAMES, "search", "metric", metric, f"one of {', '.join(METRIC_NAMES)}")
         wanted = wanted.judged_by(metric)
     return wanted
-
-
-def require_data(input_shape: Shape | None) -> None:
-    """Raise UserError for an input shape that stands without data of one's own."""
-    if input_shape is not None:
-        raise UserError(f"the shape {input_shape} is that of other data; give both, or let the space say the shape")
