@@ -36,8 +36,8 @@ class Setting:
     decay: float  # what passes falls with this power of the epoch
 
 
-# `own`, `noise`, `passing` and `decay` are about those that make `benchmarks.table` likeliest; others of `linear`, `bent`
-# and `reach` rank its candidates as well.
+# `own`, `noise`, `passing` and `decay` are about those that make `benchmarks.table` likeliest; with other values of
+# `linear`, `bent` and `reach` its candidates are ranked as well.
 TYPICAL = Setting(linear=0.7, bent=1.5, own=0.5, noise=0.45, reach=1.5, passing=1.9, decay=1.1)
 SPREAD = Setting(linear=0.5, bent=0.5, own=0.5, noise=0.5, reach=0.5, passing=0.4, decay=0.3)  # of logarithms
 # The unit, in deviations of the scores, is expected beforehand as firmly as if so many scores had told it.
