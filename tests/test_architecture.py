@@ -49,7 +49,15 @@ architectures = st.builds(
     head=heads,
 )
 amounts = st.floats(0, 1e6)
-augmentations = st.builds(Augmentation, rotation=amounts, shift=amounts, scale=fractions, shear=amounts)
+augmentations = st.builds(
+    Augmentation,
+    rotation=amounts,
+    shift=amounts,
+    scale=fractions,
+    shear=amounts,
+    horizontal_flip=st.booleans(),
+    vertical_flip=st.booleans(),
+)
 recipes = st.builds(
     Recipe,
     epochs=st.integers(1, 200),
@@ -122,7 +130,14 @@ CHANGES: dict[type, dict[str, Any]] = {
     MaxPool: {"kernel_size": 3},
     Head: {"kind": "pool_conv", "padding": 1, "bias": False},
     Architecture: {"input_shape": (1, 28, 27), "num_classes": 11, "layers": (), "head": Head(kind="linear")},
-    Augmentation: {"rotation": 9.0, "shift": 1.0, "scale": 0.2, "shear": 0.3},
+    Augmentation: {
+        "rotation": 9.0,
+        "shift": 1.0,
+        "scale": 0.2,
+        "shear": 0.3,
+        "horizontal_flip": True,
+        "vertical_flip": True,
+    },
     Recipe: {
         "epochs": 18,
         "batch_size": 65,

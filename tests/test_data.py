@@ -13,6 +13,7 @@ import threading
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -340,6 +341,26 @@ def test_augment_draws_uniformly_within_its_range_and_nothing_else(
         assert values.abs().max().item() == pytest.approx(limit, rel=0.01)
         assert values.mean().item() == pytest.approx(0, abs=0.05 * limit)
         assert values.std().item() == pytest.approx(limit / math.sqrt(3), rel=0.03)
+
+
+@pytest.mark.parametrize(("name", "dim"), [("horizontal_flip", 3), ("vertical_flip", 2)])
+def test_augment_flips_every_second_image(name: str, dim: int) -> None:
+    images = torch.rand(400, 2, 5, 6)
+    flipping = replace(UNCHANGED, **{name: True})
+    changed = augment(images, flipping, torch.Generator().manual_seed(0))
+    flipped = (changed == images.flip(dim)).flatten(1).all(1)
+    assert torch.equal(changed[~flipped], images[~flipped])
+    assert 160 < int(flipped.sum()) < 240
+
+
+def test_augment_flips_both_ways_apart_from_each_other() -> None:
+    images = torch.rand(400, 1, 5, 6)
+    flipping = replace(UNCHANGED, horizontal_flip=True, vertical_flip=True)
+    changed = augment(images, flipping, torch.Generator().manual_seed(0))
+    ways = [images, images.flip(3), images.flip(2), images.flip(2, 3)]
+    counts = [int((changed == way).flatten(1).all(1).sum()) for way in ways]
+    assert sum(counts) == 400
+    assert all(60 < count < 140 for count in counts)
 
 
 def test_augment_returns_the_same_pixels_for_ranges_of_zero() -> None:

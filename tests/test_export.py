@@ -36,7 +36,7 @@ from nas.network.limits import Constraints
 from nas.network.module import build
 from nas.space.loading import load_space
 from nas.space.pictures import Pictures
-from nas.space.recipe import Recipe
+from nas.space.recipe import Augmentation, Recipe
 from nas.space.search_space import Feasible, SearchSpace
 from nas.training.score import Score
 
@@ -104,6 +104,7 @@ SOURCES = [  # every kind of file that there is
     *(model_source(WIDE, replace(WIDE_CARD, dataset=name)) for name in ("mnist", "my pictures")),
     model_source(WIDE, replace(WIDE_CARD, dataset="cifar10", test=None, judged=None)),
     model_source(SMALL, replace(CARD, recipe=replace(CARD.recipe, balanced_batches=True))),
+    model_source(SMALL, replace(CARD, recipe=replace(CARD.recipe, augmentation=Augmentation(vertical_flip=True)))),
     model_source(replace(SMALL, input_shape=(2, 12, 12)), replace(FOLDER_CARD, mean=(0.5, 0.5), std=(1.0, 1.0))),
 ]
 HARMLESS = ast.parse(model_source(SMALL, FOLDER_CARD))

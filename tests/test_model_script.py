@@ -179,7 +179,12 @@ def test_train_takes_the_steps_of_the_engine(one_thread: None) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [Augmentation(), Augmentation(rotation=0, shift=0, scale=0, shear=0), Augmentation(rotation=40, shear=0.5)],
+    [
+        Augmentation(),
+        Augmentation(rotation=0, shift=0, scale=0, shear=0),
+        Augmentation(rotation=40, shear=0.5),
+        Augmentation(horizontal_flip=True, vertical_flip=True),
+    ],
 )
 def test_augmentation_is_that_of_the_engine(change: Augmentation) -> None:
     recipe = replace(RECIPE, augmentation=change)

@@ -32,6 +32,10 @@ from nas.space.recipe import Augmentation, Recipe
         ),
         (lambda: Recipe(mixed_precision=cast(bool, 1)), "Recipe: mixed_precision 1 must be True or False"),
         (lambda: Augmentation(scale=1.0), "Augmentation: scale 1.0 must be a number, at least 0 and below 1"),
+        (
+            lambda: Augmentation(horizontal_flip=cast(bool, 0.5)),
+            "Augmentation: horizontal_flip 0.5 must be True or False",
+        ),
         (lambda: Augmentation(shear=math.nan), "Augmentation: shear nan must be a number, at least 0"),
     ],
 )

@@ -7,6 +7,7 @@ from nas.codegen.card import ModelCard
 from nas.datasets.metrics import ACCURACY
 from nas.network.architecture import Architecture
 from nas.network.cost import Cost, cost
+from nas.space.recipe import Augmentation
 from nas.training.environment import versions
 
 WIDTH = 88  # columns of the exported file: the default of ruff and black
@@ -89,9 +90,15 @@ def _recipe(card: ModelCard) -> str:
         f"learning rate rises to {recipe.learning_rate:g} in the first {100 * recipe.warmup:g} % of {recipe.epochs} "
         f"epochs, then falls linearly to 0; weights averaged with a decay of {recipe.ema_decay:g} per step; images "
         f"turned by up to {change.rotation:g} degrees, shifted by up to {change.shift:g} pixels, scaled by up to "
-        f"{100 * change.scale:g} % and sheared by up to {change.shear:g}"
+        f"{100 * change.scale:g} % and sheared by up to {change.shear:g}{_flips(change)}"
         f"{'; images of every class drawn equally often' if recipe.balanced_batches else ''}."
     )
+
+
+def _flips(change: Augmentation) -> str:
+    flips = {"left to right": change.horizontal_flip, "upside down": change.vertical_flip}
+    said = [f"every second one flipped {how}" for how, flipped in flips.items() if flipped]
+    return "".join(f", {text}" for text in said)
 
 
 def _origin(card: ModelCard) -> str:

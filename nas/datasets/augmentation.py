@@ -1,4 +1,4 @@
-"""Batches of images as network input: random affine changes, normalisation."""
+"""Batches of images as network input: random flips and affine changes, normalisation."""
 
 import math
 
@@ -31,11 +31,15 @@ def normalize(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -
 
 
 def augment(images: Tensor, augmentation: Augmentation, generator: torch.Generator) -> Tensor:
-    """Change each of the float images (N, C, H, W) by a random affine map; what comes into view is 0.
+    """Change each of the float images (N, C, H, W) by random flips, then by a random affine map.
 
-    0 is black only before normalisation. The same generator state gives the same images, bit for bit; ranges
-    that are all zero return the images as they are and draw nothing.
+    What comes into view is 0, which is black only before normalisation. The same generator state gives the same
+    images, bit for bit. Without flips, ranges that are all zero return the images as they are and draw nothing.
     """
+    for dim, flips in ((3, augmentation.horizontal_flip), (2, augmentation.vertical_flip)):
+        if flips:
+            flipped = torch.rand(len(images), 1, 1, 1, generator=generator, device=generator.device) < 0.5
+            images = torch.where(flipped.to(images.device), images.flip(dim), images)
     ranges = (math.radians(augmentation.rotation), *(augmentation.shift,) * 2, augmentation.scale, augmentation.shear)
     if not any(ranges):
         return images

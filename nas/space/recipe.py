@@ -10,7 +10,7 @@ LATER = {"later": True}  # marks a field that earlier versions lacked: JSON hold
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Augmentation:
-    """Random affine changes of the training images; each is drawn per image, uniformly from ± the value.
+    """Random changes of the training images, drawn per image: each affine one uniformly from ± the value.
 
     Raises:
         UserError: a value outside its range.
@@ -20,11 +20,15 @@ class Augmentation:
     shift: float = 2.0  # pixels, in each direction
     scale: float = 0.1  # fraction of the size
     shear: float = 0.2  # tangent of the shear angle
+    horizontal_flip: bool = field(default=False, metadata=LATER)  # mirror every second image, left to right
+    vertical_flip: bool = field(default=False, metadata=LATER)  # and, apart from that, upside down
 
     def __post_init__(self) -> None:
         for name in ("rotation", "shift", "shear"):
             require_number("Augmentation", name, getattr(self, name), low=0, below=UNBOUNDED)
         require_number("Augmentation", "scale", self.scale, low=0, below=1)
+        for name in ("horizontal_flip", "vertical_flip"):
+            require_bool("Augmentation", name, getattr(self, name))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
