@@ -12,10 +12,11 @@ from nas.samplers.drafts import Draft
 from nas.samplers.surrogate import Floats
 
 SIZE = ("log parameters", "log channels")  # what the losses in `benchmarks.table` go with most
-# Losses go with this power of the parameters, whatever the epoch: in `benchmarks.table` from -0.38 to -0.49. Other
-# networks and data have a power, too: Rosenfeld et al., A Constructive Prediction of the Generalization Error Across
-# Scales, ICLR 2020.
-POWER = -0.4
+# By how much the logarithm of a loss is expected to change with a feature, whatever the epoch. Losses fall with powers
+# of the size (Rosenfeld et al., A Constructive Prediction of the Generalization Error Across Scales, ICLR 2020). Small
+# networks learn too little rather than too much, so that dropout harms them. The numbers are those of
+# `benchmarks.table`; losses of other tasks go with them, too (`benchmarks.slopes`).
+SLOPES = {"log parameters": -0.4, "log channels": -0.3, "dropout": 0.4}
 SHARES = {"size": 0.3, "built": 0.5, "suggested": 0.2}  # of the squared length of a row
 
 
@@ -38,8 +39,8 @@ class Describer:
     @property
     def slopes(self) -> Floats:
         """By how much the logarithm of a loss is expected to change with each feature (D,)."""
-        powers = np.array([POWER * (name == ("built", "log parameters")) for name in self._names])
-        return np.array(powers * self._deviation / self._weights)
+        of_unit = np.array([SLOPES.get(name, 0.0) if kind == "built" else 0.0 for kind, name in self._names])
+        return np.array(of_unit * self._deviation / self._weights)
 
     def describe(self, drafts: Sequence[Draft]) -> Floats:
         """The features (N, D) of candidates, and of what was suggested for them."""
