@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from torchvision.transforms.functional import pil_to_tensor
 
-from benchmarks import budget, capacity, micro_searches, real_searches
+from benchmarks import budget, capacity, micro_searches, real_searches, slopes
 from benchmarks.emulator import Emulator
 from benchmarks.networks import NETWORKS, TRAINED, job
 from benchmarks.overhead import SEED, fill
@@ -25,6 +25,7 @@ from benchmarks.search_cost import candidates, orders, replay
 from benchmarks.search_quality import ARMS
 from benchmarks.seconds import seconds_to
 from benchmarks.table import RANDOM, SEEDS, Row, drawn, load, of_best, of_random, of_sampler
+from benchmarks.tasks import TASKS
 from benchmarks.throughput import flops_per_image, images_per_second, time_of_step
 from benchmarks.usual import UsualTraining, augmenting
 from nas.datasets.augmentation import augment
@@ -281,3 +282,22 @@ def test_a_replayed_search_counts_its_epochs_and_repeats(arm: str) -> None:
     assert list(spent) == sorted(spent)
     assert [params is None for params in chosen] == sorted([params is None for params in chosen], reverse=True)
     assert chosen[-1] is not None
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_tasks_have_images_of_all_classes_and_none_of_the_training_images_to_test(name: str) -> None:
+    task = TASKS[name]()
+    given = task.given
+    assert given.train.images.shape[1:] == given.test.images.shape[1:] == task.input_shape
+    for part in given.parts.values():
+        assert {*part.labels.tolist()} == {*range(len(given.classes))}
+    seen = {image.numpy().tobytes() for image in given.train.images}
+    assert not [image for image in given.test.images if image.numpy().tobytes() in seen]
+    assert task.space(given).num_classes == len(given.classes)
+
+
+def test_slopes_tell_how_losses_go_with_what_is_expected() -> None:
+    assert {row.task for row in slopes.load()} == TASKS.keys()
+    drawn = next(iter(slopes.trained("digits", TASKS["digits"](), [0])))
+    assert drawn.features == slopes.load()[0].features
+    assert drawn.val_loss == pytest.approx(slopes.load()[0].val_loss, rel=0.5)

@@ -2,8 +2,10 @@
 
 import math
 import random
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
+from statistics import fmean
 from typing import Any, cast
 
 import numpy as np
@@ -22,7 +24,7 @@ from nas.network.layers import Conv, Head, MaxPool, Transition
 from nas.samplers.blueprint import STARTUP, BlueprintSampler
 from nas.samplers.carried_on import carried_on
 from nas.samplers.description import Describer
-from nas.samplers.drafts import Drafts
+from nas.samplers.drafts import Draft, Drafts
 from nas.samplers.evolution import EvolutionSampler
 from nas.samplers.forecast import LEARNED, Forecaster
 from nas.samplers.mutation import mutated
@@ -154,6 +156,24 @@ def test_blueprint_sampler_serves_any_study_of_the_space() -> None:
         scores[direction] = sum(values[STARTUP:]) / 8 - sum(values[:STARTUP]) / STARTUP
         assert len(set(tried)) == len(tried)
     assert min(scores.values()) > 0
+
+
+def test_blueprint_sampler_begins_with_the_likeliest_of_several_draws() -> None:
+    """What it proposes is feasible, or a draw that is not, which a search counts as rejected."""
+    space = load_space("mnist")
+    sampler, drafts = BlueprintSampler(space, seed=0), Drafts(space)
+    study, trial = optuna.create_study(), create_trial(state=TrialState.RUNNING)
+    proposed = [*map(drafts.of, islice(sampler.ranked(study, trial), 4_000))]
+    begun = [draft for draft in proposed if drafts.is_feasible(draft)]
+    drawn = [*islice(drafts.drawn(random.Random(0)), 40)]
+    assert 10 < len(begun) < 100
+
+    def mean(name: str, drafts: Sequence[Draft]) -> float:
+        return fmean(features(draft.candidate.architecture)[name] for draft in drafts)
+
+    assert mean("log parameters", begun) > mean("log parameters", drawn) + 0.1
+    assert mean("log channels", begun) > mean("log channels", drawn) + 0.05
+    assert mean("dropout", begun) < mean("dropout", drawn)
 
 
 def test_blueprint_sampler_passes_over_what_is_none_of_the_space() -> None:

@@ -150,7 +150,7 @@ def test_the_noise_floor_is_never_below_what_the_images_judged_allow(accuracies:
     assert noise.of_images
     text = str(MeasuredNoise(trial=a_trial(0, 0.99), scores=accuracies, noise=noise))
     assert text.splitlines()[-1] == (
-        "Two single scores that differ by less than 0.28 points mean nothing "
+        "Two single validation scores must differ by 0.28 points to mean something "
         "(95 %, from the choice of 10,000 images; the seeds, n = 2, differ less)."
     )
 
@@ -288,6 +288,11 @@ def test_the_noise_floor_of_equal_seeds_says_that_it_comes_from_the_images(histo
     assert noise_floor(history, history.trials[0], ON_10_000) == said.format("0.28", images)
     apart = replace(history, runs=(a_noise_run(0, 0.99), a_noise_run(1, 0.991)))
     assert noise_floor(apart, history.trials[0], ON_10_000) == said.format("1.27", "measured from seed to seed, n = 2")
+    far_apart = replace(history, runs=(a_noise_run(0, 0.9), a_noise_run(1, 0.8)))
+    told = (
+        "No difference between two single validation scores means anything (95 %, measured from seed to seed, n = 2)."
+    )
+    assert noise_floor(far_apart, history.trials[0], ON_10_000) == told
 
 
 @pytest.mark.parametrize(

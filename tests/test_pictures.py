@@ -20,9 +20,10 @@ from nas.datasets.dataset import Dataset, data_folder
 from nas.datasets.duplicates import equal_images, near_images
 from nas.datasets.files import UnreadableError, keep_files, sheet_of_files
 from nas.datasets.images import forget, load_test, load_training
-from nas.datasets.listing import listed, part_named
+from nas.datasets.listing import Part, listed, part_named
 from nas.datasets.pixels import EXTENSIONS, as_network_sees
 from nas.datasets.reading import read_once
+from nas.datasets.sheet import DataSheet
 from nas.datasets.split import Images, stratified_sixth
 from nas.errors import UserError
 from nas.space.pictures import Pictures
@@ -617,6 +618,15 @@ def test_training_images_that_are_judged_on_are_left_out_and_told(tmp_path: Path
     assert len(sheet.leaks) == 3
     assert "3 images left out: copies of images in another part" in str(sheet)
     assert "1 pair of images of two parts that look alike" in str(sheet), "which is told, and no more"
+
+
+@pytest.mark.parametrize(
+    ("validation", "told"),
+    [((4, 5), ["9 validation images: one of them moves an accuracy by 11.1 points"]), ((50, 50), [])],
+)
+def test_a_handful_of_validation_images_is_told(validation: tuple[int, int], told: list[str]) -> None:
+    counts: dict[Part, tuple[int, ...]] = {"train": (90, 90), "validation": validation, "test": (9, 9)}
+    assert DataSheet(name="photos", classes=("cat", "dog"), counts=counts, given=()).warnings == told
 
 
 def test_a_picture_in_two_classes_is_told(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from nas.datasets.images import load_training
 from nas.datasets.metrics import EvaluationSet
 from nas.errors import UserError
 from nas.reporting.ablations import ablation_text
+from nas.reporting.conclusions import telling_difference
 from nas.reporting.notes import annotate_runs
 from nas.study.commands import this_command
 from nas.study.history import History, read_history
@@ -142,8 +143,7 @@ class MeasuredNoise:
             f"validation accuracy on n = {measured.n} seeds: {', '.join(f'{score:.2%}' for score in self.scores)}\n"
             f"mean ± sd: {measured}; "
             f"one score of {noise.validation.images:,} images has a binomial deviation of {binomial:.2f} points\n"
-            f"Two single scores that differ by less than {100 * noise.least_difference:.2f} points mean nothing "
-            f"(95 %, {source}).{_remark(self.kept)}"
+            f"{telling_difference(noise.least_difference, source)}{_remark(self.kept)}"
         )
 
 

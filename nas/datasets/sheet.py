@@ -10,6 +10,7 @@ from nas.datasets.listing import Part
 from nas.errors import escaped
 
 FEW = 20  # training images of a class, below which its recall is a matter of luck
+FEW_TO_JUDGE = 100  # validation images, below which one of them moves an accuracy by more than a point
 EXAMPLES = 3  # of files that are told
 
 
@@ -72,6 +73,12 @@ class DataSheet:
             name = self.classes[self.counts["train"].index(min(few))]
             found.append(
                 f"{_many(len(few), 'class', 'es')} of fewer than {FEW} training images; {name!r} has {min(few)}"
+            )
+        validation = sum(self.counts["validation"])
+        if validation < FEW_TO_JUDGE:
+            found.append(
+                f"{_many(validation, 'validation image')}: one of them moves an accuracy by "
+                f"{100 / max(1, validation):.1f} points"
             )
         name, share = self.majority
         if share > 2 / max(2, len(self.classes)) or share > 0.8:

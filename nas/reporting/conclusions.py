@@ -243,6 +243,13 @@ def noise_floor(history: History, leader: TrialRecord, validation: EvaluationSet
     else:
         least = least_difference(validation.standard_error(accuracy))
         source = "from the choice of images alone; python -m nas.noise measures what seeds do"
+    return telling_difference(least, source)
+
+
+def telling_difference(least: float, source: str) -> str:
+    """What two single scores must differ by to mean something; more than a whole is out of reach."""
+    if least >= 1:
+        return f"No difference between two single validation scores means anything (95 %, {source})."
     return f"Two single validation scores must differ by {100 * least:.2f} points to mean something (95 %, {source})."
 
 
