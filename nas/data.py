@@ -4,10 +4,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from nas.cli.options import Parser, add_data_dir, program, shape
+from nas.cli.options import Parser, add_data_dir, add_pictures, pictures_asked, program, shape
 from nas.cli.terminal import BAD_INPUT, DONE, run
 from nas.errors import UserError, printable
-from nas.space.pictures import BACKGROUNDS, FITS, Pictures
+from nas.space.pictures import Pictures
 
 DESCRIPTION = """\
 Say what a data set holds: its classes and parts, files that were passed over or cannot be read, copies of a picture,
@@ -41,15 +41,7 @@ def parser() -> argparse.ArgumentParser:
     seen.add_argument(
         "--shape", metavar="CxHxW", type=shape, help="channels, height and width (default: its own, else 3x32x32)"
     )
-    seen.add_argument("--fit", choices=FITS, help="what becomes of other proportions (default: squash)")
-    seen.add_argument("--background", choices=BACKGROUNDS, help="of transparent pixels (default: white)")
-    seen.add_argument(
-        "--value-range",
-        nargs=2,
-        type=float,
-        metavar=("BLACK", "WHITE"),
-        help="of images with more than 8 bits a pixel (default: 0 to 65535, or 0 to 1 for floats)",
-    )
+    add_pictures(seen)
     options.add_argument(
         "--picture", metavar="FILE", type=Path, help="write some images of each class to this PNG file"
     )
@@ -60,9 +52,7 @@ def parser() -> argparse.ArgumentParser:
 def main() -> int:
     """The command; its exit status."""
     args = parser().parse_args()
-    asked = {name: getattr(args, name) for name in ("fit", "background")}
-    asked["value_range"] = None if args.value_range is None else tuple(args.value_range)
-    given = {name: value for name, value in asked.items() if value is not None}
+    given = pictures_asked(args)
     if (args.data is None) == (args.space is None):
         raise UserError("give the name or path of a data set, or a space with --space")
     if args.space is not None and (given or args.shape):

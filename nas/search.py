@@ -10,10 +10,12 @@ from nas.cli.options import (
     add_data_dir,
     add_location,
     add_loudness,
+    add_pictures,
     add_workers,
     fraction,
     limit,
     natural,
+    pictures_asked,
     positive,
     positive_seconds,
     program,
@@ -76,6 +78,7 @@ def parser() -> argparse.ArgumentParser:
         type=shape,
         help="in which the networks see the data (default: its own, else 3x32x32)",
     )
+    add_pictures(what)
     what.add_argument("--metric", choices=METRIC_NAMES, help="what scores are (default: the space's, else accuracy)")
     what.add_argument(
         "--study-name", metavar="NAME", help="resumes where it exists (default: that of the data or the space)"
@@ -132,7 +135,7 @@ def space_of(args: argparse.Namespace) -> "SearchSpace":
     """The space that is named, on other data and with tighter limits where they are given."""
     from nas.api.task import asked_for
 
-    space = asked_for(args.space, args.data, args.shape, args.metric)
+    space = asked_for(args.space, args.data, args.shape, args.metric, pictures_asked(args))
     space = space.restrict(epochs=args.epochs, **{limit.name: getattr(args, limit.name) for limit in TIGHTENED})
     return space if args.target is None else replace(space, target=args.target)
 

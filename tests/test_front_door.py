@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from helpers import ENVIRONMENT, MNIST, ended, make_task, small_space, started
@@ -422,6 +423,30 @@ def test_a_space_that_is_for_the_data_stays_as_it_is() -> None:
     assert asked_for(space, "fashion_mnist", None, None).target is None
     with pytest.raises(nas.UserError, match=r"^unknown data set '': known are"):
         asked_for(space, "", None, None)
+
+
+def test_how_pictures_are_prepared_may_be_said_beside_the_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_task(tmp_path, images=400)
+    monkeypatch.chdir(tmp_path)
+    space = asked_for("mnist", "digits", (1, 20, 16), None, {"background": "black"})
+    assert space.pictures == nas.Pictures(background="black")
+    padded = asked_for(space, None, None, None, {"fit": "pad"})
+    assert padded.pictures == nas.Pictures(background="black", fit="pad"), "what is not said stays as it is"
+    pictures = nas.Pictures(fit="crop", value_range=(0, 4095))
+    assert nas.preview(data="digits", input_shape=(1, 20, 16), pictures=pictures, trials=1).dataset == "digits"
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ("mnist", "fit, background and value_range are for image files, and data set mnist is no folder or table of"),
+        (None, "fit, background and value_range are for image files, and data set mnist is no folder or table of"),
+        ((np.zeros((60, 28, 28), np.uint8), np.arange(60) % 10), "pictures: they say how files are prepared, and data"),
+    ],
+)
+def test_pictures_are_refused_where_there_are_no_files(data: Any, message: str) -> None:
+    with pytest.raises(nas.UserError, match=f"^{message}"):
+        nas.preview(data=data, pictures=nas.Pictures(fit="pad"))
 
 
 def test_images_in_memory_may_have_classes_of_their_own() -> None:

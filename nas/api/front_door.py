@@ -1,7 +1,7 @@
 """`nas.search` and `nas.preview`: the calls that begin with a search space."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from nas.errors import UserError, require
 from nas.network.layers import Shape
 from nas.samplers.names import DEFAULT_SAMPLER, SamplerName
 from nas.space.objective import MetricName
+from nas.space.pictures import Pictures
 from nas.space.search_space import SearchSpace
 from nas.study.history import dataset_of
 from nas.study.location import DEFAULT_OUTPUT, default_storage, locate
@@ -35,6 +36,7 @@ def search(
     data: Any = None,
     test: Any = None,
     input_shape: Shape | None = None,
+    pictures: Pictures | None = None,
     metric: MetricName | None = None,
     sampler: SamplerName = DEFAULT_SAMPLER,
     pruner: PrunerName = DEFAULT_PRUNER,
@@ -71,6 +73,7 @@ def search(
         test: the same for the test images of `(images, labels)` (default: a sixth of the data).
         input_shape: the shape in which the networks see `data` (default: of a known data set its own, of files
             (3, 32, 32), of arrays that of the space).
+        pictures: how the files of `data` are prepared (default: as the space says).
         metric: what scores are (default: the space's); with "balanced_accuracy" batches are balanced, too.
         progress: True for the usual view, False for none, or a function of an iterator of events and a title.
 
@@ -93,7 +96,7 @@ def search(
         workers=workers,
         data_dir=data_dir,
     )
-    wanted, given = _settled(space, data, test, input_shape, metric)
+    wanted, given = _settled(space, data, test, input_shape, pictures, metric)
     wanted = wanted.restrict(epochs=epochs)
     if target is not None:
         wanted = replace(wanted, target=target)
@@ -122,6 +125,7 @@ def preview(
     data: Any = None,
     test: Any = None,
     input_shape: Shape | None = None,
+    pictures: Pictures | None = None,
     metric: MetricName | None = None,
     pruner: PrunerName = DEFAULT_PRUNER,
     seed: int = 0,
@@ -149,13 +153,18 @@ def preview(
         workers=Workers(device=device, jobs=jobs, ray=ray, jobs_per_gpu=jobs_per_gpu),
         data_dir=data_dir,
     )
-    wanted, given = _settled(space, data, test, input_shape, metric)
+    wanted, given = _settled(space, data, test, input_shape, pictures, metric)
     wanted = wanted.restrict(epochs=epochs)
     return searching.preview(wanted, options, given, said(False), quiet=True)
 
 
 def _settled(
-    space: SearchSpace | str | Path, data: Any, test: Any, input_shape: Shape | None, metric: MetricName | None
+    space: SearchSpace | str | Path,
+    data: Any,
+    test: Any,
+    input_shape: Shape | None,
+    pictures: Pictures | None,
+    metric: MetricName | None,
 ) -> tuple[SearchSpace, GivenImages | None]:
     """The space as it is to be searched, and the images that were given for it."""
     if not isinstance(space, SearchSpace | str | Path):
@@ -164,10 +173,13 @@ def _settled(
     if input_shape is not None:
         is_shape = isinstance(input_shape, tuple) and len(input_shape) == 3
         require(is_shape, "search", "input_shape", input_shape, "(channels, height, width)")
+    require(pictures is None or isinstance(pictures, Pictures), "search", "pictures", pictures, "a nas.Pictures")
     if data is None or isinstance(data, str | Path):
         if test is not None:
             raise UserError("test: test images go with data=(images, labels); give that, too")
-        return asked_for(space, data, input_shape, metric), None
+        return asked_for(space, data, input_shape, metric, {} if pictures is None else asdict(pictures)), None
+    if pictures is not None:
+        raise UserError("pictures: they say how files are prepared, and data is none; leave them out")
     wanted = asked_for(space, None, None, metric)
     given = given_images(data, test, input_shape or wanted.input_shape)
     task = input_shape or wanted.input_shape, len(given.classes)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 from nas.errors import UserError, did_you_mean
 from nas.space.objective import TARGET_RULE, is_target
+from nas.space.pictures import BACKGROUNDS, FITS
 from nas.study.location import DEFAULT_OUTPUT, StudyLocation, default_storage, has_password, locate
 
 if TYPE_CHECKING:  # torch takes seconds to import, and --help needs none of it
@@ -129,6 +130,26 @@ def add_location(parser: Options) -> None:
         default=DEFAULT_OUTPUT,
         help="folder of all results (default: results)",
     )
+
+
+def add_pictures(options: argparse._ArgumentGroup) -> None:
+    """How image files are prepared."""
+    options.add_argument("--fit", choices=FITS, help="what becomes of other proportions (default: squash)")
+    options.add_argument("--background", choices=BACKGROUNDS, help="of transparent pixels (default: white)")
+    options.add_argument(
+        "--value-range",
+        nargs=2,
+        type=float,
+        metavar=("BLACK", "WHITE"),
+        help="of images with more than 8 bits a pixel (default: 0 to 65535, or 0 to 1 for floats)",
+    )
+
+
+def pictures_asked(args: argparse.Namespace) -> dict[str, Any]:
+    """The fields of `Pictures` that these options say."""
+    asked = {name: getattr(args, name) for name in ("fit", "background")}
+    asked["value_range"] = None if args.value_range is None else tuple(args.value_range)
+    return {name: value for name, value in asked.items() if value is not None}
 
 
 def add_data_dir(parser: Options) -> None:

@@ -12,7 +12,6 @@ from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from nas.samplers.drafts import Draft
 from nas.samplers.forecast import Forecaster
 from nas.samplers.surrogate import Floats
 from nas.space.rejections import derive_seed
@@ -20,7 +19,7 @@ from nas.space.search_space import SearchSpace
 from nas.space.suggestions import draw_value
 
 STARTUP = 16  # trials with a score, before which candidates are drawn ...
-LIKELY = 4  # ... the likeliest of so many, before any is known to be good
+DRAWN = 2  # ... and after which every second still is, whatever the model makes of it; measured: no worse, and surer
 GENERATIONS = 5  # of small changes, first of the trials that are expected to end best, then of what looks promising
 MUTANTS = 50  # in each, of ...
 PARENTS = 8  # so many
@@ -30,9 +29,9 @@ class BlueprintSampler(BaseSampler):
     """Proposes the feasible candidate of which the largest improvement at the last epoch is expected.
 
     It knows the space, and so what is built from its suggestions. Candidates are fresh draws, small changes of the best
-    trials, and small changes of the most promising of these. What they will score is told by a `Surrogate`. It begins
-    with draws of which larger networks with less dropout are preferred. Trials of the study that are none of the space,
-    or outside its limits, teach nothing.
+    trials, and small changes of the most promising of these. What they will score is told by a `Surrogate`. Every
+    second candidate is a uniform draw: from the choices of a model alone, it does not learn where it is wrong. Trials
+    of the study that are none of the space, or outside its limits, teach nothing.
     """
 
     def __init__(self, space: SearchSpace, *, seed: int | None = None) -> None:
@@ -46,12 +45,11 @@ class BlueprintSampler(BaseSampler):
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """The most promising one, or else a feasible draw; nothing where draws are not feasible either."""
-        drafts = self._forecaster.drafts
+        """The most promising one or a feasible draw, in turn; nothing where there is neither."""
         tried = {draft.candidate for draft in self._forecaster.drafts_of(_others(study, trial)).values()}
-        proposed = chain(map(drafts.of, self.ranked(study, trial)), drafts.drawn(self._rng(trial)))
-        new = (draft for draft in proposed if drafts.is_feasible(draft) and draft.candidate not in tried)
-        return next((dict(draft.params) for draft in new), {})
+        drawn = self._forecaster.drafts.drawn(self._rng(trial))
+        either = [(dict(d.params) for d in drawn if d.candidate not in tried), self.ranked(study, trial)]
+        return next(chain(*(either if is_drawn(trial.number) else reversed(either))), {})
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
@@ -59,11 +57,10 @@ class BlueprintSampler(BaseSampler):
         return draw_value(param_distribution, random.Random(derive_seed(self._seed, trial.number, param_name)))
 
     def ranked(self, study: Study, trial: FrozenTrial) -> Iterator[dict[str, Any]]:
-        """Feasible candidates that no trial has had, the most promising first; while little is known, draws."""
+        """Feasible candidates that no trial has had, the most promising first; none while little is known."""
         others, forecaster = _others(study, trial), self._forecaster
         forecast = forecaster.fit(others, study.direction, STARTUP)
         if forecast is None:
-            yield from self._first_draws(self._rng(trial))
             return
         drafts, model = forecaster.drafts_of(others), forecast.model
         running = [other.number for other in others if other.state is TrialState.RUNNING]
@@ -81,26 +78,17 @@ class BlueprintSampler(BaseSampler):
             parents = [found[i] for i in best_first[:PARENTS]] or parents
         yield from (dict(found[i].params) for i in best_first)
 
-    def _first_draws(self, rng: random.Random) -> Iterator[dict[str, Any]]:
-        """Draws: of LIKELY feasible ones the likeliest, and all that are outside the limits, which a search counts."""
-        drafts, feasible = self._forecaster.drafts, list[Draft]()
-        for draft in drafts.draws(rng):
-            if not drafts.is_feasible(draft):
-                yield dict(draft.params)
-                continue
-            feasible.append(draft)
-            if len(feasible) == LIKELY:
-                yield dict(self._forecaster.likeliest(feasible).params)
-                feasible.clear()
-        if feasible:
-            yield dict(self._forecaster.likeliest(feasible).params)
-
     def _rng(self, trial: FrozenTrial) -> random.Random:
         return random.Random(derive_seed(self._seed, "blueprint", trial.number))
 
     @cached_property
     def _described_examples(self) -> Floats:
         return self._forecaster.describe(self._forecaster.examples)
+
+
+def is_drawn(number: int) -> bool:
+    """Whether the trial of this number is a draw."""
+    return number % DRAWN == 1
 
 
 def _others(study: Study, trial: FrozenTrial) -> list[FrozenTrial]:

@@ -52,13 +52,10 @@ class Drafts:
         """Whether it is within the limits."""
         return isinstance(self.space.check(draft.candidate), Feasible)
 
-    def draws(self, rng: random.Random) -> Iterator[Draft]:
-        """Many uniform draws, feasible or not."""
-        return (self.of(self.space.draw(rng)) for _ in range(DRAWS))
-
     def drawn(self, rng: random.Random) -> Iterator[Draft]:
         """Uniform draws that are feasible; they end where hardly any is."""
-        return filter(self.is_feasible, self.draws(rng))
+        draws = (self.of(self.space.draw(rng)) for _ in range(DRAWS))
+        return filter(self.is_feasible, draws)
 
     def mutants(
         self, parents: Sequence[Draft], seen: Iterable[Candidate], count: int, rng: random.Random

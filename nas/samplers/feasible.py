@@ -21,7 +21,7 @@ from nas.optuna_internals.attributes import as_system_attributes
 from nas.optuna_internals.snapshot import MAX_LEARNED, as_study, learned_from
 from nas.optuna_internals.studies import id_of, storage_of
 from nas.optuna_internals.trials import begin, run_enqueued
-from nas.samplers.blueprint import BlueprintSampler
+from nas.samplers.blueprint import BlueprintSampler, is_drawn
 from nas.samplers.carried_on import carried_on
 from nas.samplers.evolution import EvolutionSampler
 from nas.samplers.names import SamplerName
@@ -92,16 +92,17 @@ class FeasibleSampler:
         model = self._model_for(study, trial.number - len(unfinished), len(running))
         seed = derive_seed(self._seed, "proposal", trial.number)
         sampler, rng = self._make(seed), random.Random(seed)
+        drawn = (self._space.draw(rng) for _ in itertools.count())
         learned = carried_on(model.learned) if isinstance(sampler, GPSampler) else model.learned
         asking = as_study(learned + running, kept_in=study)
         if isinstance(sampler, BlueprintSampler):
             if model.promising is None or len(running) < MANY_RUNNING:
                 model.promising = sampler.ranked(asking, trial)
-            proposed = model.promising
+            first = itertools.islice(drawn, SAMPLER_PROPOSALS if is_drawn(trial.number) else 0)
+            proposed: Iterator[dict[str, Any]] = itertools.chain(first, model.promising)
         else:
             proposed = self._proposed(sampler, asking, trial, rng)
         ledger = Ledger()
-        drawn = (self._space.draw(rng) for _ in itertools.count())
         for params in itertools.islice(itertools.chain(proposed, drawn), MAX_PROPOSALS):
             candidate = self._space.decode(params)
             match self._space.check(candidate):

@@ -54,10 +54,6 @@ class Forecaster:
         scores = _scores(features, [curves[number] for number in learned], self._describer.slopes)
         return Forecast(Surrogate(scores, math.log(epochs)), learned)
 
-    def likeliest(self, drafts: Sequence[Draft]) -> Draft:
-        """The one that is expected to score best before any score is known."""
-        return drafts[int(np.argmin(self.describe(drafts) @ self._describer.slopes))]
-
     def describe(self, drafts: Sequence[Draft]) -> Floats:
         """Their features, a row each."""
         return self._describer.describe(drafts)
