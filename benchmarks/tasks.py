@@ -17,7 +17,6 @@ from sklearn.datasets import load_digits
 from nas.datasets.dataset import Dataset
 from nas.datasets.images import hand_over, training_data
 from nas.datasets.memory import GivenImages, given_images
-from nas.datasets.split import drawn_pool
 from nas.network.layers import Shape
 from nas.space.loading import load_space
 from nas.space.search_space import SearchSpace
@@ -53,8 +52,8 @@ class Task:
 
 def dataset_in_this_process(given: GivenImages, input_shape: Shape) -> Dataset:
     """The data set under its name, for trainings of this process."""
-    dataset, pool = Dataset(name=given.name, input_shape=input_shape), drawn_pool(given.train, given.classes)
-    hand_over(dataset, True, training_data(pool, hold_out=True))
+    dataset = Dataset(name=given.name, input_shape=input_shape)
+    hand_over(dataset, True, training_data(given.pool, hold_out=True))
     return dataset
 
 

@@ -23,6 +23,7 @@ import nas
 from nas.api.result import Result
 from nas.api.task import asked_for
 from nas.datasets.images import load_test, load_training
+from nas.datasets.memory import given_images, read_given
 from nas.network.measure import measure
 from nas.study.opening import writing
 from nas.tuner.progress import Progress
@@ -454,6 +455,28 @@ def test_images_in_memory_may_have_classes_of_their_own() -> None:
     few = labels < 3
     preview = nas.preview(SPACE, trials=1, data=(images[few], labels[few]))
     assert preview.n_train > 0
+
+
+def test_images_in_memory_may_say_which_ones_validate(tmp_path: Path) -> None:
+    images, labels = some_images()
+    last = torch.arange(len(labels)) >= len(labels) - 100
+    data, validation = (images[~last], labels[~last]), (images[last], labels[last])
+    test = (images[:20], labels[:20])
+    given = given_images(data, test, (1, 28, 28), validation=validation)
+    assert given.name != given_images((images, labels), test, (1, 28, 28)).name, "other images, as they are used"
+    assert torch.equal(given.train.labels[torch.from_numpy(given.pool.held_out)], labels[last])
+    given.keep(tmp_path)
+    kept = read_given(tmp_path, given.name, train=True)
+    assert np.array_equal(kept.held_out, given.pool.held_out)
+    assert torch.equal(kept.images.images, given.train.images)
+    preview = nas.preview(SPACE, trials=1, data=data, validation=validation, test=test)
+    assert (preview.n_train, preview.n_val) == (len(labels) - 100, 100)
+    few = nas.preview(SPACE, trials=1, data=data, validation=validation)
+    assert (few.n_train, few.n_val) == (len(labels) - 100 - -(-(len(labels) - 100) // 6), 100)
+    with pytest.raises(nas.UserError, match=r"^validation: label \d+ is of no class in data, which has 0 to 9"):
+        nas.preview(SPACE, data=data, validation=(images[last], labels[last] + 5))
+    with pytest.raises(nas.UserError, match=r"^validation: validation images go with data=\(images, labels\)"):
+        nas.preview(SPACE, data="mnist", validation=validation)
 
 
 def test_images_in_memory_may_have_a_shape_of_their_own(tmp_path: Path) -> None:

@@ -34,6 +34,7 @@ def search(
     target: float | None = None,
     start: Sequence[Mapping[str, Any]] | None = None,
     data: Any = None,
+    validation: Any = None,
     test: Any = None,
     input_shape: Shape | None = None,
     pictures: Pictures | None = None,
@@ -70,6 +71,7 @@ def search(
         start: the candidates to try first, each as some or all of its parameters (default: the space's).
         data: another data set for the networks of the space: a folder, table or name; or `(images, labels)`, or a torch
             data set of such pairs. Such images are uint8, or floats from 0 to 1; they are kept in the study's folder.
+        validation: the same for the validation images of `(images, labels)` (default: a sixth of those to train on).
         test: the same for the test images of `(images, labels)` (default: a sixth of the data).
         input_shape: the shape in which the networks see `data` (default: of a known data set its own, of files
             (3, 32, 32), of arrays that of the space).
@@ -96,7 +98,7 @@ def search(
         workers=workers,
         data_dir=data_dir,
     )
-    wanted, given = _settled(space, data, test, input_shape, pictures, metric)
+    wanted, given = _settled(space, data, validation, test, input_shape, pictures, metric)
     wanted = wanted.restrict(epochs=epochs)
     if target is not None:
         wanted = replace(wanted, target=target)
@@ -123,6 +125,7 @@ def preview(
     *,
     epochs: int | None = None,
     data: Any = None,
+    validation: Any = None,
     test: Any = None,
     input_shape: Shape | None = None,
     pictures: Pictures | None = None,
@@ -153,7 +156,7 @@ def preview(
         workers=Workers(device=device, jobs=jobs, ray=ray, jobs_per_gpu=jobs_per_gpu),
         data_dir=data_dir,
     )
-    wanted, given = _settled(space, data, test, input_shape, pictures, metric)
+    wanted, given = _settled(space, data, validation, test, input_shape, pictures, metric)
     wanted = wanted.restrict(epochs=epochs)
     return searching.preview(wanted, options, given, said(False), quiet=True)
 
@@ -161,6 +164,7 @@ def preview(
 def _settled(
     space: SearchSpace | str | Path,
     data: Any,
+    validation: Any,
     test: Any,
     input_shape: Shape | None,
     pictures: Pictures | None,
@@ -175,13 +179,14 @@ def _settled(
         require(is_shape, "search", "input_shape", input_shape, "(channels, height, width)")
     require(pictures is None or isinstance(pictures, Pictures), "search", "pictures", pictures, "a nas.Pictures")
     if data is None or isinstance(data, str | Path):
-        if test is not None:
-            raise UserError("test: test images go with data=(images, labels); give that, too")
+        for name, images in (("validation", validation), ("test", test)):
+            if images is not None:
+                raise UserError(f"{name}: {name} images go with data=(images, labels); give that, too")
         return asked_for(space, data, input_shape, metric, {} if pictures is None else asdict(pictures)), None
     if pictures is not None:
         raise UserError("pictures: they say how files are prepared, and data is none; leave them out")
     wanted = asked_for(space, None, None, metric)
-    given = given_images(data, test, input_shape or wanted.input_shape)
+    given = given_images(data, test, input_shape or wanted.input_shape, validation=validation)
     task = input_shape or wanted.input_shape, len(given.classes)
     if task == (wanted.input_shape, wanted.num_classes):
         return replace(wanted, dataset=given.name), given

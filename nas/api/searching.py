@@ -17,7 +17,6 @@ from nas.datasets.images import fingerprint, hand_over, load_training, take_back
 from nas.datasets.memory import GivenImages
 from nas.datasets.metrics import METRICS
 from nas.datasets.reading import is_of_files, read_once
-from nas.datasets.split import drawn_pool
 from nas.errors import UserError, printable, require, require_seconds, require_whole
 from nas.network.cost import cost
 from nas.reporting.reading import reading_view
@@ -170,9 +169,8 @@ def _dataset(
         metric=space.metric,
     )
     if given is not None:
-        pool = drawn_pool(given.train, given.classes)
         for hold_out in (True, False):
-            hand_over(dataset, hold_out, training_data(pool, METRICS[space.metric], hold_out=hold_out))
+            hand_over(dataset, hold_out, training_data(given.pool, METRICS[space.metric], hold_out=hold_out))
     else:
         with reading_view(quiet=quiet) as tell:
             dataset = read_once(dataset, tell)

@@ -18,10 +18,12 @@ import torch
 from torch import Tensor
 
 from nas.datasets.dataset import IN_MEMORY
-from nas.datasets.split import MIN_IMAGES, MIN_IMAGES_BEFORE_TEST, Images, stratified_sixth
+from nas.datasets.split import MIN_IMAGES, MIN_IMAGES_BEFORE_TEST, Images, Pool, drawn_pool, stratified_sixth
 from nas.errors import UserError
 from nas.network.layers import Shape
 from nas.system.files import write_whole
+
+HELD_OUT = "train.held_out"  # the tensor that says which images are, where a person has said so
 
 
 def collected(data: Any, what: str, shape: Shape) -> Images:
@@ -111,14 +113,17 @@ def class_names(data: Any, labels: Tensor) -> tuple[str, ...]:
     return tuple(name if name.isprintable() else str(number) for number, name in enumerate(known))
 
 
-def split(data: Any, test: Any, shape: Shape) -> tuple[Images, Images, tuple[str, ...]]:
-    """Training images, test images and the names of the classes; without `test`, a sixth of the data is kept for it.
+def split(data: Any, validation: Any, test: Any, shape: Shape) -> tuple[Pool, Images, bool]:
+    """Training images with those held out, test images, and whether the former say which are held out.
+
+    Without `test`, a sixth of the data is kept for it; without `validation`, a sixth of the rest is held out.
 
     Raises:
         UserError: as `collected` does, or a class with too few images.
     """
     images = collected(data, "data", shape)
-    classes, fewest = class_names(data, images.labels), MIN_IMAGES_BEFORE_TEST if test is None else MIN_IMAGES
+    classes, drawn = class_names(data, images.labels), (validation is None) + (test is None)
+    fewest = (1, MIN_IMAGES, MIN_IMAGES_BEFORE_TEST)[drawn]
     counts = torch.bincount(images.labels, minlength=len(classes))
     if len(classes) < 2 or int(counts.min()) < fewest:
         name = classes[int(counts.argmin())]
@@ -127,12 +132,24 @@ def split(data: Any, test: Any, shape: Shape) -> tuple[Images, Images, tuple[str
             f"more, each with at least {fewest} images"
         )
     if test is None:
-        held_out = torch.from_numpy(stratified_sixth(images.labels.numpy()))
-        return _part(images, ~held_out), _part(images, held_out), classes
-    judged = collected(test, "test", shape)
-    if (most := int(judged.labels.max())) >= len(classes):
-        raise UserError(f"test: label {most} is of no class in data, which has 0 to {len(classes) - 1}")
-    return images, judged, classes
+        kept = torch.from_numpy(stratified_sixth(images.labels.numpy()))
+        images, judged = _part(images, ~kept), _part(images, kept)
+    else:
+        judged = _of_classes(test, "test", shape, classes)
+    if validation is None:
+        return drawn_pool(images, classes), judged, False
+    own = _of_classes(validation, "validation", shape, classes)
+    held_out = np.arange(len(images) + len(own)) >= len(images)
+    both = Images(images=torch.cat([images.images, own.images]), labels=torch.cat([images.labels, own.labels]))
+    return Pool(images=both, held_out=held_out, classes=classes), judged, True
+
+
+def _of_classes(data: Any, what: str, shape: Shape, classes: Sequence[str]) -> Images:
+    """Images whose labels are those of these classes."""
+    images = collected(data, what, shape)
+    if (most := int(images.labels.max())) >= len(classes):
+        raise UserError(f"{what}: label {most} is of no class in data, which has 0 to {len(classes) - 1}")
+    return images
 
 
 def _part(images: Images, mask: Tensor) -> Images:
@@ -144,9 +161,19 @@ class GivenImages:
     """A data set that was given in memory; its name holds a digest of all of it."""
 
     name: str
-    train: Images
+    pool: Pool  # to train on, and of them those that are held out
     test: Images
-    classes: tuple[str, ...]
+    says_validation: bool  # whether those that are held out were given as such
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Their names."""
+        return self.pool.classes
+
+    @property
+    def train(self) -> Images:
+        """The images that are not for the test."""
+        return self.pool.images
 
     @property
     def parts(self) -> dict[str, Images]:
@@ -158,16 +185,18 @@ class GivenImages:
         if not self._is_kept(folder):
             tensors = {f"{name}.images": part.images for name, part in self.parts.items()}
             tensors |= {f"{name}.labels": part.labels for name, part in self.parts.items()}
+            if self.says_validation:
+                tensors[HELD_OUT] = torch.from_numpy(self.pool.held_out)
             content = safetensors.torch.save(tensors, {"classes": json.dumps(self.classes)})
             write_whole(_file(folder, self.name), content)
 
     def _is_kept(self, folder: Path) -> bool:
         try:
-            kept = {name: read_given(folder, self.name, train=name == "train")[0] for name in self.parts}
+            kept = {name: read_given(folder, self.name, train=name == "train") for name in self.parts}
         except UserError:
             return False
-        return all(
-            torch.equal(kept[name].images, part.images) and torch.equal(kept[name].labels, part.labels)
+        return np.array_equal(kept["train"].held_out, self.pool.held_out) and all(
+            torch.equal(kept[name].images.images, part.images) and torch.equal(kept[name].images.labels, part.labels)
             for name, part in self.parts.items()
         )
 
@@ -177,18 +206,21 @@ def _file(folder: Path, name: str) -> Path:
     return folder / f"images-{name.removeprefix(IN_MEMORY).strip()}.safetensors"
 
 
-def given_images(data: Any, test: Any, shape: Shape) -> GivenImages:
+def given_images(data: Any, test: Any, shape: Shape, *, validation: Any = None) -> GivenImages:
     """The images that a person gives: see `collected`. Raises UserError as `split` does."""
-    train, judged, classes = split(data, test, shape)
-    digest = hashlib.sha256(json.dumps(classes).encode())
-    for part in (train, judged):
+    pool, judged, says_validation = split(data, validation, test, shape)
+    digest = hashlib.sha256(json.dumps(pool.classes).encode())
+    for part in (pool.images, judged):
         digest.update(part.images.numpy().tobytes())
         digest.update(part.labels.numpy().tobytes())
-    return GivenImages(name=f"{IN_MEMORY} {digest.hexdigest()[:12]}", train=train, test=judged, classes=classes)
+    if says_validation:
+        digest.update(pool.held_out.tobytes())
+    name = f"{IN_MEMORY} {digest.hexdigest()[:12]}"
+    return GivenImages(name=name, pool=pool, test=judged, says_validation=says_validation)
 
 
-def read_given(folder: Path, name: str, *, train: bool) -> tuple[Images, tuple[str, ...]]:
-    """The training or the test images that were kept under this name, and the names of the classes.
+def read_given(folder: Path, name: str, *, train: bool) -> Pool:
+    """The training or the test images that were kept under this name.
 
     Raises:
         UserError: the file is missing or damaged.
@@ -197,9 +229,11 @@ def read_given(folder: Path, name: str, *, train: bool) -> tuple[Images, tuple[s
     try:
         with safetensors.safe_open(str(path), "pt") as file:
             images, labels = (file.get_tensor(f"{part}.{name}") for name in ("images", "labels"))
-            classes = json.loads((file.metadata() or {})["classes"])
+            tensors, classes = file.keys(), tuple(map(str, json.loads((file.metadata() or {})["classes"])))
+            held_out = file.get_tensor(HELD_OUT).numpy() if train and HELD_OUT in tensors else None
     except Exception as error:  # whatever a damaged file makes the library raise
         raise UserError(
             f"the images of the study cannot be read from {path} ({error}); call nas.search with the same data again"
         ) from error
-    return Images(images=images, labels=labels), tuple(map(str, classes))
+    found = Images(images=images, labels=labels)
+    return drawn_pool(found, classes) if held_out is None else Pool(images=found, held_out=held_out, classes=classes)

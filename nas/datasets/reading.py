@@ -175,7 +175,7 @@ def read_images(dataset: Dataset, *, train: bool) -> Pool:
         images = load_mnist(importlib.resources.files("nas.datasets.mnist"), "train" if train else "t10k")
         return drawn_pool(images, MNIST.classes)
     if dataset.name.startswith(IN_MEMORY):
-        return drawn_pool(*read_given(Path(dataset.data_dir or "."), dataset.name, train=train))
+        return read_given(Path(dataset.data_dir or "."), dataset.name, train=train)
     if is_of_files(dataset):
         return read_files(dataset, train=train)
     return drawn_pool(*_load_torchvision(dataset, TORCHVISION[dataset.name], train=train))
