@@ -62,10 +62,22 @@ def digits() -> Task:
     data = load_digits()
     grey = (data.images * (255 / 16)).astype(np.uint8)
     images = np.stack([np.asarray(Image.fromarray(one).resize((16, 16), Image.Resampling.BILINEAR)) for one in grey])
+    return _shared_out(images, data.target.astype(np.int64))
+
+
+def faces() -> Task:
+    """A hundred faces and a hundred other pictures of 25×25 pixels; two thirds to train on."""
+    pictures = np.load(Path(skimage.data.__file__).parent / "lfw_subset.npy")
+    images = (255 * pictures).round().clip(0, 255).astype(np.uint8)
+    return _shared_out(images, np.repeat(np.array([1, 0]), len(images) // 2))
+
+
+def _shared_out(images: Pixels, labels: NDArray[np.int64]) -> Task:
+    """Grey images, of which two thirds are trained on."""
     order = np.random.default_rng(0).permutation(len(images))
     train, test = np.split(order, [len(images) * 2 // 3])
-    labels = data.target.astype(np.int64)
-    return Task(train=(images[train], labels[train]), test=(images[test], labels[test]), input_shape=(1, 16, 16))
+    height, width = images.shape[1:]
+    return Task(train=(images[train], labels[train]), test=(images[test], labels[test]), input_shape=(1, height, width))
 
 
 def letters() -> Task:

@@ -46,3 +46,18 @@ def test_bad_values_are_refused_in_words(make: Callable[[], object], message: st
 
 def test_values_at_the_edge_are_allowed() -> None:
     Recipe(epochs=1, batch_size=2, learning_rate=1e-9, warmup=0.0, momentum=0.0, weight_decay=0.0, ema_decay=0.0)
+
+
+@pytest.mark.parametrize(
+    ("images", "size", "rate"),
+    [(50_000, 64, 0.1), (1_280, 64, 0.1), (1_279, 32, 0.0707), (640, 32, 0.0707), (639, 16, 0.05), (20, 16, 0.05)],
+)
+def test_few_images_have_smaller_batches_at_a_smaller_rate(images: int, size: int, rate: float) -> None:
+    recipe = Recipe(epochs=7).for_few(images)
+    assert (recipe.batch_size, recipe.epochs) == (size, 7)
+    assert recipe.learning_rate == pytest.approx(rate, abs=1e-4)
+
+
+def test_batches_that_are_small_already_stay() -> None:
+    assert Recipe(batch_size=8).for_few(20) == Recipe(batch_size=8)
+    assert Recipe(batch_size=24).for_few(20).batch_size == 16

@@ -10,7 +10,7 @@ from PIL import Image
 from nas.datasets.dataset import Dataset
 from nas.datasets.files import Told, nobody, sheet_of_files
 from nas.datasets.images import load_training
-from nas.datasets.reading import class_count, is_of_files, own_shape
+from nas.datasets.reading import about_to_train_on, class_count, is_of_files, own_shape
 from nas.datasets.sheet import PART_NAMES, DataSheet
 from nas.errors import UserError
 from nas.network.layers import Shape
@@ -68,7 +68,8 @@ def space_on(space: SearchSpace, data: str | Path, input_shape: Shape | None) ->
     shape = input_shape or known or SHAPE
     if (name, shape, classes) == (space.dataset, space.input_shape, space.num_classes):
         return space
-    return space.on(name, shape, classes, called=name if known else _called(Path(data).expanduser().resolve()))
+    called = name if known else _called(Path(data).expanduser().resolve())
+    return space.on(name, shape, classes, images=about_to_train_on(str(data)), called=called)
 
 
 def _called(path: Path) -> str:

@@ -187,7 +187,7 @@ def _settled(
         raise UserError("pictures: they say how files are prepared, and data is none; leave them out")
     wanted = asked_for(space, None, None, metric)
     given = given_images(data, test, input_shape or wanted.input_shape, validation=validation)
-    task = input_shape or wanted.input_shape, len(given.classes)
-    if task == (wanted.input_shape, wanted.num_classes):
+    shape, images = input_shape or wanted.input_shape, int((~given.pool.held_out).sum())
+    if (shape, len(given.classes)) == (wanted.input_shape, wanted.num_classes):
         return replace(wanted, dataset=given.name), given
-    return wanted.on(given.name, *task, called=wanted.name), given
+    return wanted.on(given.name, shape, len(given.classes), images=images, called=wanted.name), given

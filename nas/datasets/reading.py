@@ -18,7 +18,7 @@ from nas.datasets.dataset import IN_MEMORY, Dataset, data_folder
 from nas.datasets.files import Told, keep_files, read_files
 from nas.datasets.listing import listed
 from nas.datasets.memory import read_given
-from nas.datasets.split import Images, Pool, drawn_pool
+from nas.datasets.split import HOLDOUT, Images, Pool, drawn_pool
 from nas.errors import UserError
 
 MOST_BYTES = 96 << 20  # of an unpacked file; EMNIST's training images have 88 million
@@ -154,6 +154,16 @@ def class_count(name: str) -> int:
         return len(KNOWN[name].classes)
     _require_path(name)
     return len(listed(name).classes)
+
+
+def about_to_train_on(name: str) -> int | None:
+    """About how many images of a folder or table are trained on; None of a data set by name. No image is opened."""
+    if name in KNOWN:
+        return None
+    listing = listed(name)
+    drawn = sum(part not in listing.given for part in ("validation", "test"))
+    own = sum(sample.part in (None, "train") for sample in listing.samples)
+    return round(own * (1 - 1 / HOLDOUT) ** drawn)
 
 
 def is_of_files(dataset: Dataset) -> bool:

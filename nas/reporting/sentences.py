@@ -3,6 +3,7 @@
 from datetime import timedelta
 
 from nas.network.limits import EPOCHS, LIMITS
+from nas.space.recipe import Recipe
 from nas.space.rejections import REPEATED, TOO_SMALL, Ledger, Reason
 from nas.space.search_space import SearchSpace
 from nas.study.location import StudyLocation
@@ -55,4 +56,6 @@ def headline(space: SearchSpace, location: StudyLocation) -> str:
     """What is searched within which limits."""
     limits = [limit.said(bound) for limit, bound in space.constraints.bounds if limit is not EPOCHS]
     parts = [*limits, f"{space.recipe.epochs} epochs"]
+    if space.recipe.batch_size != Recipe().batch_size:
+        parts.append(f"batches of {space.recipe.batch_size}")
     return f"study {location.name} on {space.dataset} · {' · '.join(parts)}"

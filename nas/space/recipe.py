@@ -1,10 +1,13 @@
 """How a candidate is trained: plain values, no torch."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from math import sqrt
 
 from nas.errors import require, require_bool, require_number, require_whole
 
 UNBOUNDED = float("inf")
+STEPS = 20  # of an epoch, as long as ...
+FEWEST = 16  # ... a batch has so many images; measured: smaller ones are worse
 LATER = {"later": True}  # marks a field that earlier versions lacked: JSON holds it where it is not its default
 
 
@@ -63,3 +66,14 @@ class Recipe:
         require_bool("Recipe", "balanced_batches", self.balanced_batches)
         where = isinstance(self.augmentation, Augmentation)
         require(where, "Recipe", "augmentation", self.augmentation, "an Augmentation")
+
+    def for_few(self, images: int) -> "Recipe":
+        """The recipe for so many training images: of few, smaller batches, so that an epoch has STEPS of them.
+
+        The learning rate goes with the square root of the size (Hoffer et al., Train longer, generalize better, NeurIPS
+        2017). `benchmarks.few_images` measures what that is worth.
+        """
+        size = self.batch_size
+        while size > FEWEST and images < STEPS * size:
+            size = max(FEWEST, size // 2)
+        return replace(self, batch_size=size, learning_rate=self.learning_rate * sqrt(size / self.batch_size))

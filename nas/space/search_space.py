@@ -8,6 +8,8 @@ import math
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
+from operator import methodcaller
 from typing import Any
 
 from optuna.distributions import BaseDistribution
@@ -169,12 +171,21 @@ class SearchSpace:
         if epochs is None or epochs == self.recipe.epochs:
             return space
         _require_tighter("--epochs", EPOCHS, epochs, self.constraints)
-        return _trained_otherwise(space, epochs=epochs)
+        return _trained_otherwise(space, partial(replace, epochs=epochs))
 
-    def on(self, dataset: str, input_shape: Shape, num_classes: int, *, called: str | None = None) -> "SearchSpace":
+    def on(
+        self,
+        dataset: str,
+        input_shape: Shape,
+        num_classes: int,
+        *,
+        images: int | None = None,
+        called: str | None = None,
+    ) -> "SearchSpace":
         """The same networks for another data set; limits on MACs and activations grow and shrink with the pixels.
 
-        Its target and its network to beat are those of another task, and are left out. `called` is its new name.
+        Its target and its network to beat are those of another task, and are left out. `images` says how many there are
+        to train on, of which few have smaller batches. `called` is its new name.
 
         Raises:
             UserError: as `SearchSpace` does.
@@ -182,24 +193,30 @@ class SearchSpace:
         pixels = math.prod(input_shape[1:]) / math.prod(self.input_shape[1:])
         bounds = {limit.name: self.constraints.bound(limit) for limit in (MACS, ACTIVATION_BYTES)}
         grown: dict[str, Any] = {n: None if bound is None else round(bound * pixels) for n, bound in bounds.items()}
-        return replace(
+        architecture = {"input_shape": input_shape, "num_classes": num_classes}
+        space = replace(
             self,
-            sample=_Changed(self.sample, {"input_shape": input_shape, "num_classes": num_classes}, {}),
+            sample=_Changed(self.sample, architecture=architecture),
             constraints=replace(self.constraints, **grown),
             dataset=dataset,
             target=None,
             baseline=None,
             name=called,
         )
+        return space if images is None else _trained_otherwise(space, methodcaller("for_few", images))
 
     def judged_by(self, metric: MetricName) -> "SearchSpace":
         """The same candidates by another metric; for balanced accuracy, they see every class equally often."""
         space = replace(self, metric=metric)
-        return _trained_otherwise(space, balanced_batches=True) if metric == "balanced_accuracy" else space
+        return (
+            _trained_otherwise(space, partial(replace, balanced_batches=True))
+            if metric == "balanced_accuracy"
+            else space
+        )
 
 
-def _trained_otherwise(space: SearchSpace, **recipe: Any) -> SearchSpace:
-    return replace(space, sample=_Changed(space.sample, {}, recipe), recipe=replace(space.recipe, **recipe))
+def _trained_otherwise(space: SearchSpace, change: Callable[[Recipe], Recipe]) -> SearchSpace:
+    return replace(space, sample=_Changed(space.sample, recipe=change), recipe=change(space.recipe))
 
 
 def _require_candidate(candidate: object, space: SearchSpace) -> None:
@@ -253,13 +270,14 @@ def _require_tighter(option: str, limit: Limit, bound: int, allowed: Constraints
 
 @dataclass(frozen=True, slots=True)
 class _Changed:
-    """A space's `sample`, with some values of its candidates replaced."""
+    """A space's `sample`, with some values of its architectures replaced, and with other recipes."""
 
     sample: Callable[[Trial], Candidate]
-    architecture: Mapping[str, Any]
-    recipe: Mapping[str, Any]
+    architecture: Mapping[str, Any] = field(default_factory=dict)
+    recipe: Callable[[Recipe], Recipe] | None = None
 
     def __call__(self, trial: Trial) -> Candidate:
         candidate = self.sample(trial)
         architecture = replace(candidate.architecture, **self.architecture)
-        return replace(candidate, architecture=architecture, recipe=replace(candidate.recipe, **self.recipe))
+        recipe = candidate.recipe if self.recipe is None else self.recipe(candidate.recipe)
+        return Candidate(architecture=architecture, recipe=recipe)
