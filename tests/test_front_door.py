@@ -505,3 +505,40 @@ def test_images_and_test_images_may_be_torch_data_sets(tmp_path: Path) -> None:
     winner = found.winner
     assert winner is not None
     assert winner.judged.n == 100
+
+
+def tones(count: int, seed: int) -> tuple[np.ndarray[Any, np.dtype[np.uint8]], np.ndarray[Any, np.dtype[np.int64]]]:
+    """Spectrograms (N, 40, 98) of tones that rise, fall or stay, in noise."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(count) % 3
+    slopes = np.array([0.15, -0.15, 0.0])[labels][:, None]
+    bands = rng.uniform(15, 25, (count, 1)) + slopes * (np.arange(98) - 49)  # (N, 98)
+    loud = np.exp(-((np.arange(40)[None, :, None] - bands[:, None]) ** 2) / 4)
+    return (200 * loud + rng.uniform(0, 55, loud.shape)).astype(np.uint8), labels
+
+
+def test_spectrograms_go_through_everything(tmp_path: Path) -> None:
+    """Nothing asks for square images: a search, an ablation, a training, the page and the exported file."""
+    here: dict[str, Any] = {"device": "cpu", "progress": False}
+    result = nas.search(
+        *("mnist", 2),
+        study="sound",
+        epochs=12,
+        data=tones(240, 0),
+        test=tones(60, 1),
+        input_shape=(1, 40, 98),
+        final_seeds=2,
+        output_dir=tmp_path,
+        **here,
+    )
+    assert result.best is not None
+    assert result.winner is not None
+    assert result.best.architecture.input_shape == (1, 40, 98)
+    assert result.winner.test.mean > 0.9, "three times what luck gives"
+    assert result.best.load()(torch.zeros(2, 1, 40, 98)).shape == (2, 3)
+    study = nas.open_study("sound", output_dir=tmp_path)
+    assert study.ablate(choices=["head"], seeds=2, **here).found
+    assert study.retrain(**here).equal
+    assert "sound" in study.report().read_text(encoding="utf-8")
+    script = [sys.executable, str(tmp_path / "sound" / "best" / "model.py")]
+    assert subprocess.run(script, capture_output=True, text=True, check=True).stderr == ""
