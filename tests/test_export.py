@@ -322,6 +322,15 @@ def test_an_exported_file_classifies_image_files(card: ModelCard, tmp_path: Path
     assert result.returncode == 1
 
 
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_an_exported_file_refuses_an_image_too_large_to_unpack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.new("L", (40, 40)).save(tmp_path / "huge.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    file = run_source(model_source(SMALL, FOLDER_CARD))
+    with pytest.raises(SystemExit, match=r"huge\.png cannot be read as an image: Image size \(1600 pixels\) exceeds"):
+        file["answer"](file["Net"](), str(tmp_path / "huge.png"))
+
+
 @pytest.mark.parametrize("architecture", [LINEAR, DISGUISED])
 def test_export_refuses_forbidden_dense_layer(tmp_path: Path, architecture: Architecture) -> None:
     message = r"^model\.py fails in a fresh interpreter: 1 fully connected layer, none allowed$"
