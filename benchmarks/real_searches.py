@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from math import log
 from pathlib import Path
 from statistics import fmean, stdev
 
@@ -48,6 +49,7 @@ class Row:
     macs: int
     val_loss: float  # in the search
     accuracies: tuple[float, ...]  # of the final models on the test images, as fractions
+    losses: tuple[float, ...] = ()  # of the same models; rows of an earlier version lack them
     minutes: float | None  # by the wall; None for a search that went on
     versions: str
     source: str  # digest of this program
@@ -75,6 +77,7 @@ def searched(sampler: SamplerName, seed: int, folder: Path) -> Row:
         macs=best.macs,
         val_loss=best.val_loss,
         accuracies=tuple(model.accuracy for model in winner.models if model.accuracy is not None),
+        losses=tuple(round(model.loss, 6) for model in winner.models if model.loss is not None),
         minutes=minutes,
         versions=versions(winner.environment),
         source=winner.environment["source"],
@@ -87,24 +90,24 @@ def load() -> list[Row]:
 
 
 def table_of(rows: Iterable[Row]) -> Table:
-    """Means over the searches, ± standard deviation."""
+    """Means over the searches, ± standard deviation; validation and test are logarithms of losses."""
     rows = [*rows]
     title = f"Searches of MNIST, by {len({row.source for row in rows})} version(s) of this program"
-    columns = ("sampler", "n", "trials", "epochs", "with finals", "test accuracy", "parameters", "minutes")
+    columns = ("sampler", "n", "trials", "epochs", "with finals", "validation", "test", "test images", "parameters")
     table, by_sampler = Table(*columns, title=title), dict[SamplerName, list[Row]]()
     for row in rows:
         by_sampler.setdefault(row.sampler, []).append(row)
     for sampler, done in by_sampler.items():
-        minutes = [row.minutes for row in done if row.minutes is not None]
         table.add_row(
             sampler,
             str(len(done)),
             str(done[0].trials),
             _told([row.epochs for row in done], 0),
             _told([row.epochs + row.later_epochs for row in done], 0),
+            _told([log(row.val_loss) for row in done], 3),
+            _told([log(fmean(row.losses)) for row in done if row.losses], 3),
             f"{_told([100 * fmean(row.accuracies) for row in done], 3)} %",
             _told([row.params for row in done], 0),
-            _told(minutes, 1),
         )
     return table
 

@@ -88,16 +88,18 @@ def test_whole_searches_are_told_as_means_over_their_seeds() -> None:
         macs=1_000,
         val_loss=0.02,
         accuracies=(0.99, 0.992),
+        losses=(0.01, 0.03),
         minutes=10.0,
         versions="",
         source="a",
     )
-    other = replace(row, seed=1, epochs=110, accuracies=(0.993, 0.993), minutes=None, source="b")
+    other = replace(row, seed=1, epochs=110, accuracies=(0.993, 0.993), losses=(), minutes=None, source="b")
     table = real_searches.table_of([row, other])
     assert table.title == "Searches of MNIST, by 2 version(s) of this program"
     cells = [[*column.cells] for column in table.columns]
-    assert [cell for (cell,) in cells[1:6]] == ["2", "65", "105 ± 7", "165 ± 7", "99.200 ± 0.141 %"]
-    assert cells[7] == ["10.0"]
+    assert [cell for (cell,) in cells[1:5]] == ["2", "65", "105 ± 7", "165 ± 7"]
+    losses = ["-3.912 ± 0.000", "-3.912", "99.200 ± 0.141 %", "1,000 ± 0"]
+    assert [cell for (cell,) in cells[5:]] == losses, "of the second, the losses of the models are not known"
 
 
 def test_flops_are_six_a_mac_but_four_in_the_first_layer(monkeypatch: pytest.MonkeyPatch) -> None:
