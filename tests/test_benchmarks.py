@@ -300,6 +300,7 @@ def test_tasks_have_images_of_all_classes_and_none_of_the_training_images_to_tes
 
 def test_slopes_tell_how_losses_go_with_what_is_expected() -> None:
     assert {row.task for row in slopes.load()} == TASKS.keys()
-    drawn = next(iter(slopes.trained("digits", TASKS["digits"](), [0])))
-    assert drawn.features == slopes.load()[0].features
-    assert drawn.val_loss == pytest.approx(slopes.load()[0].val_loss, rel=0.5)
+    (known,) = (row for row in slopes.load() if (row.task, row.number) == ("digits", 0))
+    (again,) = slopes.trained("digits", TASKS["digits"](), [0])
+    assert again.features == known.features
+    assert again.val_loss == pytest.approx(known.val_loss, rel=0.5), "on another processor, nearly"

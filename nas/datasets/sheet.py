@@ -75,10 +75,10 @@ class DataSheet:
                 f"{_many(len(few), 'class', 'es')} of fewer than {FEW} training images; {name!r} has {min(few)}"
             )
         validation = sum(self.counts["validation"])
-        if validation < FEW_TO_JUDGE:
+        if 0 < validation < FEW_TO_JUDGE:
             found.append(
                 f"{_many(validation, 'validation image')}: one of them moves an accuracy by "
-                f"{100 / max(1, validation):.1f} points"
+                f"{100 / validation:.1f} points"
             )
         name, share = self.majority
         if share > 2 / max(2, len(self.classes)) or share > 0.8:

@@ -19,7 +19,7 @@ from nas.space.search_space import SearchSpace
 from nas.space.suggestions import draw_value
 
 STARTUP = 16  # trials with a score, before which candidates are drawn ...
-DRAWN = 2  # ... and after which every second still is, whatever the model makes of it; measured: no worse, and surer
+DRAWN = 2  # ... and after which every second still is, whatever the model makes of it; measured: no worse
 GENERATIONS = 5  # of small changes, first of the trials that are expected to end best, then of what looks promising
 MUTANTS = 50  # in each, of ...
 PARENTS = 8  # so many
