@@ -45,8 +45,8 @@ def scores(task: Task, change: Callable[[Recipe], Recipe], seeds: int) -> Iterat
         for seed in range(seeds):
             job = TrainingJob(candidate=candidate, constraints=space.constraints, dataset=dataset, seed=seed)
             training = Training(job)
-            for _ in training.epochs():
-                pass
+            for epoch in range(1, training.recipe.epochs + 1):
+                training.epoch(epoch)
             yield evaluate(training.averaged, given.test, training.data, training.device)
     take_back(dataset)
 

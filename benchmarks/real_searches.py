@@ -24,11 +24,11 @@ from benchmarks.table import SPACE, appending, objects
 from nas.analysis.finalists import winner_of
 from nas.cli.options import positive
 from nas.cli.terminal import run
+from nas.datasets.split import epochs_on_all_images
 from nas.samplers.names import DEFAULT_SAMPLER, SamplerName
 from nas.study.history import history_at
 from nas.study.location import locate
 from nas.training.environment import versions
-from nas.tuner.reruns import ALL_IMAGES
 
 FILE = Path(__file__).parent / "data" / "real_searches.jsonl"
 TRIALS: dict[SamplerName, int] = {DEFAULT_SAMPLER: 50, "random": 65}  # for as many epochs, see `benchmarks.budget`
@@ -71,7 +71,7 @@ def searched(sampler: SamplerName, seed: int, folder: Path) -> Row:
         seed=seed,
         trials=len(history.trained),
         epochs=sum(trial.epochs for trial in history.trials),
-        later_epochs=round(finalists + ALL_IMAGES * sum(model.epochs for model in winner.models), 1),
+        later_epochs=round(finalists + epochs_on_all_images(0) * sum(model.epochs for model in winner.models), 1),
         notation=best.notation,
         params=best.params,
         macs=best.macs,

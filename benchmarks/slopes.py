@@ -55,14 +55,14 @@ def trained(name: str, task: Task, numbers: Iterable[int]) -> Iterable[Row]:
         draft = next(Drafts(space).drawn(random.Random(derive_seed("slopes", name, number))))
         job = TrainingJob(candidate=draft.candidate, constraints=space.constraints, dataset=dataset, seed=number)
         training = Training(job)
-        *_, last = training.epochs()
-        assert last.val_loss is not None
+        *_, (_, last) = (training.epoch(epoch) for epoch in range(1, training.recipe.epochs + 1))
+        assert last is not None
         score = evaluate(training.averaged, given.test, training.data, training.device)
         yield Row(
             task=name,
             number=number,
             features=_expected_of(draft.candidate),
-            val_loss=round(last.val_loss, 5),
+            val_loss=round(last.loss, 5),
             test_loss=round(score.loss, 5),
         )
     take_back(dataset)

@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 from sklearn.datasets import load_digits
 
 from nas.datasets.dataset import Dataset
-from nas.datasets.images import hand_over, training_data
+from nas.datasets.images import hand_over
 from nas.datasets.memory import GivenImages, given_images
 from nas.network.layers import Shape
 from nas.space.loading import load_space
@@ -50,10 +50,10 @@ class Task:
         return load_space("mnist").on(given.name, self.input_shape, len(given.classes))
 
 
-def dataset_in_this_process(given: GivenImages, input_shape: Shape) -> Dataset:
+def dataset_in_this_process(given: GivenImages, input_shape: Shape, cross_validation: int = 0) -> Dataset:
     """The data set under its name, for trainings of this process."""
-    dataset = Dataset(name=given.name, input_shape=input_shape)
-    hand_over(dataset, True, training_data(given.pool, hold_out=True))
+    dataset = Dataset(name=given.name, input_shape=input_shape, cross_validation=cross_validation)
+    hand_over(dataset, given.pool)
     return dataset
 
 

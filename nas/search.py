@@ -28,6 +28,7 @@ from nas.network.limits import ACTIVATION_BYTES, MACS, PARAMS, RECEPTIVE_FIELD
 from nas.samplers.names import DEFAULT_SAMPLER, SAMPLERS
 from nas.space.loading import known_spaces, space_name
 from nas.space.objective import METRIC_NAMES
+from nas.space.recipe import FEW, ROUNDS
 from nas.study.location import StudyLocation, locate
 from nas.tuner.names import DEFAULT_PRUNER, PRUNERS
 
@@ -79,7 +80,19 @@ def parser() -> argparse.ArgumentParser:
         help="in which the networks see the data (default: its own, else 3x32x32)",
     )
     add_pictures(what)
+    what.add_argument(
+        "--cross-validation",
+        metavar="N",
+        type=natural,
+        help=f"hold every sixth image out in turn, N times over; 0: one sixth only (default for --data: {ROUNDS} below "
+        f"{FEW:,} images to train on, else 0)",
+    )
     what.add_argument("--metric", choices=METRIC_NAMES, help="what scores are (default: the space's, else accuracy)")
+    what.add_argument(
+        "--fit-recipe",
+        action=argparse.BooleanOptionalAction,
+        help="train a few networks before the search, to find the recipe that fits the pictures (default: for --data)",
+    )
     what.add_argument(
         "--study-name", metavar="NAME", help="resumes where it exists (default: that of the data or the space)"
     )
@@ -137,7 +150,8 @@ def space_of(args: argparse.Namespace) -> "SearchSpace":
 
     space = asked_for(args.space, args.data, args.shape, args.metric, pictures_asked(args))
     space = space.restrict(epochs=args.epochs, **{limit.name: getattr(args, limit.name) for limit in TIGHTENED})
-    return space if args.target is None else replace(space, target=args.target)
+    asked = {name: getattr(args, name) for name in ("target", "cross_validation", "fit_recipe")}
+    return replace(space, **{name: value for name, value in asked.items() if value is not None})
 
 
 def search(args: argparse.Namespace, space: "SearchSpace", location: StudyLocation, interruption: Interruption) -> int:

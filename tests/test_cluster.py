@@ -1,6 +1,7 @@
 """A real Ray cluster of several nodes on this machine: what a search does there, also when nodes come and go."""
 
 import os
+import pickle
 import re
 import signal
 import socket
@@ -15,13 +16,16 @@ from pathlib import Path
 from threading import Timer
 from typing import Any, cast
 
+import numpy as np
 import pytest
+import torch
 from chaos import ACTOR_SECONDS, COMMAND, finished_in, trainers
 from helpers import ENVIRONMENT, MNIST, ended, make_task, small_architecture
 from ray.cluster_utils import Cluster
 from ray.exceptions import ObjectLostError, RayActorError, RayTaskError
 
-from nas.datasets.images import load_training
+from nas.datasets.images import hand_over, load_training, take_back, training_pool
+from nas.datasets.metrics import BALANCED_ACCURACY
 from nas.errors import UserError
 from nas.network.limits import Constraints
 from nas.space.candidate import Candidate
@@ -190,13 +194,21 @@ def test_workers_are_spread_over_all_gpus(rooms: list[Room], per_gpu: int, wante
 
 
 def test_images_are_shared_without_a_copy() -> None:
-    data = load_training(MNIST)
-    there = restored(shared(data))
-    for part, then in ((there.train, data.train), (there.validation, data.validation)):
-        assert part.images.data_ptr() == then.images.data_ptr()
-        assert part.labels.data_ptr() == then.labels.data_ptr()
-        assert part.images.shape == then.images.shape
-    assert (there.mean, there.std, there.classes) == (data.mean, data.std, data.classes)
+    pool = training_pool(MNIST)
+    there = restored(pickle.loads(pickle.dumps(shared(pool))))
+    assert np.array_equal(there.held_out, pool.held_out)
+    assert (there.classes, there.drawn, there.groups) == (pool.classes, pool.drawn, pool.groups)
+    assert torch.equal(there.images.labels, pool.images.labels)
+    assert restored(shared(pool)).images.images.data_ptr() == pool.images.images.data_ptr()
+
+
+def test_a_worker_judges_shared_images_as_the_data_set_says() -> None:
+    """Its metric and its cross-validation, which say how the images are used, are not lost on the way."""
+    dataset = replace(MNIST, name="shared", metric="balanced_accuracy", cross_validation=1)
+    hand_over(dataset, restored(shared(training_pool(MNIST))))
+    data = load_training(dataset)
+    take_back(dataset)
+    assert (data.metric, len(data.folds), data.evaluation.images) == (BALANCED_ACCURACY, 6, 60_000)
 
 
 class Clock:

@@ -271,7 +271,7 @@ def history() -> History:
     seed = Architecture(input_shape=(1, 28, 28), num_classes=10, layers=(), head=Head())
     return History(
         name="a",
-        settings={"dataset": "mnist", "metric": "accuracy", "seed": SEED},
+        settings={"dataset": "mnist", "metric": "accuracy", "cross_validation": 0, "seed": SEED},
         constraints=Constraints(),
         task=Task(target=0.994, baseline=seed),
         commands=(),

@@ -22,7 +22,7 @@ from nas.datasets.files import UnreadableError, keep_files, sheet_of_files
 from nas.datasets.images import forget, load_test, load_training
 from nas.datasets.listing import Part, listed, part_named
 from nas.datasets.pixels import EXTENSIONS, as_network_sees
-from nas.datasets.reading import about_to_train_on, read_once
+from nas.datasets.reading import Extent, extent, read_once
 from nas.datasets.sheet import DataSheet
 from nas.datasets.split import Images, stratified_sixth
 from nas.errors import UserError
@@ -251,11 +251,12 @@ def test_splits_are_known_by_their_names(names: tuple[str, str, str], tmp_path: 
 
 def test_how_many_images_are_trained_on_is_known_before_they_are_read(tmp_path: Path) -> None:
     write_noise(tmp_path / "whole", {"a": 20, "b": 40})
-    assert about_to_train_on(str(tmp_path / "whole")) == 42, "of 60, a sixth is kept for the test, and one of the rest"
+    whole = extent(str(tmp_path / "whole"))
+    assert whole == Extent(classes=2, images=42), "of 60, a sixth is kept for the test, and one of the rest"
     first = write_noise(tmp_path / "parts" / "train", {"a": 20, "b": 20})
     write_noise(tmp_path / "parts" / "val", {"a": 3, "b": 3}, first)
-    assert about_to_train_on(str(tmp_path / "parts")) == 33
-    assert about_to_train_on("mnist") is None
+    assert extent(str(tmp_path / "parts")) == Extent(classes=2, images=33, own_validation=True)
+    assert extent("mnist") == Extent(classes=10)
 
 
 def test_own_validation_images_are_used_and_the_test_is_drawn(tmp_path: Path) -> None:

@@ -252,7 +252,7 @@ def test_time_left_knows_the_pace_of_a_network_and_guesses_that_of_others_by_the
 
 def test_paces_are_seconds_an_epoch(desk: Desk) -> None:
     run(desk, [a_run(2, 400)], Workshop(answer))
-    assert paces(of(desk)) == {candidate(2): 0.5}
+    assert paces(of(desk), 0) == {candidate(2): 0.5}
     judge = Workshop(answer), lambda *_: Score(loss=1, accuracy=0.5, n=1)
     run(desk, [a_run(3, 400, "final", kernels=3)], judge[0], judge=judge[1])
-    assert paces(of(desk)) == {candidate(2): 0.5, candidate(3): pytest.approx(0.5 / 1.2)}
+    assert paces(of(desk), 0) == {candidate(2): 0.5, candidate(3): pytest.approx(0.5 / 1.2)}

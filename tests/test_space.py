@@ -291,10 +291,12 @@ def test_a_space_on_other_data_has_the_same_networks_for_its_shape_and_classes()
 
 def test_a_space_on_few_images_has_smaller_batches() -> None:
     space = load_space("mnist")
-    few = space.on("x", (1, 28, 28), 4, images=300).restrict(epochs=3)
-    assert (few.recipe.batch_size, few.recipe.epochs) == (16, 3)
+    few = space.for_few(300).restrict(epochs=3)
+    assert (few.recipe.batch_size, few.recipe.epochs, few.cross_validation) == (16, 3, 2)
     assert few.decode(space.draw(random.Random(0))).recipe == few.recipe
-    assert space.on("x", (1, 28, 28), 4, images=50_000).recipe == space.recipe
+    assert space.for_few(300, own_validation=True).cross_validation == 0
+    assert (space.for_few(1_000).cross_validation, space.for_few(1_000).recipe.batch_size) == (0, 32)
+    assert space.for_few(50_000).recipe == space.recipe
 
 
 def test_a_space_judged_by_balanced_accuracy_balances_its_batches() -> None:

@@ -58,12 +58,12 @@ def measured_noise(runs: Sequence[RunRecord], validation: EvaluationSet) -> Nois
     """The deviation of the runs on fresh seeds about the mean of their network; None without two runs of one network.
 
     A single score is judged on the `validation` images. Final models count, though they are judged on the test
-    images, as networks of their own. Runs of an ablation are left out: some of its variants train less steadily than
-    what a search would choose.
+    images, as networks of their own. Runs of an ablation and of other recipes are left out: some of them train less
+    steadily than what a search would choose.
     """
     known: dict[tuple[Candidate, bool], list[float]] = {}
     for run in runs:
-        if run.stage != "ablation" and run.accuracy is not None:
+        if run.stage not in ("recipe", "ablation") and run.accuracy is not None:
             known.setdefault((run.candidate, run.stage == "final"), []).append(run.accuracy)
     groups = [spread(scores) for scores in known.values()]
     sd = pooled_sd(groups)

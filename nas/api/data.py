@@ -9,8 +9,8 @@ from PIL import Image
 
 from nas.datasets.dataset import Dataset
 from nas.datasets.files import Told, nobody, sheet_of_files
-from nas.datasets.images import load_training
-from nas.datasets.reading import about_to_train_on, class_count, is_of_files, own_shape
+from nas.datasets.images import load_training, training_pool
+from nas.datasets.reading import extent, is_of_files, own_shape
 from nas.datasets.sheet import PART_NAMES, DataSheet
 from nas.errors import UserError
 from nas.network.layers import Shape
@@ -49,7 +49,10 @@ def dataset_from(
 ) -> Dataset:
     """The data set that `check_data` is asked about."""
     if isinstance(data, SearchSpace):
-        return Dataset(name=data.dataset, input_shape=data.input_shape, data_dir=data_dir, pictures=data.pictures)
+        shape, rounds = data.input_shape, data.cross_validation
+        return Dataset(
+            name=data.dataset, input_shape=shape, data_dir=data_dir, pictures=data.pictures, cross_validation=rounds
+        )
     name = str(data)
     shape = input_shape or own_shape(name) or SHAPE
     return Dataset(name=name, input_shape=shape, data_dir=data_dir, pictures=pictures or Pictures())
@@ -64,12 +67,13 @@ def space_on(space: SearchSpace, data: str | Path, input_shape: Shape | None) ->
         UserError: there is no such data set, or no network of the space fits the shape.
     """
     known = own_shape(str(data))
-    classes, name = class_count(str(data)), str(data if known else Path(data))
+    found, name = extent(str(data)), str(data if known else Path(data))
     shape = input_shape or known or SHAPE
-    if (name, shape, classes) == (space.dataset, space.input_shape, space.num_classes):
+    if (name, shape, found.classes) == (space.dataset, space.input_shape, space.num_classes):
         return space
     called = name if known else _called(Path(data).expanduser().resolve())
-    return space.on(name, shape, classes, images=about_to_train_on(str(data)), called=called)
+    moved = space.on(name, shape, found.classes, called=called)
+    return moved if found.images is None else moved.for_few(found.images, own_validation=found.own_validation)
 
 
 def _called(path: Path) -> str:
@@ -87,7 +91,8 @@ def sheet_of(dataset: Dataset, tell: Told = nobody) -> DataSheet:
         part: tuple(np.bincount(parts[part].numpy(), minlength=len(data.classes)).tolist()) if part in parts else ()
         for part in PART_NAMES
     }
-    return DataSheet(name=dataset.name, classes=data.classes, counts=counts, given=("train", "test"))
+    given = ("train", "test") if training_pool(dataset).drawn else PART_NAMES
+    return DataSheet(name=dataset.name, classes=data.classes, counts=counts, given=given)
 
 
 def picture_of(dataset: Dataset) -> Image.Image:

@@ -39,6 +39,8 @@ def search(
     input_shape: Shape | None = None,
     pictures: Pictures | None = None,
     metric: MetricName | None = None,
+    cross_validation: int | None = None,
+    fit_recipe: bool | None = None,
     sampler: SamplerName = DEFAULT_SAMPLER,
     pruner: PrunerName = DEFAULT_PRUNER,
     seed: int = 0,
@@ -77,6 +79,10 @@ def search(
             (3, 32, 32), of arrays that of the space).
         pictures: how the files of `data` are prepared (default: as the space says).
         metric: what scores are (default: the space's); with "balanced_accuracy" batches are balanced, too.
+        cross_validation: hold every sixth image out in turn, so many times over, and train a candidate as so many
+            networks; 0: one sixth only (default for `data`: 2 below 1,000 images to train on, else 0).
+        fit_recipe: train a few networks before the search, to find the recipe that fits the pictures (default: for
+            `data` of another shape or other classes than the space's).
         progress: True for the usual view, False for none, or a function of an iterator of events and a title.
 
     Raises:
@@ -100,6 +106,8 @@ def search(
     )
     wanted, given = _settled(space, data, validation, test, input_shape, pictures, metric)
     wanted = wanted.restrict(epochs=epochs)
+    asked: dict[str, Any] = {"cross_validation": cross_validation, "fit_recipe": fit_recipe}
+    wanted = replace(wanted, **{name: value for name, value in asked.items() if value is not None})
     if target is not None:
         wanted = replace(wanted, target=target)
     if start is not None:
@@ -130,6 +138,8 @@ def preview(
     input_shape: Shape | None = None,
     pictures: Pictures | None = None,
     metric: MetricName | None = None,
+    cross_validation: int | None = None,
+    fit_recipe: bool | None = None,
     pruner: PrunerName = DEFAULT_PRUNER,
     seed: int = 0,
     finalists: int = 1,
@@ -158,6 +168,8 @@ def preview(
     )
     wanted, given = _settled(space, data, validation, test, input_shape, pictures, metric)
     wanted = wanted.restrict(epochs=epochs)
+    asked: dict[str, Any] = {"cross_validation": cross_validation, "fit_recipe": fit_recipe}
+    wanted = replace(wanted, **{name: value for name, value in asked.items() if value is not None})
     return searching.preview(wanted, options, given, said(False), quiet=True)
 
 
@@ -187,7 +199,8 @@ def _settled(
         raise UserError("pictures: they say how files are prepared, and data is none; leave them out")
     wanted = asked_for(space, None, None, metric)
     given = given_images(data, test, input_shape or wanted.input_shape, validation=validation)
-    shape, images = input_shape or wanted.input_shape, int((~given.pool.held_out).sum())
-    if (shape, len(given.classes)) == (wanted.input_shape, wanted.num_classes):
+    shape, classes = input_shape or wanted.input_shape, len(given.classes)
+    if (shape, classes) == (wanted.input_shape, wanted.num_classes):
         return replace(wanted, dataset=given.name), given
-    return wanted.on(given.name, shape, len(given.classes), images=images, called=wanted.name), given
+    moved = wanted.on(given.name, shape, classes, called=wanted.name)
+    return moved.for_few(int((~given.pool.held_out).sum()), own_validation=not given.pool.drawn), given

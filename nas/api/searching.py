@@ -13,10 +13,11 @@ import torch
 from nas.analysis.finalists import rounds_of_race
 from nas.api.data import sheet_of
 from nas.datasets.dataset import Dataset
-from nas.datasets.images import fingerprint, hand_over, load_training, take_back, training_data
+from nas.datasets.images import fingerprint, hand_over, load_training, take_back
 from nas.datasets.memory import GivenImages
-from nas.datasets.metrics import METRICS
 from nas.datasets.reading import is_of_files, read_once
+from nas.datasets.sheet import few_to_judge
+from nas.datasets.split import epochs_on_all_images
 from nas.errors import UserError, printable, require, require_seconds, require_whole
 from nas.network.cost import cost
 from nas.reporting.reading import reading_view
@@ -38,7 +39,7 @@ from nas.tuner.estimate import Preview, draw, previewed
 from nas.tuner.names import DEFAULT_PRUNER, PRUNERS, PrunerName
 from nas.tuner.progress import Show
 from nas.tuner.pruning import make_pruner
-from nas.tuner.reruns import ALL_IMAGES
+from nas.tuner.recipe_fitting import fit_recipe
 from nas.tuner.selection import FinalSettings
 from nas.tuner.target import Proof, prove
 from nas.tuner.trials import Plan, Search, train_all
@@ -167,10 +168,10 @@ def _dataset(
         data_dir=data_dir,
         pictures=space.pictures,
         metric=space.metric,
+        cross_validation=space.cross_validation,
     )
     if given is not None:
-        for hold_out in (True, False):
-            hand_over(dataset, hold_out, training_data(given.pool, METRICS[space.metric], hold_out=hold_out))
+        hand_over(dataset, given.pool)
     else:
         with reading_view(quiet=quiet) as tell:
             dataset = read_once(dataset, tell)
@@ -179,9 +180,10 @@ def _dataset(
 
 def _say_what_is_odd(space: SearchSpace, dataset: Dataset, say: Callable[[str], None]) -> None:
     """Say what the check of the data warns of, and that a constant answer reaches the target."""
-    for warning in sheet_of(dataset).warnings:
+    sheet, data = sheet_of(dataset), load_training(dataset)
+    drawn = [] if "validation" in sheet.given else few_to_judge(data.evaluation.images)
+    for warning in [*sheet.warnings, *drawn]:
         say(printable(f"data: {warning}"))
-    data = load_training(dataset)
     label, value = data.evaluation.constant_answer()
     if space.target is not None and value >= space.target:
         name, metric = data.classes[label], data.metric.name
@@ -192,7 +194,7 @@ def later_epochs(space: SearchSpace, options: SearchOptions) -> float:
     """What the final runs take, in epochs of a trial; those of the network to beat cost as its MACs."""
     if not options.finalists:
         return 0
-    models = options.final_seeds * ALL_IMAGES
+    models = options.final_seeds * epochs_on_all_images(space.cross_validation)
     if options.baseline and space.baseline is not None:
         macs = cost(space.baseline).macs
         models *= 1 + macs / (space.constraints.max_macs or macs)
@@ -276,6 +278,10 @@ def search(
                 given.keep(location.folder)
             remember_task(study, space)
             known = read_history(study)
+            if space.fit_recipe:
+                known, fit = fit_recipe(study, location, known, space, plan, show)
+                say(str(fit))
+                space = space.trained_by(fit.change)
             make = make_sampler(options.sampler, space, options.seed)
             sampler = FeasibleSampler(make, space, options.seed, seen=known.digests)
             study.pruner = make_pruner(options.pruner, space.recipe.epochs)

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from nas.network.architecture import Architecture, notation
 from nas.network.cost import cost, lower
-from nas.reporting.sentences import ledger_line, roughly
+from nas.reporting.sentences import images_held_out, ledger_line, roughly
 from nas.space.search_space import Feasible, SearchSpace
 from nas.tuner.estimate import Preview
 from nas.tuner.names import PrunerName
@@ -71,7 +71,7 @@ def show_preview(found: Preview, space: SearchSpace, pruner: PrunerName, console
     def say(text: str) -> None:
         console.print(text, markup=False, soft_wrap=True)
 
-    say(f"{found.dataset}: {found.n_train:,} training and {found.n_val:,} validation images")
+    say(f"{found.dataset}: {images_held_out(found.n_train, found.n_val, found.networks)}")
     say(
         f"{found.draws.ledger.proposals:,} candidates drawn uniformly, {len(found.draws.feasible):,} feasible; "
         f"{found.draws.per_second:,.0f} drawn and checked per s"
@@ -85,6 +85,8 @@ def show_preview(found: Preview, space: SearchSpace, pruner: PrunerName, console
     if space.baseline is not None:
         console.print(layer_table(space.baseline))
     say(f"kernels: {found.kernels}")
+    if found.recipe_seconds:
+        say(f"finding the recipe, before the search, takes {roughly(found.recipe_seconds)} at most")
     say(_time(found, space, pruner))
     if found.final_seconds:
         say(f"the final runs after them take {roughly(found.final_seconds)}")

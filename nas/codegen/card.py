@@ -32,6 +32,7 @@ class ModelCard:
     search_accuracy: float  # on the validation images, in the search
     rerun: Spread | None  # on the validation images, with fresh seeds
     n_val: int
+    folds: int = 1  # networks that were judged on these, each on some of them
     test: Spread | None  # over the seeds; None, with `judged`, where the test set was not read for this network
     judged: Score | None  # of the weights on the test images
     mean: tuple[float, ...]  # of each channel, pixels scaled to 0..1
@@ -74,7 +75,8 @@ def trial_card(location: StudyLocation, trial: TrialRecord, dataset: Dataset, sc
         n_train=len(data.train),
         search_accuracy=trial.val_accuracy,
         rerun=None,
-        n_val=len(data.validation),
+        n_val=data.evaluation.images,
+        folds=len(data.folds),
         test=spread([score.accuracy]) if score else None,
         judged=score,
         mean=data.mean,

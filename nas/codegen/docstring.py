@@ -61,11 +61,16 @@ def _on_test_images(card: ModelCard) -> list[str]:
 
 def _on_validation_images(card: ModelCard) -> list[str]:
     if card.rerun is None:
-        return [f"validation {card.metric.shown(card.search_accuracy)}, n\xa0=\xa01, {card.n_val:,} images"]
+        return [f"validation {card.metric.shown(card.search_accuracy)}, n\xa0=\xa01, {_images(card)}"]
     return [
-        f"validation on fresh seeds {_spread(card.rerun)}, {card.n_val:,} images",
+        f"validation on fresh seeds {_spread(card.rerun)}, {_images(card)}",
         f"the search score that chose it {card.metric.shown(card.search_accuracy)}",
     ]
+
+
+def _images(card: ModelCard) -> str:
+    """How many judged the network, in the search."""
+    return f"{card.n_val:,} images" + (f" by cross-validation with {card.folds} networks" if card.folds > 1 else "")
 
 
 def _spread(accuracies: Spread) -> str:

@@ -1,6 +1,6 @@
 """Which images, as a value that needs no torch."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from nas.errors import UserError
@@ -22,7 +22,14 @@ class Dataset:
     )
     pictures: Pictures = field(default_factory=Pictures)  # of files
     metric: MetricName = "accuracy"
+    cross_validation: int = 0  # rounds; 0: one part is held out
+    at_most: int = 0  # training images of which about so many are used; 0: all
     files: str = ""  # under which name the pixels of its files are kept; "" where it is whatever is there
+
+
+def only_images(dataset: Dataset) -> Dataset:
+    """The same images, whatever they are used for."""
+    return replace(dataset, metric="accuracy", cross_validation=0, at_most=0)
 
 
 def data_folder(dataset: Dataset) -> Path:

@@ -31,18 +31,18 @@ from nas.datasets.duplicates import Groups, equal_images, joined, near_images
 from nas.datasets.listing import Listing, Part, Sample, listed
 from nas.datasets.pixels import read_image
 from nas.datasets.sheet import PART_NAMES, DataSheet
-from nas.datasets.split import MIN_IMAGES, Images, Pool, stratified_sixth
+from nas.datasets.split import MIN_IMAGES, Images, Mask, Numbers, Pool, stratified_sixth
 from nas.errors import UserError
 from nas.system.cores import usable_cores
 from nas.system.files import remove_partial, writable, write_whole
 
-VERSION = 1  # of how files become pixels and parts
+VERSION = 2  # of how files become pixels and parts
 MOST_KEPT = 8 << 30  # bytes
+KEPT = ("images", "labels", "held_out", "groups")  # of a part
 DIGITS = 24  # of a name
 MOST_ALIKE = 20  # images that look the same and are kept together; where more do, looks tell nothing
 CHUNK = 16  # files that a thread reads before it tells of them
 Told: TypeAlias = Callable[[int, int], None]  # how many files have been read, of how many
-Mask: TypeAlias = npt.NDArray[np.bool_]
 
 
 def nobody(done: int, total: int) -> None:
@@ -67,9 +67,15 @@ def read_files(dataset: Dataset, *, train: bool) -> Pool:
     """
     part = "train" if train else "test"
     with _opened(_kept(dataset, dataset.files or keep_files(dataset))) as file:
-        images, labels, held_out = (file.get_tensor(f"{part}.{of}") for of in ("images", "labels", "held_out"))
-        classes = tuple(json.loads(file.metadata()["classes"]))
-    return Pool(images=Images(images=images, labels=labels), held_out=held_out.numpy(), classes=classes)
+        images, labels, held_out, groups = (file.get_tensor(f"{part}.{of}") for of in KEPT)
+        classes, given = (json.loads(file.metadata()[of]) for of in ("classes", "given"))
+    return Pool(
+        images=Images(images=images, labels=labels),
+        held_out=held_out.numpy(),
+        classes=tuple(classes),
+        drawn="validation" not in given,
+        groups=groups.numpy(),
+    )
 
 
 def sheet_of_files(dataset: Dataset, tell: Told = nobody) -> DataSheet:
@@ -193,10 +199,10 @@ def _content(dataset: Dataset, listing: Listing, tell: Told) -> bytes:
         )
     tensors = {"sheet": torch.frombuffer(bytearray(sheet.json.encode()), dtype=torch.uint8)}
     for part, pool in pools.items():
-        tensors[f"{part}.images"] = pool.images.images
-        tensors[f"{part}.labels"] = pool.images.labels
-        tensors[f"{part}.held_out"] = torch.from_numpy(pool.held_out)
-    return safetensors.torch.save(tensors, {"classes": json.dumps(listing.classes)})
+        values = (pool.images.images, pool.images.labels, *map(torch.from_numpy, (pool.held_out, pool.groups)))
+        tensors |= {f"{part}.{of}": value for of, value in zip(KEPT, values, strict=True)}
+    facts = {"classes": json.dumps(listing.classes), "given": json.dumps(sorted(listing.given))}
+    return safetensors.torch.save(tensors, facts)
 
 
 def _examined(dataset: Dataset, listing: Listing, tell: Told) -> tuple[DataSheet, dict[str, Pool]]:
@@ -245,16 +251,16 @@ def _examined(dataset: Dataset, listing: Listing, tell: Told) -> tuple[DataSheet
     )
     test, training = parts == "test", (parts == "train") | (parts == "validation")
     return sheet, {
-        "train": _pool(pixels, labels, training, parts == "validation", listing.classes),
-        "test": _pool(pixels, labels, test, parts == "validation", listing.classes),
+        "train": _pool(pixels, labels, training, parts == "validation", groups, listing.classes),
+        "test": _pool(pixels, labels, test, parts == "validation", groups, listing.classes),
     }
 
 
 def _pool(
-    pixels: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64], of: Mask, held_out: Mask, classes: tuple[str, ...]
+    pixels: npt.NDArray[np.uint8], labels: Numbers, of: Mask, held_out: Mask, groups: Groups, classes: tuple[str, ...]
 ) -> Pool:
     images = Images(images=torch.from_numpy(pixels[of]), labels=torch.from_numpy(labels[of]))
-    return Pool(images=images, held_out=held_out[of], classes=classes)
+    return Pool(images=images, held_out=held_out[of], classes=classes, groups=groups[of])
 
 
 def _read(dataset: Dataset, samples: Sequence[Sample], tell: Told) -> list[_Picture]:
@@ -327,7 +333,7 @@ def _few_alike(equal: Groups, near: Sequence[tuple[int, int]]) -> list[tuple[int
 
 
 def _parts(
-    listing: Listing, samples: Sequence[Sample], labels: npt.NDArray[np.int64], equal: Groups, groups: Groups
+    listing: Listing, samples: Sequence[Sample], labels: Numbers, equal: Groups, groups: Groups
 ) -> tuple[npt.NDArray[np.str_], list[tuple[int, int]]]:
     """The part of every image (N,), "" for one that is left out, and pairs: such an image and its copy elsewhere.
 
@@ -349,7 +355,7 @@ def _parts(
     return parts, leaks
 
 
-def _require_all(listing: Listing, labels: npt.NDArray[np.int64], parts: npt.NDArray[np.str_]) -> None:
+def _require_all(listing: Listing, labels: Numbers, parts: npt.NDArray[np.str_]) -> None:
     """Raise UserError where a part has no image of a class, because copies and groups stay together."""
     for part in PART_NAMES:
         counts = np.bincount(labels[parts == part], minlength=len(listing.classes))

@@ -2,22 +2,24 @@
 
 Pixels stay uint8 (N, C, H, W) until `prepare` turns a batch into normalised float32. The validation images are those
 of the data set, or a stratified sixth of the training images, rounded up (10,000 of MNIST's 60,000), the same for every
-search, so that the scores of different runs compare. Only `load_test` gives test images to anybody.
+search, so that the scores of different runs compare; with cross-validation, every sixth in turn. Only `load_test` gives
+test images to anybody.
 """
 
 import functools
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import chain
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from nas.datasets.dataset import Dataset
+from nas.datasets.dataset import Dataset, only_images
 from nas.datasets.metrics import ACCURACY, METRICS, EvaluationSet, Metric
 from nas.datasets.reading import read_images
-from nas.datasets.split import Images, Pool
+from nas.datasets.split import SPLIT_SEED, Images, Mask, Pool, at_most, stratified_folds, taken
+from nas.errors import UserError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,38 +32,53 @@ class TrainingData:
     std: tuple[float, ...]
     classes: tuple[str, ...]
     metric: Metric = ACCURACY
+    rounds: int = 0  # of cross-validation; 0: the one part that is held out judges networks
+    other_folds: "tuple[TrainingData, ...]" = ()  # with rounds: the same images with others held out
+
+    @property
+    def folds(self) -> "tuple[TrainingData, ...]":
+        """The data of each of the networks that are trained for one score."""
+        return (self, *self.other_folds)
 
     @property
     def evaluation(self) -> EvaluationSet:
-        """The validation images as those that networks are judged on."""
-        return self.judging(self.validation.labels)
+        """The images that networks are judged on: those that are held out, in any fold, each once."""
+        counts = np.sum([self._counts(fold.validation.labels) for fold in self.folds], axis=0)
+        return EvaluationSet(self.metric, tuple((counts // max(1, self.rounds)).tolist()))
 
     def judging(self, labels: Tensor) -> EvaluationSet:
         """Images with these labels as those that networks are judged on."""
-        return EvaluationSet(self.metric, tuple(torch.bincount(labels, minlength=len(self.classes)).tolist()))
+        return EvaluationSet(self.metric, tuple(self._counts(labels)))
+
+    def _counts(self, labels: Tensor) -> list[int]:
+        counts: list[int] = torch.bincount(labels, minlength=len(self.classes)).tolist()
+        return counts
 
 
 def load_training(dataset: Dataset, *, hold_out: bool = True) -> TrainingData:
     """Training and validation images, or with `hold_out=False` all of them to train on; a process loads them once.
 
     Raises:
-        UserError: an unknown data set, another input shape, or files that are missing or damaged.
+        UserError: an unknown data set, another input shape, or files that are missing or damaged; or cross-validation
+            where a person has said which images are held out.
     """
-    return _handed_over.get((dataset, hold_out)) or _split(dataset, hold_out)
+    return _split(dataset, hold_out)
 
 
-_handed_over: dict[tuple[Dataset, bool], TrainingData] = {}
+_handed_over: dict[Dataset, Pool] = {}
 
 
-def hand_over(dataset: Dataset, hold_out: bool, data: TrainingData) -> None:
-    """Let `load_training` return this data in this process, which may not have the files."""
-    _handed_over[dataset, hold_out] = data
+def hand_over(dataset: Dataset, pool: Pool) -> None:
+    """Let `load_training` make its data of these images in this process, which may not have the files."""
+    if only_images(dataset) not in _handed_over:
+        take_back(dataset)
+        _handed_over[only_images(dataset)] = pool
 
 
 def take_back(dataset: Dataset) -> None:
     """Let go of what was handed over for a data set."""
-    for hold_out in (True, False):
-        _handed_over.pop((dataset, hold_out), None)
+    _handed_over.pop(only_images(dataset), None)
+    _split.cache_clear()
 
 
 @functools.cache
@@ -69,22 +86,46 @@ def _read_training(dataset: Dataset) -> Pool:
     return read_images(dataset, train=True)
 
 
+def training_pool(dataset: Dataset) -> Pool:
+    """All training images, and which of them are held out. Raises UserError as `load_training` does."""
+    images = only_images(dataset)
+    return _handed_over.get(images) or _read_training(images)
+
+
 @functools.cache
 def _split(dataset: Dataset, hold_out: bool) -> TrainingData:
-    return training_data(_read_training(dataset), METRICS[dataset.metric], hold_out=hold_out)
+    pool, rounds = at_most(training_pool(dataset), dataset.at_most), dataset.cross_validation
+    return training_data(pool, METRICS[dataset.metric], hold_out=hold_out, rounds=rounds)
 
 
-def training_data(pool: Pool, metric: Metric = ACCURACY, *, hold_out: bool) -> TrainingData:
-    """The images in two parts, or with `hold_out=False` all of them to train on; `metric` judges them."""
-    images, held_out, classes = pool.images, pool.held_out, pool.classes
+def training_data(pool: Pool, metric: Metric = ACCURACY, *, hold_out: bool, rounds: int = 0) -> TrainingData:
+    """The images in two parts, or with `hold_out=False` all of them to train on; `metric` judges them.
+
+    With `rounds` of cross-validation, every sixth of the images is held out in turn, in each round other ones.
+
+    Raises:
+        UserError: cross-validation where a person has said which images are held out.
+    """
     if not hold_out:
-        mean, std = channel_statistics(images.images)
-        none = Images(images=images.images[:0], labels=images.labels[:0])
-        return TrainingData(train=images, validation=none, mean=mean, std=std, classes=classes, metric=metric)
-    train = _take(images, ~held_out)
+        return _cut(pool, np.zeros(len(pool.images), dtype=np.bool_), metric)
+    if not rounds:
+        return _cut(pool, pool.held_out, metric)
+    if not pool.drawn:
+        raise UserError(
+            f"cross-validation {rounds}: the data says which images are for validation, so that none are to be drawn "
+            "in turn; leave one of the two out"
+        )
+    labels = pool.images.labels.numpy()
+    masks = (stratified_folds(labels, pool.groups, SPLIT_SEED + number) for number in range(rounds))
+    first, *others = (_cut(pool, mask, metric) for mask in chain.from_iterable(masks))
+    return replace(first, rounds=rounds, other_folds=tuple(others))
+
+
+def _cut(pool: Pool, held_out: Mask, metric: Metric) -> TrainingData:
+    train = _take(pool.images, ~held_out)
     mean, std = channel_statistics(train.images)
     return TrainingData(
-        train=train, validation=_take(images, held_out), mean=mean, std=std, classes=classes, metric=metric
+        train=train, validation=_take(pool.images, held_out), mean=mean, std=std, classes=pool.classes, metric=metric
     )
 
 
@@ -122,6 +163,5 @@ def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, 
     return tuple(means.tolist()), tuple(deviation or 1.0 for deviation in deviations.tolist())
 
 
-def _take(images: Images, mask: npt.NDArray[np.bool_]) -> Images:
-    chosen = torch.from_numpy(mask)
-    return Images(images=images.images[chosen], labels=images.labels[chosen])
+def _take(images: Images, mask: Mask) -> Images:
+    return images if mask.all() else taken(images, mask)

@@ -113,8 +113,8 @@ def class_names(data: Any, labels: Tensor) -> tuple[str, ...]:
     return tuple(name if name.isprintable() else str(number) for number, name in enumerate(known))
 
 
-def split(data: Any, validation: Any, test: Any, shape: Shape) -> tuple[Pool, Images, bool]:
-    """Training images with those held out, test images, and whether the former say which are held out.
+def split(data: Any, validation: Any, test: Any, shape: Shape) -> tuple[Pool, Images]:
+    """Training images with those held out, and test images.
 
     Without `test`, a sixth of the data is kept for it; without `validation`, a sixth of the rest is held out.
 
@@ -137,11 +137,11 @@ def split(data: Any, validation: Any, test: Any, shape: Shape) -> tuple[Pool, Im
     else:
         judged = _of_classes(test, "test", shape, classes)
     if validation is None:
-        return drawn_pool(images, classes), judged, False
+        return drawn_pool(images, classes), judged
     own = _of_classes(validation, "validation", shape, classes)
     held_out = np.arange(len(images) + len(own)) >= len(images)
     both = Images(images=torch.cat([images.images, own.images]), labels=torch.cat([images.labels, own.labels]))
-    return Pool(images=both, held_out=held_out, classes=classes), judged, True
+    return Pool(images=both, held_out=held_out, classes=classes, drawn=False), judged
 
 
 def _of_classes(data: Any, what: str, shape: Shape, classes: Sequence[str]) -> Images:
@@ -163,7 +163,6 @@ class GivenImages:
     name: str
     pool: Pool  # to train on, and of them those that are held out
     test: Images
-    says_validation: bool  # whether those that are held out were given as such
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -185,7 +184,7 @@ class GivenImages:
         if not self._is_kept(folder):
             tensors = {f"{name}.images": part.images for name, part in self.parts.items()}
             tensors |= {f"{name}.labels": part.labels for name, part in self.parts.items()}
-            if self.says_validation:
+            if not self.pool.drawn:
                 tensors[HELD_OUT] = torch.from_numpy(self.pool.held_out)
             content = safetensors.torch.save(tensors, {"classes": json.dumps(self.classes)})
             write_whole(_file(folder, self.name), content)
@@ -208,15 +207,15 @@ def _file(folder: Path, name: str) -> Path:
 
 def given_images(data: Any, test: Any, shape: Shape, *, validation: Any = None) -> GivenImages:
     """The images that a person gives: see `collected`. Raises UserError as `split` does."""
-    pool, judged, says_validation = split(data, validation, test, shape)
+    pool, judged = split(data, validation, test, shape)
     digest = hashlib.sha256(json.dumps(pool.classes).encode())
     for part in (pool.images, judged):
         digest.update(part.images.numpy().tobytes())
         digest.update(part.labels.numpy().tobytes())
-    if says_validation:
+    if not pool.drawn:
         digest.update(pool.held_out.tobytes())
     name = f"{IN_MEMORY} {digest.hexdigest()[:12]}"
-    return GivenImages(name=name, pool=pool, test=judged, says_validation=says_validation)
+    return GivenImages(name=name, pool=pool, test=judged)
 
 
 def read_given(folder: Path, name: str, *, train: bool) -> Pool:
@@ -236,4 +235,6 @@ def read_given(folder: Path, name: str, *, train: bool) -> Pool:
             f"the images of the study cannot be read from {path} ({error}); call nas.search with the same data again"
         ) from error
     found = Images(images=images, labels=labels)
-    return drawn_pool(found, classes) if held_out is None else Pool(images=found, held_out=held_out, classes=classes)
+    if held_out is None:
+        return drawn_pool(found, classes)
+    return Pool(images=found, held_out=held_out, classes=classes, drawn=False)

@@ -148,22 +148,28 @@ def own_shape(name: str) -> tuple[int, int, int] | None:
     return KNOWN[name].input_shape if name in KNOWN else None
 
 
-def class_count(name: str) -> int:
-    """How many classes a data set has; no image is opened. Raises UserError as `read_images` does."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Extent:
+    """What is known of a data set before an image is opened."""
+
+    classes: int
+    images: int | None = None  # about as many to train on; None for a data set that is known by its name
+    own_validation: bool = False  # whether it says which images are for validation
+
+
+def extent(name: str) -> Extent:
+    """The extent of a data set. Raises UserError as `read_images` does."""
     if name in KNOWN:
-        return len(KNOWN[name].classes)
+        return Extent(classes=len(KNOWN[name].classes))
     _require_path(name)
-    return len(listed(name).classes)
-
-
-def about_to_train_on(name: str) -> int | None:
-    """About how many images of a folder or table are trained on; None of a data set by name. No image is opened."""
-    if name in KNOWN:
-        return None
     listing = listed(name)
     drawn = sum(part not in listing.given for part in ("validation", "test"))
     own = sum(sample.part in (None, "train") for sample in listing.samples)
-    return round(own * (1 - 1 / HOLDOUT) ** drawn)
+    return Extent(
+        classes=len(listing.classes),
+        images=round(own * (1 - 1 / HOLDOUT) ** drawn),
+        own_validation="validation" in listing.given,
+    )
 
 
 def is_of_files(dataset: Dataset) -> bool:

@@ -74,12 +74,8 @@ class DataSheet:
             found.append(
                 f"{_many(len(few), 'class', 'es')} of fewer than {FEW} training images; {name!r} has {min(few)}"
             )
-        validation = sum(self.counts["validation"])
-        if 0 < validation < FEW_TO_JUDGE:
-            found.append(
-                f"{_many(validation, 'validation image')}: one of them moves an accuracy by "
-                f"{100 / validation:.1f} points"
-            )
+        if "validation" in self.given:
+            found += few_to_judge(sum(self.counts["validation"]))
         name, share = self.majority
         if share > 2 / max(2, len(self.classes)) or share > 0.8:
             found.append(f"always answering {name!r} is right for {share:.1%} of the validation images")
@@ -126,6 +122,14 @@ def _many(count: int, what: str, plural: str = "s") -> str:
 def _pair(pairs: Sequence[tuple[str, str]]) -> str:
     one, other = pairs[0]
     return f"{one} and {other}"
+
+
+def few_to_judge(images: int) -> list[str]:
+    """The warning of few images to judge a network on, where they are."""
+    if not 0 < images < FEW_TO_JUDGE:
+        return []
+    moved = 100 / images
+    return [f"{_many(images, 'validation image')}: one of them moves an accuracy by {moved:.1f} points"]
 
 
 def _few(paths: Sequence[str]) -> str:

@@ -1,11 +1,19 @@
-"""A stratified sixth of some images is held out: for validation, and for a test where there are no test images."""
+"""A stratified sixth of some images is held out: for validation, and for a test where there are no test images.
+
+Of few images every sixth is held out in turn, which is called a fold, and that several times over.
+"""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
+
+Mask: TypeAlias = npt.NDArray[np.bool_]
+Numbers: TypeAlias = npt.NDArray[np.int64]
 
 SPLIT_SEED = 0
 HOLDOUT = 6  # one image in so many is held out
@@ -29,8 +37,15 @@ class Pool:
     """Images, which of them are held out for validation (N,), and the names of the classes."""
 
     images: Images
-    held_out: npt.NDArray[np.bool_]
+    held_out: Mask
     classes: tuple[str, ...]
+    drawn: bool = True  # whether those that are held out were drawn, and not given
+    groups: Numbers | None = None  # (N,), images of one of which stay together
+
+
+def epochs_on_all_images(rounds: int) -> float:
+    """What an epoch on all images takes, in epochs of a trial: of one network, or of those of cross-validation."""
+    return HOLDOUT / (HOLDOUT - 1) / max(1, HOLDOUT * rounds)
 
 
 def drawn_pool(images: Images, classes: tuple[str, ...]) -> Pool:
@@ -38,20 +53,51 @@ def drawn_pool(images: Images, classes: tuple[str, ...]) -> Pool:
     return Pool(images=images, held_out=stratified_sixth(images.labels.numpy()), classes=classes)
 
 
-def stratified_sixth(
-    labels: npt.NDArray[np.int64], groups: npt.NDArray[np.int64] | None = None
-) -> npt.NDArray[np.bool_]:
-    """Mask (N,) of a sixth of the images, rounded up, shared among the classes by largest remainder.
+def taken(images: Images, mask: Mask) -> Images:
+    """Some of the images."""
+    chosen = torch.from_numpy(mask)
+    return Images(images=images.images[chosen], labels=images.labels[chosen])
+
+
+def at_most(pool: Pool, images: int) -> Pool:
+    """About so many of the images at most, shared among the classes, and of them those that are held out; 0: all."""
+    parts = math.ceil(len(pool.images) / images) if images else 1
+    if parts == 1:
+        return pool
+    some = stratified_part(pool.images.labels.numpy(), pool.groups, parts, SPLIT_SEED)
+    few, groups = taken(pool.images, some), None if pool.groups is None else pool.groups[some]
+    held_out = stratified_sixth(few.labels.numpy(), groups) if pool.drawn else pool.held_out[some]
+    return replace(pool, images=few, held_out=held_out, groups=groups)
+
+
+def stratified_sixth(labels: Numbers, groups: Numbers | None = None) -> Mask:
+    """Mask (N,) of a sixth of the images: see `stratified_part`."""
+    return stratified_part(labels, groups, HOLDOUT, SPLIT_SEED)
+
+
+def stratified_folds(labels: Numbers, groups: Numbers | None, seed: int) -> list[Mask]:
+    """Masks (N,) of sixths of the images, each image in one; fewer, where large groups leave one without images."""
+    left, folds = np.arange(len(labels)), list[Mask]()
+    for parts in range(HOLDOUT, 0, -1):
+        part = stratified_part(labels[left], None if groups is None else groups[left], parts, seed)
+        if part.any():
+            folds.append(np.isin(np.arange(len(labels)), left[part]))
+        left = left[~part]
+    return folds
+
+
+def stratified_part(labels: Numbers, groups: Numbers | None, parts: int, seed: int) -> Mask:
+    """Mask (N,) of one of so many parts of the images, rounded up, shared among the classes by largest remainder.
 
     The images of one of the `groups` (N,) stay together, so that the shares are as near to that as they allow.
     RandomState and not default_rng: NumPy has frozen its stream for good (NEP 19), so the split is the same anywhere.
     """
-    total = math.ceil(len(labels) / HOLDOUT)
+    total = math.ceil(len(labels) / parts)
     counts = np.bincount(labels)
     quotas, remainders = np.divmod(counts * total, len(labels))
     quotas[np.argsort(-remainders, kind="stable")[: total - quotas.sum()]] += 1
     mask = np.zeros(len(labels), dtype=np.bool_)
-    drawn = np.random.RandomState(SPLIT_SEED).random_sample(len(labels))
+    drawn = np.random.RandomState(seed).random_sample(len(labels))
     single = np.ones(len(labels), dtype=np.bool_)
     if groups is not None:
         _, of, sizes = np.unique(groups, return_inverse=True, return_counts=True)
@@ -69,9 +115,7 @@ def stratified_sixth(
     return mask
 
 
-def _largest_first(
-    of: npt.NDArray[np.int64], sizes: npt.NDArray[np.int64], drawn: npt.NDArray[np.float64]
-) -> list[npt.NDArray[np.int64]]:
+def _largest_first(of: Numbers, sizes: Numbers, drawn: npt.NDArray[np.float64]) -> list[Numbers]:
     """The places of the members of each group of several, groups of one size in a drawn order."""
     order = np.argsort(of, kind="stable")
     several = [members for members in np.split(order, np.cumsum(sizes)[:-1]) if len(members) > 1]

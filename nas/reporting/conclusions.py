@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nas.analysis.finalists import Noise, Winner, measured_noise
+from nas.analysis.recipe_fit import fit_of
 from nas.analysis.statistics import (
     Spread,
     chance_of_reaching,
@@ -13,7 +14,9 @@ from nas.analysis.statistics import (
     t_quantile,
     wilson,
 )
+from nas.datasets.images import TrainingData
 from nas.datasets.metrics import ACCURACY, EvaluationSet
+from nas.datasets.split import HOLDOUT
 from nas.network.cost import cost
 from nas.network.limits import EPOCHS, LIMITS
 from nas.reporting.sentences import duration
@@ -197,11 +200,15 @@ def margin(history: History, winner: Winner) -> list[str]:
     ]
 
 
-def how_judged(winner: Winner, n_train: int, n_val: int) -> str:
+def how_judged(winner: Winner, data: TrainingData) -> str:
     """On which images and with which seeds the numbers were found."""
-    best = winner.record
-    text = f"Search score{' and fresh seeds' if winner.finalists else ''}: trained on {n_train:,} images, "
-    text += f"judged on {n_val:,} validation images. "
+    best, n_train, n_val, networks = winner.record, len(data.train), len(data.validation), len(data.folds)
+    text = f"Search score{' and fresh seeds' if winner.finalists else ''}: "
+    if networks > 1:
+        text += f"{networks} networks, each trained on {n_train:,} images or about as many and judged on the other "
+        text += f"{n_val:,}, so that each of {n_train + n_val:,} images judges {data.rounds}. "
+    else:
+        text += f"trained on {n_train:,} images, judged on {n_val:,} validation images. "
     if winner.models:
         seeds = ", ".join(str(model.seed) for model in winner.models)
         text += f"Test: trained on all {n_train + n_val:,} (seeds {seeds}), "
@@ -216,12 +223,17 @@ def how_judged(winner: Winner, n_train: int, n_val: int) -> str:
 def what_was_done(history: History) -> str:
     """How many networks, epochs and seconds, and what was rejected."""
     trained, stopped, ledger = history.trained, history.stopped_early, history.ledger
+    networks = HOLDOUT * history.settings["cross_validation"]
+    of = f" of {networks} networks each" if networks else ""
     text = (
         f"Study {history.name!r} on {history.dataset!r}: {len(trained)} networks trained, {len(stopped)} of them "
-        f"stopped early; {total_epochs(trained)} epochs, {duration(total_seconds(trained))} of training on one worker. "
+        f"stopped early; {total_epochs(trained)} epochs{of}, {duration(total_seconds(trained))} of training on one "
+        "worker. "
         f"{ledger.rejected:,} of {ledger.proposals:,} proposals rejected before training "
         f"({ledger.acceptance:.1%} accepted)."
     )
+    if (fit := fit_of(history)) is not None:
+        text += f" {fit}"
     if history.metric is not ACCURACY:
         text += f" Scores are the {history.metric.name}: the mean recall of the classes."
     runs = [run for run in history.runs_of("finalist", "final") if run.accuracy is not None and run.epochs]

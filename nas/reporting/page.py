@@ -177,7 +177,7 @@ def _verdict(history: History, winner: Winner | None, data: TrainingData) -> dic
         "story": story(history, winner),
         "sentences": sentences,
         "more": more,
-        "judged": how_judged(winner, len(data.train), validation.images),
+        "judged": how_judged(winner, data),
         "reached": reached(winner.test.mean, target),
     }
 

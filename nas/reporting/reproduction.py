@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 from nas.analysis.finalists import Winner
 from nas.datasets.images import TrainingData
-from nas.reporting.sentences import duration
+from nas.reporting.sentences import duration, images_held_out
 from nas.study.history import History
 from nas.training.environment import versions
 
@@ -35,11 +35,12 @@ def _counted(devices: Sequence[str]) -> str:
 def how_to_repeat(history: History, winner: Winner | None, data: TrainingData) -> list[Row]:
     """What one needs to run the search again, name by name."""
     stored, leader = history.settings, history.leader
+    held_out = images_held_out(len(data.train), data.evaluation.images, len(data.folds))
     recipe = asdict(leader.candidate.recipe) if leader else stored["recipe"]
     lines = dict.fromkeys(command.line for command in history.commands)  # one that went on is the same
     return [
         *(("command", line) for line in lines),
-        ("data set", f"{history.dataset}: {len(data.train):,} training and {len(data.validation):,} validation images"),
+        ("data set", f"{history.dataset}: {held_out}"),
         ("limits", ", ".join(limit.said(bound) for limit, bound in history.constraints.bounds) or "none"),
         ("target", "none" if history.task.target is None else f"{history.task.target:.2%}"),
         ("search", f"sampler {stored['sampler']}, pruner {stored['pruner']}, seed {stored['seed']}"),

@@ -52,10 +52,19 @@ def diagnosis(ledger: Ledger) -> str:
     return "\n".join(lines)
 
 
+def images_held_out(train: int, judged: int, networks: int) -> str:
+    """On how many images a candidate is trained and judged, by so many networks; more than one share all images."""
+    if networks == 1:
+        return f"{train:,} training and {judged:,} validation images"
+    return f"{judged:,} training images; a candidate is {networks} networks, each judged on what it is not trained on"
+
+
 def headline(space: SearchSpace, location: StudyLocation) -> str:
     """What is searched within which limits."""
     limits = [limit.said(bound) for limit, bound in space.constraints.bounds if limit is not EPOCHS]
     parts = [*limits, f"{space.recipe.epochs} epochs"]
     if space.recipe.batch_size != Recipe().batch_size:
         parts.append(f"batches of {space.recipe.batch_size}")
+    if space.cross_validation:
+        parts.append(f"cross-validation, {space.cross_validation} times")
     return f"study {location.name} on {space.dataset} · {' · '.join(parts)}"

@@ -123,10 +123,14 @@ def text_of(status: Status) -> str:
         flying = _flying(stage.in_flight, status.running)
         stood = f"{stage.complete} trained to the end, {stage.failed} failed, {flying}"
         lines.append(f"{name} runs, judged on the {'test' if name == 'final' else 'validation'} images: {stood}")
-        lines += [
-            f"  {network}: {'none finished' if scores is None else f'{scores}, n = {scores.n}'}"
-            for network, scores in stage.networks.items()
-        ]
+        lines += (
+            []
+            if name == "recipe"
+            else [
+                f"  {network}: {'none finished' if scores is None else f'{scores}, n = {scores.n}'}"
+                for network, scores in stage.networks.items()
+            ]
+        )
     if status.winner is not None:
         lines.append(f"winner: trial {status.winner}")
     lines += [f"kernels: {kernels}" for kernels in status.kernels]

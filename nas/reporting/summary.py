@@ -74,7 +74,7 @@ def _recalls(winner: Winner, classes: tuple[str, ...]) -> list[str]:
 
 def summary(history: History, winner: Winner, data: TrainingData) -> str:
     """What was found, in plain text, with torchinfo's table of the winner."""
-    best, n_train, validation = winner.record, len(data.train), data.evaluation
+    best, validation = winner.record, data.evaluation
     architecture = best.candidate.architecture
     noise, shape = measured_noise(history.runs, validation), (1, *architecture.input_shape)
     columns = ("output_size", "num_params", "mult_adds")  # of a width that a terminal of 100 columns shows whole
@@ -85,7 +85,7 @@ def summary(history: History, winner: Winner, data: TrainingData) -> str:
             "",
             f"Winner: trial {best.number}, {best.notation}",
             _plain_text(_story(history, winner)),
-            _filled(how_judged(winner, n_train, validation.images)),
+            _filled(how_judged(winner, data)),
             "",
             _filled(curse(history, winner, noise, validation)),
             _filled(verdict(winner, noise, history.task.target)),

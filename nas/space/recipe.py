@@ -8,6 +8,8 @@ from nas.errors import require, require_bool, require_number, require_whole
 UNBOUNDED = float("inf")
 STEPS = 20  # of an epoch, as long as ...
 FEWEST = 16  # ... a batch has so many images; measured: 8 are no better
+FEW = 1_000  # training images, of which a sixth says too little of a network, so that they have ...
+ROUNDS = 2  # ... of cross-validation; see `benchmarks.few_images`
 LATER = {"later": True}  # marks a field that earlier versions lacked: JSON holds it where it is not its default
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from optuna.distributions import BaseDistribution
 
-from nas.errors import UserError, did_you_mean, require
+from nas.errors import UserError, did_you_mean, require, require_bool, require_whole
 from nas.network.architecture import Architecture
 from nas.network.cost import Cost, MapTooSmallError, cost
 from nas.network.layers import Shape
@@ -32,10 +32,11 @@ from nas.network.limits import (
 from nas.space.candidate import Candidate
 from nas.space.objective import METRIC_NAMES, TARGET_RULE, MetricName, is_target
 from nas.space.pictures import Pictures
-from nas.space.recipe import Recipe
+from nas.space.recipe import FEW, ROUNDS, Recipe
 from nas.space.suggestions import Recorder, Replay, Trial, draw_value, suggestable
 
 CHECKED_DRAWS = 20
+MOST_ROUNDS = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +62,10 @@ class SearchSpace:
     input shape and classes. `baseline` is the network to beat, `target` the score asked for, as a fraction. `start`
     are the candidates that a search tries first, each as some or all of its parameters; the others are drawn.
     `pictures` says how the files of a folder or table are prepared. `metric` is what scores are: "accuracy", or
-    "balanced_accuracy", the mean recall of the classes, where a rare class matters as much as a frequent one.
+    "balanced_accuracy", the mean recall of the classes, where a rare class matters as much as a frequent one. With
+    `cross_validation`, every sixth of the training images is held out in turn, so many times over, and a candidate is
+    as many networks; without, one sixth is held out. With `fit_recipe`, short trainings before the search say whether
+    a change of the recipe fits the pictures better.
 
     Raises:
         UserError: `sample` does not keep to these rules in twenty random draws, or `start` asks for what the space does
@@ -74,6 +78,8 @@ class SearchSpace:
     recipe: Recipe
     pictures: Pictures = field(default_factory=Pictures)
     metric: MetricName = "accuracy"
+    cross_validation: int = 0
+    fit_recipe: bool = False
     target: float | None = None
     baseline: Architecture | None = None
     start: Sequence[Mapping[str, Any]] = ()
@@ -89,6 +95,10 @@ class SearchSpace:
             raise UserError(f"dataset {self.dataset!r} must be the name or path of a data set, in printable characters")
         require(isinstance(self.pictures, Pictures), "SearchSpace", "pictures", self.pictures, "a nas.Pictures")
         require(self.metric in METRIC_NAMES, "SearchSpace", "metric", self.metric, f"one of {', '.join(METRIC_NAMES)}")
+        require_bool("SearchSpace", "fit_recipe", self.fit_recipe)
+        require_whole("SearchSpace", "cross_validation", self.cross_validation, 0)
+        rounds = self.cross_validation
+        require(rounds <= MOST_ROUNDS, "SearchSpace", "cross_validation", rounds, f"at most {MOST_ROUNDS}")
         limit = self.constraints.max_epochs
         if limit is not None and self.recipe.epochs > limit:
             raise UserError(f"recipe: epochs {self.recipe.epochs} is more than the space's limit of {limit}")
@@ -179,13 +189,12 @@ class SearchSpace:
         input_shape: Shape,
         num_classes: int,
         *,
-        images: int | None = None,
         called: str | None = None,
     ) -> "SearchSpace":
         """The same networks for another data set; limits on MACs and activations grow and shrink with the pixels.
 
-        Its target and its network to beat are those of another task, and are left out. `images` says how many there are
-        to train on, of which few have smaller batches. `called` is its new name.
+        Its target and its network to beat are those of another task, and are left out. Its recipe is made for other
+        pictures, and is fitted to these. `called` is its new name.
 
         Raises:
             UserError: as `SearchSpace` does.
@@ -194,16 +203,29 @@ class SearchSpace:
         bounds = {limit.name: self.constraints.bound(limit) for limit in (MACS, ACTIVATION_BYTES)}
         grown: dict[str, Any] = {n: None if bound is None else round(bound * pixels) for n, bound in bounds.items()}
         architecture = {"input_shape": input_shape, "num_classes": num_classes}
-        space = replace(
+        return replace(
             self,
             sample=_Changed(self.sample, architecture=architecture),
             constraints=replace(self.constraints, **grown),
             dataset=dataset,
+            fit_recipe=True,
             target=None,
             baseline=None,
             name=called,
         )
-        return space if images is None else _trained_otherwise(space, methodcaller("for_few", images))
+
+    def for_few(self, images: int, *, own_validation: bool = False) -> "SearchSpace":
+        """The space for so many training images: few have smaller batches, and are held out in turn.
+
+        The latter is left out where the data has validation images of its own.
+        """
+        rounds = 0 if own_validation or images >= FEW else ROUNDS
+        space = replace(self, cross_validation=rounds)
+        return _trained_otherwise(space, methodcaller("for_few", images))
+
+    def trained_by(self, change: Callable[[Recipe], Recipe]) -> "SearchSpace":
+        """The same candidates by changed recipes."""
+        return _trained_otherwise(self, change)
 
     def judged_by(self, metric: MetricName) -> "SearchSpace":
         """The same candidates by another metric; for balanced accuracy, they see every class equally often."""

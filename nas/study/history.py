@@ -204,4 +204,5 @@ def dataset_of(history: History, location: StudyLocation, data_dir: str | None) 
         data_dir=folder,
         pictures=pictures_of(history.settings),
         metric=history.settings["metric"],
+        cross_validation=history.settings["cross_validation"],
     )

@@ -21,7 +21,7 @@ from nas.study.records import Record, common, trials_of
 from nas.training.job import TrainingJob
 from nas.training.score import Score, read_score
 
-Stage: TypeAlias = Literal["finalist", "final", "noise", "ablation"]
+Stage: TypeAlias = Literal["recipe", "finalist", "final", "noise", "ablation"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
 
 
@@ -34,10 +34,10 @@ class Run:
     """
 
     stage: Stage
-    trial: int | None  # whose candidate it is; None: the network to beat
+    trial: int | None  # whose candidate it is; None: the network to beat, or one that a recipe is tried on
     candidate: Candidate
     seed: int
-    change: str = ""  # what makes the candidate of an ablation differ from that trial's
+    change: str = ""  # what makes the candidate of an ablation differ from that trial's, or its recipe from the space's
 
     @property
     def key(self) -> tuple[Stage, str, int]:
@@ -48,6 +48,8 @@ class Run:
     def network(self) -> str:
         """Whose network it trains, in a sentence."""
         name = "the network to beat" if self.trial is None else f"trial {self.trial}"
+        if self.stage == "recipe":
+            name = f"a network of {cost(self.candidate.architecture).params:,} parameters"
         return f"{name}, {self.change}" if self.change else name
 
     @property

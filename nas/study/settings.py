@@ -28,6 +28,8 @@ SETTINGS: dict[str, type] = {
     "input_shape": list,
     "pictures": dict,
     "metric": str,
+    "cross_validation": int,
+    "fit_recipe": bool,
     "num_classes": int,
     "constraints": dict,
     "recipe": dict,
@@ -35,6 +37,12 @@ SETTINGS: dict[str, type] = {
     "seed": int,
     "sampler": str,
     "pruner": str,
+}
+LATER = {  # settings that earlier versions lacked, as they were then
+    "pictures": asdict(Pictures()),
+    "metric": "accuracy",
+    "cross_validation": 0,
+    "fit_recipe": False,
 }
 FORMAT = 3  # of what a study holds: a program reads only what it could have written
 
@@ -48,6 +56,8 @@ def settings(space: SearchSpace, *, seed: int, sampler: str, pruner: str) -> dic
         "input_shape": space.input_shape,
         "pictures": asdict(space.pictures),
         "metric": space.metric,
+        "cross_validation": space.cross_validation,
+        "fit_recipe": space.fit_recipe,
         "num_classes": space.num_classes,
         "constraints": asdict(space.constraints),
         "recipe": plain(space.recipe),
@@ -80,12 +90,14 @@ def settings_of(study: optuna.Study) -> dict[str, Any]:
         raise UserError(f"study {study.study_name!r} was made by another program; give another --study-name")
     if not isinstance(stored, dict) or stored.get("format") != FORMAT:
         raise UserError(f"study {study.study_name!r} was made by another version of nas; give another --study-name")
-    stored = {"pictures": asdict(Pictures()), "metric": "accuracy", **stored}  # as in earlier versions
+    stored = {**LATER, **stored}
     with reading("the settings of the study"):
         for name, kind in SETTINGS.items():
             expected(stored[name], kind)
         if stored["metric"] not in METRIC_NAMES:
             raise ValueError(f"unknown metric {stored['metric']!r}")
+        if stored["cross_validation"] < 0:
+            raise ValueError(f"{stored['cross_validation']} rounds of cross-validation")
         channels, height, width = stored["input_shape"]
         for size in (channels, height, width):
             expected(size, int)

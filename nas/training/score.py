@@ -1,9 +1,12 @@
 """The score of a network's weights on images, as values."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any, NamedTuple
+
+from nas.datasets.metrics import Metric
 
 
 class Mistake(NamedTuple):
@@ -42,6 +45,21 @@ class Score:
             for label, (right, count) in enumerate(zip(self.correct, self.counts, strict=True))
             if count and not right and label not in answered
         )
+
+
+def pooled(scores: Sequence[Score], metric: Metric) -> Score | None:
+    """The score of several networks on images of their own, without the mistakes; None where there is none."""
+    if len(scores) < 2:
+        return scores[0] if scores else None
+    counts = tuple(map(sum, zip(*(score.counts for score in scores), strict=True)))
+    correct = map(sum, zip(*(score.correct for score in scores), strict=True))
+    images = [score.n for score in scores]
+    return Score(
+        loss=fmean([score.loss for score in scores], images),
+        accuracy=metric.of(counts, [count - right for count, right in zip(counts, correct, strict=True)]),
+        n=sum(images),
+        counts=counts,
+    )
 
 
 def read_score(stored: Mapping[str, Any]) -> Score:

@@ -10,6 +10,8 @@ import math
 import time
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
+from statistics import fmean
 
 import safetensors.torch
 import torch
@@ -22,13 +24,14 @@ from nas.datasets.split import Images
 from nas.network.measure import check_built
 from nas.network.module import build
 from nas.space.recipe import Recipe
+from nas.space.rejections import derive_seed
 from nas.training.acceleration import activation_dtype, faster, training_form
 from nas.training.environment import environment
 from nas.training.job import DivergedError, EpochReport, OutOfMemoryError, TrainingJob
 from nas.training.kernels import TORCHS_OWN, kernels
 from nas.training.loss import cross_entropy
 from nas.training.optimizer import SGD, FlatState, WeightAverage, learning_rate
-from nas.training.score import Mistake, Score
+from nas.training.score import Mistake, Score, pooled
 
 CHUNK = 1024  # images augmented at a time; measured on one core: 1.4 times the images per second of chunks of 64
 EVALUATION_BATCH = 250  # images whose losses are summed in one go
@@ -104,17 +107,18 @@ class Training:
     """A training under way: the `network`, the average of its weights `averaged`, and what moves them.
 
     `forward` is the network in the form in which it is trained, activations in `dtype`. `judged` is `averaged` in the
-    form in which its epochs are judged, in float32.
+    form in which its epochs are judged, in float32. Without `data`, the images are those of the job, and of its folds
+    the first.
 
     Raises:
         LimitBrokenError: the built network breaks a limit.
         UserError: the data set cannot be loaded.
     """
 
-    def __init__(self, job: TrainingJob) -> None:
+    def __init__(self, job: TrainingJob, data: TrainingData | None = None) -> None:
         self.recipe = job.candidate.recipe
         self.device = torch.device(job.device)
-        self.data = load_training(job.dataset, hold_out=job.hold_out)
+        self.data = data or load_training(job.dataset, hold_out=job.hold_out)
         self.steps_per_epoch = len(self.data.train) // min(self.recipe.batch_size, len(self.data.train))
         torch.manual_seed(job.seed)  # initial weights and dropout
         self._generator = torch.Generator().manual_seed(job.seed)  # order and augmentation
@@ -126,15 +130,15 @@ class Training:
         self._optimizer = SGD(state, self.recipe)
         self._average = WeightAverage(FlatState(self.averaged), state, self.recipe.ema_decay)
         self.dtype = activation_dtype(self.device) if self.recipe.mixed_precision else torch.float32
-        self._kernels = kernels() if self.device.type == "cpu" else TORCHS_OWN
-        self.forward = training_form(self.network, self.dtype, self._kernels.library)
+        self.kernels = kernels() if self.device.type == "cpu" else TORCHS_OWN
+        self.forward = training_form(self.network, self.dtype, self.kernels.library)
         self.judged = self._form_to_judge()
         self._parts = job.micro_batches
         self._step = 0
 
     def _form_to_judge(self) -> nn.Module:
         """The averaged network in the form in which epochs judge it, in float32."""
-        library = self._kernels.library
+        library = self.kernels.library
         return faster(self.averaged) if library is None else training_form(self.averaged, torch.float32, library)
 
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
@@ -145,7 +149,7 @@ class Training:
         """One optimizer step on images (N, C, H, W) and labels (N,); the mean loss, a scalar."""
         total = torch.zeros((), device=self.device)
         for part, answers in zip(images.chunk(self._parts), labels.chunk(self._parts), strict=True):
-            loss = cross_entropy(self.forward(part), answers, len(images), self._kernels.library)
+            loss = cross_entropy(self.forward(part), answers, len(images), self.kernels.library)
             loss.backward()  # type: ignore[no-untyped-call]  # torch's stub
             total += loss.detach()
         self.descend()
@@ -157,47 +161,60 @@ class Training:
         self._average.update()
         self._step += 1
 
-    def epochs(self) -> Iterator[EpochReport]:
-        """Train from the first epoch to the last, and judge the averaged weights after each.
+    def epoch(self, number: int) -> tuple[float, Score | None]:
+        """Train for an epoch, and judge the averaged weights: the training loss, and no score if nothing is held out.
 
         Raises:
-            DivergedError: the training or validation loss of an epoch is not finite.
+            DivergedError: the training or validation loss of the epoch is not finite.
         """
-        for epoch in range(1, self.recipe.epochs + 1):
-            started = time.perf_counter()
-            total = sum((self.step(*batch) for batch in self.batches()), torch.zeros((), device=self.device))
-            train_loss = float(total) / self.steps_per_epoch
-            _require_finite("training", train_loss, epoch)
-            score = self._validated(epoch)
-            yield EpochReport(
-                epoch=epoch,
-                train_loss=train_loss,
-                val_loss=score.loss if score else None,
-                val_accuracy=score.accuracy if score else None,
-                seconds=time.perf_counter() - started,
-                environment=environment(self.device, self.dtype, self._kernels.said),
-                weights=weights_of(self.averaged),
-            )
-
-    def _validated(self, epoch: int) -> Score | None:
-        """None when no images are held out."""
+        total = sum((self.step(*batch) for batch in self.batches()), torch.zeros((), device=self.device))
+        train_loss = float(total) / self.steps_per_epoch
+        _require_finite("training", train_loss, number)
         if not len(self.data.validation):
-            return None
+            return train_loss, None
         score = evaluate(self.judged, self.data.validation, self.data, self.device)
-        _require_finite("validation", score.loss, epoch)
-        return score
+        _require_finite("validation", score.loss, number)
+        return train_loss, score
+
+
+def trainings_of(job: TrainingJob) -> list[Training]:
+    """The training of a job, or with cross-validation those of all folds, each on a seed of its own.
+
+    Raises:
+        LimitBrokenError: the built network breaks a limit.
+        UserError: the data set cannot be loaded.
+    """
+    folds = load_training(job.dataset, hold_out=job.hold_out).folds
+    seeds = [job.seed, *(derive_seed(job.seed, "fold", number) for number in range(1, len(folds)))]
+    return [Training(replace(job, seed=seed), fold) for seed, fold in zip(seeds, folds, strict=True)]
 
 
 def train(job: TrainingJob) -> Iterator[EpochReport]:
     """Train epoch by epoch; whoever asks for the next report decides whether to go on.
 
+    The networks of all folds are trained side by side. Their scores are pooled; the weights are those of the first.
+
     Raises:
         DivergedError: the training or validation loss of an epoch is not finite.
         OutOfMemoryError: the device or this process has no memory left.
-        LimitBrokenError, UserError: as `Training` does.
+        LimitBrokenError, UserError: as `trainings_of` does.
     """
     try:
-        yield from Training(job).epochs()
+        trainings = trainings_of(job)
+        first = trainings[0]
+        for epoch in range(1, first.recipe.epochs + 1):
+            started = time.perf_counter()
+            losses, scores = zip(*(training.epoch(epoch) for training in trainings), strict=True)
+            score = pooled([score for score in scores if score is not None], first.data.metric)
+            yield EpochReport(
+                epoch=epoch,
+                train_loss=fmean(losses),
+                val_loss=score.loss if score else None,
+                val_accuracy=score.accuracy if score else None,
+                seconds=time.perf_counter() - started,
+                environment=environment(first.device, first.dtype, first.kernels.said),
+                weights=weights_of(first.averaged),
+            )
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, MemoryError | torch.OutOfMemoryError) or any(text in str(error) for text in NO_MEMORY):
             raise OutOfMemoryError(str(error)) from error
@@ -215,7 +232,7 @@ def seconds_per_epoch(job: TrainingJob, images: int = CHUNK) -> float:
     A third as many steps and the same evaluation come first, as a warm-up. Whole chunks are timed because the first
     step of a chunk augments all its images.
     """
-    training = Training(job)
+    training, *others = trainings_of(job)
     endless = itertools.chain.from_iterable(training.batches() for _ in itertools.count())
     validation = training.data.validation
     part = Images(images=validation.images[:EVALUATION_BATCH], labels=validation.labels[:EVALUATION_BATCH])
@@ -230,4 +247,5 @@ def seconds_per_epoch(job: TrainingJob, images: int = CHUNK) -> float:
     steps = max(1, images // training.recipe.batch_size)
     seconds(max(1, steps // 3))
     step_seconds, evaluation_seconds = seconds(steps)
-    return step_seconds / steps * training.steps_per_epoch + evaluation_seconds / len(part) * len(validation)
+    one = step_seconds / steps * training.steps_per_epoch + evaluation_seconds / len(part) * len(validation)
+    return (1 + len(others)) * one

@@ -21,6 +21,7 @@ from nas.training.kernels import kernels
 from nas.training.training import seconds_per_epoch
 from nas.tuner.names import PrunerName
 from nas.tuner.pruning import make_pruner
+from nas.tuner.recipe_fitting import recipe_epochs
 from nas.tuner.trials import Plan
 from nas.workers.local import LocalFleet, devices
 
@@ -53,14 +54,16 @@ class Preview:
 
     draws: Draws
     dataset: str
-    n_train: int  # images
-    n_val: int
+    n_train: int  # images that a network is trained on in the search
+    n_val: int  # that judge it; with cross-validation all images, by several networks
+    networks: int  # that a candidate is trained as: 1 without cross-validation
     trials: int
     workers: int
     here: bool  # whether the workers are of this machine, which was timed
     epoch_seconds: float  # of typical candidates, with all workers at work
     epochs_per_trial: float  # on average, under the pruner
     search_seconds: float
+    recipe_seconds: float  # of what finds the recipe, before the search
     final_seconds: float  # of what follows the search
     kernels: str  # whose this machine trains with; see nas.training.kernels
 
@@ -81,9 +84,10 @@ class Preview:
 
     def __repr__(self) -> str:
         low, high = self.sizes
+        recipe = f"finding the recipe takes about {self.recipe_seconds:,.0f} s, " if self.recipe_seconds else ""
         return (
             f"{self.acceptance:.1%} of {self.draws.ledger.proposals:,} draws are within the limits, with {low:,} to "
-            f"{high:,} parameters; {self.trials} trials take about {self.search_seconds:,.0f} s on "
+            f"{high:,} parameters; {recipe}{self.trials} trials take about {self.search_seconds:,.0f} s on "
             f"{self.workers} workers, the final runs about {self.final_seconds:,.0f} s more"
         )
 
@@ -108,13 +112,15 @@ def previewed(space: SearchSpace, draws: Draws, plan: Plan, pruner: PrunerName) 
         draws=draws,
         dataset=space.dataset,
         n_train=len(data.train),
-        n_val=len(data.validation),
+        n_val=data.evaluation.images,
+        networks=len(data.folds),
         trials=plan.trials,
         workers=workers,
         here=isinstance(plan.fleet, LocalFleet),
         epoch_seconds=seconds,
         epochs_per_trial=epochs,
         search_seconds=plan.trials * epochs * seconds / workers,
+        recipe_seconds=recipe_epochs(space, plan.dataset) * seconds / workers,
         final_seconds=plan.later_epochs * seconds / workers,
         kernels=kernels().said,
     )

@@ -14,7 +14,7 @@ import optuna
 from optuna.trial import TrialState
 
 from nas.analysis.statistics import spread
-from nas.datasets.split import HOLDOUT
+from nas.datasets.split import epochs_on_all_images
 from nas.network.architecture import notation
 from nas.network.cost import cost
 from nas.optuna_internals.attributes import set_own_attribute
@@ -32,7 +32,6 @@ from nas.tuner.progress import RunProgress, Show, Standing
 from nas.tuner.scheduler import LoopState
 from nas.tuner.trials import Plan, train_all
 
-ALL_IMAGES = HOLDOUT / (HOLDOUT - 1)  # so many times as many to train on as with some held out
 Judge: TypeAlias = Callable[[bytes, Candidate], Score]
 
 
@@ -61,6 +60,7 @@ class Runs:
         self._plan = plan
         self._judge = judge
         self._paces = dict(paces)
+        self._of_final = epochs_on_all_images(plan.dataset.cross_validation)
         self._records = {record.key: record for record in known}
         self._settled = {key for key, record in self._records.items() if record.settled}
         self.ended: list[RunRecord] = []
@@ -113,6 +113,7 @@ class Runs:
 
     def end(self, training: ActiveTraining[RunRecord], state: TrialState, reason: str) -> str:
         record = training.keep(self._weights(training.record.number), state, reason, write_whole)
+        self._paces = {**paces([record], self._plan.dataset.cross_validation), **self._paces}
         return self._conclude(training.trial, record)
 
     def leave(self, state: LoopState[RunRecord]) -> Iterator[RunProgress]:
@@ -166,7 +167,7 @@ class Runs:
             pace = self._pace(run.candidate)
             if pace is None:
                 return None
-            images = ALL_IMAGES if run.stage == "final" else 1
+            images = self._of_final if run.stage == "final" else 1
             spent = begun[key].seconds if key in begun else 0.0
             left.append(max(0.0, pace * images * run.candidate.recipe.epochs - spent))
         return max(sum(left) / state.workers, max(left, default=0.0))
@@ -179,10 +180,11 @@ class Runs:
         return per_mac * cost(candidate.architecture).macs
 
 
-def paces(records: Iterable[Record]) -> dict[Candidate, float]:
-    """Seconds an epoch of each candidate that was trained for at least one, with images held out."""
+def paces(records: Iterable[Record], rounds: int) -> dict[Candidate, float]:
+    """Seconds an epoch of each candidate that was trained for at least one, with images held out, in such `rounds`."""
+    of_final = epochs_on_all_images(rounds)
     return {
-        record.candidate: record.seconds / record.epochs / (1 if record.val_accuracy is not None else ALL_IMAGES)
+        record.candidate: record.seconds / record.epochs / (1 if record.val_accuracy is not None else of_final)
         for record in records
         if record.seconds and record.epochs
     }
@@ -214,6 +216,9 @@ def train_runs(
     judge: Judge | None = None,
 ) -> History:
     """Train the wanted runs that are missing, while `show` tells of it; the history with them, failed ones included."""
-    runs = Runs(study, location, history.runs, wanted, plan, judge=judge, paces=paces(history.trainings))
+    of_recipe = any(run.stage == "recipe" for run in wanted)  # on fewer images
+    alike = [run for run in history.runs if (run.stage == "recipe") == of_recipe]
+    known_paces = paces(alike if of_recipe else [*history.trials, *alike], plan.dataset.cross_validation)
+    runs = Runs(study, location, history.runs, wanted, plan, judge=judge, paces=known_paces)
     show(train_all(runs, plan), title)
     return history.with_runs(runs.ended)

@@ -9,22 +9,21 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 import ray
 import torch
 from ray.exceptions import RayError, RayTaskError
 
 import nas
-from nas.datasets.images import TrainingData, hand_over
-from nas.datasets.split import Images
+from nas.datasets.images import hand_over
+from nas.datasets.split import Images, Numbers, Pool
 from nas.errors import UserError
 from nas.system.processes import keep_freed_memory
 from nas.training.environment import source_digest
 from nas.training.job import EpochReport, TrainingJob
 from nas.training.training import seconds_per_epoch
 from nas.workers.protocol import Train
-
-Arrays = Mapping[str, npt.NDArray[Any]]
 
 
 def versions() -> dict[str, str]:
@@ -47,31 +46,24 @@ class Greeting:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shared:
-    """Training data in a form that Ray's object store shares between processes without a copy."""
+    """Training images in a form that Ray's object store shares between processes without a copy."""
 
-    arrays: Arrays
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    classes: tuple[str, ...]
+    images: npt.NDArray[np.uint8]
+    labels: Numbers
+    others: Pool  # without its images
 
 
-def shared(data: TrainingData) -> Shared:
+def shared(pool: Pool) -> Shared:
     """The same images as NumPy arrays."""
-    parts = {"train": data.train, "validation": data.validation}
-    arrays = {f"{name} images": part.images.numpy() for name, part in parts.items()}
-    arrays |= {f"{name} labels": part.labels.numpy() for name, part in parts.items()}
-    return Shared(arrays=arrays, mean=data.mean, std=data.std, classes=data.classes)
-
-
-def restored(data: Shared) -> TrainingData:
-    """The images as tensors, which share the memory of the arrays."""
-
-    def part(name: str) -> Images:
-        return Images(images=_tensor(data.arrays[f"{name} images"]), labels=_tensor(data.arrays[f"{name} labels"]))
-
-    return TrainingData(
-        train=part("train"), validation=part("validation"), mean=data.mean, std=data.std, classes=data.classes
+    none = Images(images=pool.images.images[:0], labels=pool.images.labels[:0])
+    return Shared(
+        images=pool.images.images.numpy(), labels=pool.images.labels.numpy(), others=replace(pool, images=none)
     )
+
+
+def restored(data: Shared) -> Pool:
+    """The images as tensors, which share the memory of the arrays."""
+    return replace(data.others, images=Images(images=_tensor(data.images), labels=_tensor(data.labels)))
 
 
 def _tensor(array: npt.NDArray[Any]) -> torch.Tensor:
@@ -95,7 +87,7 @@ class Trainer:
 
     def start(self, job: TrainingJob, data: Shared) -> EpochReport:
         """Abandon the previous training and begin another; its first epoch."""
-        hand_over(job.dataset, job.hold_out, restored(data))
+        hand_over(job.dataset, restored(data))
         self._training = self._train(job)
         return next(self._training)
 
@@ -105,7 +97,7 @@ class Trainer:
 
     def gpu_memory(self, job: TrainingJob, data: Shared) -> tuple[int, int]:
         """The bytes of GPU memory that a training takes, with all that torch keeps, and the bytes that the GPU has."""
-        hand_over(job.dataset, job.hold_out, restored(data))
+        hand_over(job.dataset, restored(data))
         seconds_per_epoch(job)
         free, total = torch.cuda.mem_get_info()
         return total - free, total

@@ -16,8 +16,8 @@ from typing import Any
 import ray
 from ray.exceptions import ObjectStoreFullError
 
-from nas.datasets.dataset import Dataset
-from nas.datasets.images import load_training
+from nas.datasets.dataset import Dataset, only_images
+from nas.datasets.images import training_pool
 from nas.errors import UserError
 from nas.training.job import OutOfMemoryError, TrainingJob
 from nas.training.training import train
@@ -103,7 +103,7 @@ class RayFleet:
         self._said: set[str] = set()
         self._starting: list[RayWorker] = []
         self._hired: list[Worker] = []
-        self._images: dict[tuple[Dataset, bool], Any] = {}
+        self._images: dict[Dataset, Any] = {}
         self._refusals = 0  # tries in a row that failed while no other worker was there
         self._pause = -math.inf  # no worker is made before this time
         self._probe: tuple[RayWorker, Future[tuple[int, int]]] | None = None
@@ -218,16 +218,16 @@ class RayFleet:
         return True
 
     def _share(self, job: TrainingJob) -> Any:
-        """Put the images of a training into the object store, once; the reference to them."""
-        key = job.dataset, job.hold_out
-        if key not in self._images:
-            images = shared(load_training(job.dataset, hold_out=job.hold_out))
+        """Put the images that a training takes into the object store, once; the reference to them."""
+        dataset = only_images(job.dataset)
+        if dataset not in self._images:
+            images = shared(training_pool(dataset))
             with reaching():
                 try:
-                    self._images[key] = ray.put(images)
+                    self._images[dataset] = ray.put(images)
                 except ObjectStoreFullError as error:
                     raise UserError(
                         "the images do not fit into the object store of the Ray cluster; start its nodes with a larger "
                         "--object-store-memory"
                     ) from error
-        return self._images[key]
+        return self._images[dataset]
