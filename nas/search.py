@@ -28,7 +28,7 @@ from nas.network.limits import ACTIVATION_BYTES, MACS, PARAMS, RECEPTIVE_FIELD
 from nas.samplers.names import DEFAULT_SAMPLER, SAMPLERS
 from nas.space.loading import known_spaces, space_name
 from nas.space.objective import METRIC_NAMES
-from nas.space.recipe import FEW, ROUNDS
+from nas.space.recipe import FEW_IMAGES, ROUNDS
 from nas.study.location import StudyLocation, locate
 from nas.tuner.names import DEFAULT_PRUNER, PRUNERS
 
@@ -85,7 +85,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="N",
         type=natural,
         help=f"hold every sixth image out in turn, N times over; 0: one sixth only (default for --data: {ROUNDS} below "
-        f"{FEW:,} images to train on, else 0)",
+        f"{FEW_IMAGES:,} images to train on, else 0)",
     )
     what.add_argument("--metric", choices=METRIC_NAMES, help="what scores are (default: the space's, else accuracy)")
     what.add_argument(

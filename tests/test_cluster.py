@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 import torch
 from chaos import ACTOR_SECONDS, COMMAND, finished_in, trainers
-from helpers import ENVIRONMENT, MNIST, ended, make_task, small_architecture
+from helpers import ENVIRONMENT, MNIST, ended, make_task, small_architecture, write_mnist_folder
 from ray.cluster_utils import Cluster
 from ray.exceptions import ObjectLostError, RayActorError, RayTaskError
 
@@ -31,8 +31,9 @@ from nas.network.limits import Constraints
 from nas.space.candidate import Candidate
 from nas.space.recipe import Recipe
 from nas.training.job import DivergedError, OutOfMemoryError, TrainingJob
+from nas.training.training import train
 from nas.workers.protocol import TRIES, Worker
-from nas.workers.ray_actor import Greeting, _answer, require_same_versions, restored, shared, versions
+from nas.workers.ray_actor import Greeting, Trainer, _answer, require_same_versions, restored, shared, versions
 from nas.workers.ray_address import give_token, reach
 from nas.workers.ray_fleet import RayFleet, Room, jobs_per_gpu, part_of_gpu
 
@@ -209,6 +210,20 @@ def test_a_worker_judges_shared_images_as_the_data_set_says() -> None:
     data = load_training(dataset)
     take_back(dataset)
     assert (data.metric, len(data.folds), data.evaluation.images) == (BALANCED_ACCURACY, 6, 60_000)
+
+
+def test_a_folder_that_only_the_head_has_is_trained_on_elsewhere(tmp_path: Path, one_thread: None) -> None:
+    """The images travel, and nothing asks for the files; so do the images of which only some are used."""
+    here = write_mnist_folder(tmp_path / "photos")
+    pool = training_pool(here)
+    elsewhere = replace(here, name="/on/the/head/only", at_most=150, cross_validation=1)
+    candidate = Candidate(architecture=small_architecture(), recipe=Recipe(epochs=1, batch_size=16))
+    job = TrainingJob(candidate=candidate, constraints=Constraints(), dataset=elsewhere, seed=1)
+    report = Trainer(train).start(job, shared(pool))
+    assert report == replace(
+        next(train(replace(job, dataset=replace(elsewhere, name=here.name)))), seconds=report.seconds
+    )
+    take_back(elsewhere)
 
 
 class Clock:

@@ -107,7 +107,15 @@ SOURCES = [  # every kind of file that there is
     model_source(SMALL, replace(CARD, recipe=replace(CARD.recipe, augmentation=Augmentation(vertical_flip=True)))),
     model_source(replace(SMALL, input_shape=(2, 12, 12)), replace(FOLDER_CARD, mean=(0.5, 0.5), std=(1.0, 1.0))),
 ]
+STILL = Augmentation(rotation=0, shift=0, scale=0, shear=0, horizontal_flip=True)
 HARMLESS = ast.parse(model_source(SMALL, FOLDER_CARD))
+
+
+def test_a_recipe_that_moves_nothing_says_so() -> None:
+    card = replace(CARD, recipe=replace(CARD.recipe, augmentation=STILL))
+    told = " ".join(docstring(model_source(SMALL, card)).split())
+    assert "images neither turned, shifted, scaled nor sheared, every second one flipped left to right" in told
+    assert "turned by up to 10 degrees" in " ".join(docstring(model_source(SMALL, CARD)).split())
 
 
 def feasible_architectures(space: SearchSpace, n: int) -> list[Architecture]:

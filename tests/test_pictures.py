@@ -631,12 +631,18 @@ def test_training_images_that_are_judged_on_are_left_out_and_told(tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    ("validation", "told"),
-    [((4, 5), ["9 validation images: one of them moves an accuracy by 11.1 points"]), ((50, 50), [])],
+    ("validation", "given", "told"),
+    [
+        ((4, 5), ("validation",), ["9 validation images: one of them moves an accuracy by 11.1 points"]),
+        ((50, 50), ("validation",), []),
+        ((4, 5), (), []),  # a search says how it judges
+    ],
 )
-def test_a_handful_of_validation_images_is_told(validation: tuple[int, int], told: list[str]) -> None:
+def test_a_handful_of_own_validation_images_is_told(
+    validation: tuple[int, int], given: tuple[Part, ...], told: list[str]
+) -> None:
     counts: dict[Part, tuple[int, ...]] = {"train": (90, 90), "validation": validation, "test": (9, 9)}
-    assert DataSheet(name="photos", classes=("cat", "dog"), counts=counts, given=()).warnings == told
+    assert DataSheet(name="photos", classes=("cat", "dog"), counts=counts, given=given).warnings == told
 
 
 def test_a_picture_in_two_classes_is_told(tmp_path: Path) -> None:
@@ -645,6 +651,7 @@ def test_a_picture_in_two_classes_is_told(tmp_path: Path) -> None:
     Image.open(source).save(tmp_path / "b" / "same.bmp")
     sheet = sheet_of_files(folder_dataset(tmp_path, (3, 12, 12)))
     assert sheet.conflicts == ((str(tmp_path / "b" / "same.bmp"), str(source)),)
+    assert "these are few: a search with --data holds every sixth image out in turn" in str(sheet)
     assert "1 picture in two classes" in str(sheet)
 
 

@@ -94,9 +94,17 @@ def _recipe(card: ModelCard) -> str:
         f"{recipe.momentum:g}, batches of {recipe.batch_size}, weight decay {recipe.weight_decay:g} on kernels; the "
         f"learning rate rises to {recipe.learning_rate:g} in the first {100 * recipe.warmup:g} % of {recipe.epochs} "
         f"epochs, then falls linearly to 0; weights averaged with a decay of {recipe.ema_decay:g} per step; images "
-        f"turned by up to {change.rotation:g} degrees, shifted by up to {change.shift:g} pixels, scaled by up to "
-        f"{100 * change.scale:g} % and sheared by up to {change.shear:g}{_flips(change)}"
+        f"{_moved(change)}{_flips(change)}"
         f"{'; images of every class drawn equally often' if recipe.balanced_batches else ''}."
+    )
+
+
+def _moved(change: Augmentation) -> str:
+    if not any((change.rotation, change.shift, change.scale, change.shear)):
+        return "neither turned, shifted, scaled nor sheared"
+    return (
+        f"turned by up to {change.rotation:g} degrees, shifted by up to {change.shift:g} pixels, scaled by up to "
+        f"{100 * change.scale:g} % and sheared by up to {change.shear:g}"
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from nas.datasets.listing import Part
 from nas.errors import escaped
+from nas.space.recipe import FEW_IMAGES
 
 FEW = 20  # training images of a class, below which its recall is a matter of luck
 FEW_TO_JUDGE = 100  # validation images, below which one of them moves an accuracy by more than a point
@@ -88,6 +89,8 @@ class DataSheet:
         lines.append("")
         if drawn := [part for part in PART_NAMES[1:] if part not in self.given]:
             lines.append(f"drawn from the training images: {' and '.join(drawn)}; copies and groups stay together")
+            if "validation" in drawn and sum(self.counts["train"]) < FEW_IMAGES:
+                lines.append("these are few: a search with --data holds every sixth image out in turn")
         if self.sizes:
             (w, h), (x, y) = self.sizes
             modes = ", ".join(f"{count:,} {mode}" for mode, count in Counter(self.modes).most_common())

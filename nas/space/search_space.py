@@ -32,7 +32,7 @@ from nas.network.limits import (
 from nas.space.candidate import Candidate
 from nas.space.objective import METRIC_NAMES, TARGET_RULE, MetricName, is_target
 from nas.space.pictures import Pictures
-from nas.space.recipe import FEW, ROUNDS, Recipe
+from nas.space.recipe import FEW_IMAGES, ROUNDS, Recipe
 from nas.space.suggestions import Recorder, Replay, Trial, draw_value, suggestable
 
 CHECKED_DRAWS = 20
@@ -219,7 +219,7 @@ class SearchSpace:
 
         The latter is left out where the data has validation images of its own.
         """
-        rounds = 0 if own_validation or images >= FEW else ROUNDS
+        rounds = 0 if own_validation or images >= FEW_IMAGES else ROUNDS
         space = replace(self, cross_validation=rounds)
         return _trained_otherwise(space, methodcaller("for_few", images))
 
