@@ -28,7 +28,7 @@ from nas.cli.options import positive
 from nas.cli.terminal import run
 from nas.errors import UserError
 from nas.samplers.names import DEFAULT_SAMPLER, SamplerName
-from nas.space.rejections import derive_seed
+from nas.space.seeds import derive_seed
 from nas.system.processes import process_pool
 from nas.tuner.pruning import RungPruner, rungs
 from nas.workers.local import devices

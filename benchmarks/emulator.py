@@ -33,7 +33,7 @@ from nas.network.cost import cost
 from nas.network.layers import Conv
 from nas.space.candidate import Candidate, digest
 from nas.space.loading import load_space
-from nas.space.rejections import derive_seed
+from nas.space.seeds import derive_seed
 
 Floats = NDArray[np.float64]
 LEVELS = 4  # of maps: 28, 14, 7 and at most 3 pixels wide

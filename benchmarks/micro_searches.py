@@ -32,8 +32,8 @@ from nas.optuna_internals.trials import report_epoch, tell
 from nas.samplers.feasible import FeasibleSampler, ask, make_sampler
 from nas.samplers.names import SamplerName
 from nas.space.loading import load_space
-from nas.space.rejections import derive_seed
 from nas.space.search_space import SearchSpace
+from nas.space.seeds import derive_seed
 from nas.system.processes import process_pool
 from nas.training.environment import versions
 from nas.training.job import TrainingJob

@@ -26,8 +26,8 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from benchmarks.emulator import Emulator, Floats
 from benchmarks.table import SPACE
 from nas.space.loading import load_space
-from nas.space.rejections import derive_seed
 from nas.space.search_space import Feasible
+from nas.space.seeds import derive_seed
 
 EPOCHS = load_space(SPACE).recipe.epochs
 GUESSING = log(10)  # the loss of a network that knows nothing

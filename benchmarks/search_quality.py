@@ -44,8 +44,8 @@ from nas.optuna_internals.trials import is_hopeless, report_epoch
 from nas.samplers.feasible import FeasibleSampler, ask, make_sampler
 from nas.samplers.names import SamplerName
 from nas.space.loading import load_space
-from nas.space.rejections import derive_seed
 from nas.space.search_space import Feasible
+from nas.space.seeds import derive_seed
 from nas.space.suggestions import Trial
 from nas.system.processes import process_pool
 from nas.tuner.names import PrunerName

@@ -28,7 +28,7 @@ from nas.network.features import features
 from nas.samplers.description import SLOPES
 from nas.samplers.drafts import Drafts
 from nas.space.candidate import Candidate
-from nas.space.rejections import derive_seed
+from nas.space.seeds import derive_seed
 from nas.training.job import TrainingJob
 from nas.training.training import Training, evaluate
 

@@ -33,8 +33,8 @@ from nas.samplers.feasible import FeasibleSampler, ask, make_sampler
 from nas.samplers.names import SAMPLERS, SamplerName
 from nas.space.candidate import digest
 from nas.space.loading import load_space
-from nas.space.rejections import derive_seed
 from nas.space.search_space import Feasible, SearchSpace
+from nas.space.seeds import derive_seed
 from nas.system.processes import process_pool
 from nas.training.environment import versions
 from nas.training.job import TrainingJob

@@ -164,6 +164,7 @@ def test_a_search_of_few_images_says_how_they_judge_and_resumes(tmp_path: Path) 
             data=(pixels, labels),
             input_shape=(1, 16, 16),
             cross_validation=rounds,
+            fit_recipe=False,
             epochs=2,
             final_seeds=2,
             study=study,

@@ -43,8 +43,9 @@ from nas.reporting.page import write_report
 from nas.samplers.feasible import FeasibleSampler, make_sampler
 from nas.space.candidate import Candidate, digest
 from nas.space.recipe import Recipe
-from nas.space.rejections import Ledger, derive_seed
+from nas.space.rejections import Ledger
 from nas.space.search_space import SearchSpace
+from nas.space.seeds import derive_seed
 from nas.study import baselines
 from nas.study.curves import Epoch
 from nas.study.history import History, read_history

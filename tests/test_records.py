@@ -24,8 +24,9 @@ from nas.optuna_internals.trials import report_epoch
 from nas.samplers.feasible import FeasibleSampler, Proposal, ask, make_sampler
 from nas.space.candidate import Candidate, digest
 from nas.space.loading import load_space
-from nas.space.rejections import Ledger, NearestMiss, derive_seed
+from nas.space.rejections import Ledger, NearestMiss
 from nas.space.search_space import Feasible, SearchSpace
+from nas.space.seeds import derive_seed
 from nas.space.suggestions import Trial
 from nas.study.curves import Epoch
 from nas.study.location import StudyLocation, locate
@@ -198,6 +199,8 @@ def test_settings_are_stable_json_that_constraints_are_read_from(location: Study
             "input_shape",
             "pictures",
             "metric",
+            "cross_validation",
+            "fit_recipe",
             "num_classes",
             "constraints",
             "recipe",

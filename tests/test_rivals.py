@@ -13,7 +13,7 @@ from benchmarks.emulator import Emulator
 from benchmarks.rivals import Asking, HardlyAnyError, Request, plain, searched
 from benchmarks.table import drawn
 from nas.space.loading import load_space
-from nas.space.rejections import derive_seed
+from nas.space.seeds import derive_seed
 
 TOO_LARGE = {f"kernels{number}": 40 for number in range(1, 7)} | {"cells": 6}
 

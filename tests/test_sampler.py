@@ -23,8 +23,9 @@ from nas.samplers.names import SAMPLERS, SamplerName
 from nas.space.candidate import Candidate, digest
 from nas.space.loading import load_space
 from nas.space.recipe import Recipe
-from nas.space.rejections import DUPLICATE, MAX_PROPOSALS, Ledger, NearestMiss, derive_seed, probe
+from nas.space.rejections import DUPLICATE, MAX_PROPOSALS, Ledger, NearestMiss, probe
 from nas.space.search_space import Feasible, Rejected, SearchSpace
+from nas.space.seeds import derive_seed
 from nas.space.suggestions import Trial
 from nas.study.records import records
 from nas.tuner.pruning import make_pruner

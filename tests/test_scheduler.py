@@ -35,8 +35,9 @@ from nas.optuna_internals.attributes import own_attributes
 from nas.samplers.feasible import FeasibleSampler, make_sampler
 from nas.space.candidate import Candidate, digest
 from nas.space.recipe import Recipe
-from nas.space.rejections import MAX_PROPOSALS, Ledger, derive_seed
+from nas.space.rejections import MAX_PROPOSALS, Ledger
 from nas.space.search_space import Feasible, SearchSpace
+from nas.space.seeds import derive_seed
 from nas.space.suggestions import Trial
 from nas.study.location import locate
 from nas.study.opening import writing

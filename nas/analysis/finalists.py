@@ -13,7 +13,7 @@ from nas.datasets.metrics import ACCURACY, EvaluationSet, Metric
 from nas.errors import UserError
 from nas.space.candidate import Candidate
 from nas.space.objective import LOSS_FIRST, Objective
-from nas.space.rejections import derive_seed
+from nas.space.seeds import derive_seed
 from nas.study.history import History
 from nas.study.records import TrialRecord, ranked
 from nas.study.runs import Run, RunRecord, Stage, accuracies

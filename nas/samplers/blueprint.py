@@ -14,8 +14,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from nas.samplers.forecast import Forecaster
 from nas.samplers.surrogate import Floats
-from nas.space.rejections import derive_seed
 from nas.space.search_space import SearchSpace
+from nas.space.seeds import derive_seed
 from nas.space.suggestions import draw_value
 
 STARTUP = 16  # trials with a score, before which candidates are drawn ...

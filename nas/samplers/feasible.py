@@ -26,8 +26,9 @@ from nas.samplers.carried_on import carried_on
 from nas.samplers.evolution import EvolutionSampler
 from nas.samplers.names import SamplerName
 from nas.space.candidate import digest, to_json
-from nas.space.rejections import DUPLICATE, MAX_PROPOSALS, Ledger, derive_seed
+from nas.space.rejections import DUPLICATE, MAX_PROPOSALS, Ledger
 from nas.space.search_space import Feasible, Rejected, SearchSpace
+from nas.space.seeds import derive_seed
 from nas.space.suggestions import draw_value
 from nas.system.threads import one_blas_thread
 

@@ -15,8 +15,8 @@ from nas.network.cost import is_built
 from nas.samplers.description import Describer
 from nas.samplers.drafts import Draft, Drafts
 from nas.samplers.surrogate import Floats, Scores, Surrogate
-from nas.space.rejections import derive_seed
 from nas.space.search_space import SearchSpace
+from nas.space.seeds import derive_seed
 
 LEARNED = 150  # trials, at most: those that came furthest and scored best, and others at even distances
 EXAMPLES = 256  # feasible draws, by which features are scaled

@@ -1,6 +1,5 @@
 """The ledger of proposals: how many were rejected, for which reasons, and the nearest miss."""
 
-import hashlib
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -76,11 +75,6 @@ DUPLICATE = Ledger(proposals=1, rejected=1, reasons={REPEATED: 1})
 
 class NothingFeasibleError(UserError):
     """No candidate of a space keeps within the limits; the message says which limit rejects most, and the way out."""
-
-
-def derive_seed(*parts: int | str) -> int:
-    """A 32-bit seed that depends on every part: the same parts give the same seed, others an unrelated one."""
-    return int.from_bytes(hashlib.sha256("/".join(map(str, parts)).encode()).digest()[:4], "big")
 
 
 def probe(space: SearchSpace, seed: int, *, draws: int, until_feasible: bool) -> tuple[list[Feasible], Ledger]:

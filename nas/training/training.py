@@ -24,7 +24,7 @@ from nas.datasets.split import Images
 from nas.network.measure import check_built
 from nas.network.module import build
 from nas.space.recipe import Recipe
-from nas.space.rejections import derive_seed
+from nas.space.seeds import derive_seed
 from nas.training.acceleration import activation_dtype, faster, training_form
 from nas.training.environment import environment
 from nas.training.job import DivergedError, EpochReport, OutOfMemoryError, TrainingJob
