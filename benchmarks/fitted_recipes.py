@@ -29,6 +29,7 @@ from nas.cli.options import positive
 from nas.cli.terminal import run
 from nas.datasets.images import take_back
 from nas.samplers.drafts import Drafts
+from nas.space.recipe_change import UNCHANGED
 from nas.space.search_space import SearchSpace
 from nas.training.job import TrainingJob
 from nas.training.training import Training, evaluate
@@ -77,7 +78,7 @@ def row_of(name: str, seed: int, folder: Path) -> Row:
     )
     fit = fit_of(result.history)
     assert fit is not None
-    changed = str(fit.change) != "as it is"
+    changed = fit.change != UNCHANGED
     scores = [_scores(task, space, fit, seed, number) for number in range(NETWORKS)] if changed else []
     return Row(
         task=name,

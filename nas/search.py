@@ -91,7 +91,7 @@ def parser() -> argparse.ArgumentParser:
     what.add_argument(
         "--fit-recipe",
         action=argparse.BooleanOptionalAction,
-        help="train a few networks before the search, to find the recipe that fits the pictures (default: for --data)",
+        help="train two networks before the search, to find the recipe that fits the pictures (default: for --data)",
     )
     what.add_argument(
         "--study-name", metavar="NAME", help="resumes where it exists (default: that of the data or the space)"

@@ -18,12 +18,15 @@ from nas.datasets.images import TrainingData, forget, load_training, training_da
 from nas.datasets.metrics import ACCURACY, BALANCED_ACCURACY
 from nas.datasets.split import Images, Pool, drawn_pool, stratified_folds, stratified_sixth
 from nas.errors import UserError
+from nas.network.architecture import Architecture
+from nas.network.layers import Head
 from nas.network.limits import Constraints
+from nas.network.module import build
 from nas.space.candidate import Candidate
 from nas.space.recipe import Recipe
 from nas.training.job import EpochReport, TrainingJob
 from nas.training.score import Mistake, Score, pooled
-from nas.training.training import Training, train
+from nas.training.training import Training, evaluate, train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 IMAGES = 240
@@ -109,17 +112,19 @@ def test_copies_and_groups_of_files_are_in_one_fold(tmp_path: Path) -> None:
 
 def test_scores_of_folds_are_pooled() -> None:
     """As if one network had answered all images: the rare class of the second fold counts for its images."""
+    # balanced losses are parts of a sum: each is weighted by the images of all folds
     one = Score(loss=0.2, accuracy=0.75, n=4, counts=(3, 1), mistakes=(Mistake(0, 0, 1),))
     other = Score(loss=0.5, accuracy=0.5, n=2, counts=(1, 1), mistakes=(Mistake(1, 1, 0),))
-    both = pooled([one, other], ACCURACY)
+    both = pooled([one, other], ACCURACY, 1)
     assert both is not None
     assert replace(both, loss=0.3) == Score(loss=0.3, accuracy=4 / 6, n=6, counts=(4, 2))
     assert both.loss == pytest.approx(0.3)
-    balanced = pooled([one, other], BALANCED_ACCURACY)
+    balanced = pooled([one, other], BALANCED_ACCURACY, 1)
     assert balanced is not None
     assert balanced.accuracy == pytest.approx((3 / 4 + 1 / 2) / 2)
-    assert pooled([one], ACCURACY) is one
-    assert pooled([], ACCURACY) is None
+    assert balanced.loss == pytest.approx(0.7)
+    assert pooled([one], ACCURACY, 0) is one
+    assert pooled([], ACCURACY, 0) is None
 
 
 def test_a_candidate_is_trained_on_every_fold_and_its_first_network_is_the_usual_one(folder: Dataset) -> None:
@@ -136,6 +141,38 @@ def test_a_candidate_is_trained_on_every_fold_and_its_first_network_is_the_usual
     assert min(losses) < (reports[-1].val_loss or 0) < max(losses), "it is a mean of such"
     final = replace(crossed, hold_out=False)
     assert [*train(final)][-1].val_loss is None
+
+
+@pytest.mark.parametrize("rounds", [1, 2])
+def test_a_balanced_loss_of_folds_is_that_of_all_their_answers(rounds: int) -> None:
+    """Also where a fold has no image of a class: the mean over the classes of the losses of their images."""
+    counts, rng = (20, 4), np.random.default_rng(0)
+    labels = np.repeat([0, 1], counts)
+    images = Images(
+        images=torch.from_numpy(rng.integers(0, 255, (24, 1, 8, 8), dtype=np.uint8)), labels=torch.from_numpy(labels)
+    )
+    groups = np.where(labels == 1, 0, np.arange(24))  # all of the rare class are in one fold
+    pool = Pool(images=images, held_out=np.arange(24) < 4, classes=("a", "b"), groups=groups)
+    data = training_data(pool, BALANCED_ACCURACY, hold_out=True, rounds=rounds)
+    network = build(Architecture(input_shape=(1, 8, 8), num_classes=2, layers=(), head=Head()))
+    same = [replace(fold, mean=(0.5,), std=(0.5,)) for fold in data.folds]  # so that one network answers all alike
+    parts = [evaluate(network, fold.validation, fold, torch.device("cpu"), fold.of_all) for fold in same]
+    whole = evaluate(network, images, same[0], torch.device("cpu"))
+    both = pooled(parts, BALANCED_ACCURACY, rounds)
+    assert both is not None
+    assert both.loss == pytest.approx(whole.loss)
+    assert both.accuracy == pytest.approx(whole.accuracy)
+
+
+def test_groups_of_different_sizes_are_cut_anew_in_each_round() -> None:
+    sizes = [*range(5, 65, 3)]
+    groups = np.repeat(np.arange(len(sizes)), sizes)
+    labels = np.arange(len(groups)) % 2
+    cuts = [{fold.tobytes() for fold in stratified_folds(labels, groups, seed)} for seed in range(3)]
+    assert cuts[0] != cuts[1] != cuts[2] != cuts[0]
+    for seed in range(3):
+        counts = [int(fold.sum()) for fold in stratified_folds(labels, groups, seed)]
+        assert max(counts) < 2 * min(counts)
 
 
 def test_own_validation_images_are_not_drawn_again() -> None:
@@ -179,7 +216,7 @@ def test_a_search_of_few_images_says_how_they_judge_and_resumes(tmp_path: Path) 
     ]
     assert "cross-validation, 2 times" in said[0]
     summary = " ".join((tmp_path / "few" / "best" / "summary.txt").read_text().split())
-    assert "epochs of 12 networks each" in summary
+    assert "epochs of all networks of cross-validation" in summary
     assert (
         "12 networks, each trained on 62 images or about as many and judged on the other 13, so that each of 75 images "
         "judges 2. Test: trained on all 75" in summary
@@ -194,7 +231,7 @@ def test_a_search_of_few_images_says_how_they_judge_and_resumes(tmp_path: Path) 
     assert (preview.n_train, preview.n_val, preview.networks) == (62, 75, 12)
 
 
-@pytest.mark.parametrize(("rounds", "rule"), [(101, "at most 100"), (-1, "a whole number, at least 0")])
+@pytest.mark.parametrize(("rounds", "rule"), [(11, "at most 10"), (-1, "a whole number, at least 0")])
 def test_rounds_out_of_range_are_refused(rounds: int, rule: str) -> None:
     with pytest.raises(UserError, match=f"^SearchSpace: cross_validation {rounds} must be {rule}"):
         replace(nas.load_space("mnist"), cross_validation=rounds)

@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import small_architecture
+from helpers import MNIST, small_architecture
 from optuna.trial import TrialState
 
 import nas
 from nas.analysis.finalists import fresh_seeds
 from nas.analysis.recipe_fit import CONFIRMATIONS, TRAININGS, first_runs, fit_of, further_runs, promising
 from nas.api.result import Result
-from nas.datasets.split import Images, Pool, at_most, drawn_pool, stratified_sixth
+from nas.datasets.split import Images, Pool, at_most, drawn_pool
 from nas.errors import UserError
 from nas.network.architecture import Architecture
 from nas.network.limits import Constraints
@@ -133,6 +133,36 @@ def test_what_makes_both_networks_better_is_promising(
     assert promising(first_round(gains), SEED) == expected
 
 
+def test_a_recipe_that_has_a_change_already_is_not_tried_twice() -> None:
+    """The recipe as it is keeps its trainings, for everything is compared with them."""
+    mirrored = Recipe(augmentation=Augmentation(horizontal_flip=True), weight_decay=0)
+    runs = first_runs(NETWORKS, mirrored, SEED)
+    assert [run.change for run in runs][:2] == ["as it is", "as it is"]
+    assert len({run.key for run in runs}) == len(runs) == 2 * (1 + 9 - 1 - 2)
+    assert str(FLIP) not in {run.change for run in runs}
+    nothing = Recipe(augmentation=Augmentation(rotation=0, shift=0, scale=0, shear=0))
+    assert len(first_runs(NETWORKS, nothing, SEED)) == 2 * (1 + 9 - 3)
+    heavy = Recipe(weight_decay=0.5, augmentation=Augmentation(scale=0.95))
+    assert all(run.candidate.recipe.weight_decay < 1 for run in first_runs(NETWORKS, heavy, SEED))
+    assert UNCHANGED(heavy) == heavy
+
+
+def test_a_recipe_is_tried_on_some_images_wherever_the_run_is_trained() -> None:
+    """Also when `nas retrain` repeats it."""
+    dataset = replace(MNIST, cross_validation=2)
+    job = first_runs(NETWORKS, Recipe(), SEED)[0].job(Constraints(max_params=1), dataset)
+    assert job.dataset == replace(MNIST, cross_validation=1, at_most=5_000)
+    assert job.constraints == Constraints()
+    final = Run(stage="final", trial=1, candidate=job.candidate, seed=1).job(Constraints(), dataset)
+    assert final.dataset == dataset
+
+
+def test_a_stage_that_has_not_ended_says_nothing() -> None:
+    runs = first_round({FLIP: (0.2, 0.2)})
+    assert fit_of(history_of(runs)) is None, "the fresh seeds are still to come"
+    assert fit_of(history_of([*runs, replace(runs[0], state=TrialState.RUNNING)])) is None
+
+
 def test_trainings_that_diverged_speak_for_nothing() -> None:
     runs = first_round({FLIP: (0.2, 0.2)})
     lost = [record(run.run, None) if run.change == str(FLIP) and _of(run.run) is NETWORKS[0] else run for run in runs]
@@ -158,7 +188,7 @@ def test_fresh_seeds_decide(gains: tuple[float, ...], change: RecipeChange, said
     found = fit_of(history_of([*first_round({FLIP: (0.2, 0.2)}), *second_round(FLIP, gains)]))
     assert found is not None
     assert (found.change, found.tried, found.trainings, found.epochs) == (change, FLIP, 28, 28)
-    assert str(found).startswith("Recipe, from 28 trainings of 28 epochs on training images: ")
+    assert str(found).startswith("Recipe, from 28 trainings, 28 epochs in all: ")
     assert said in str(found)
 
 
@@ -174,18 +204,34 @@ def test_without_trainings_or_with_lost_ones_nothing_changes() -> None:
     assert str(found).endswith("too few of the trainings on fresh seeds came to their end.")
 
 
-def test_some_of_many_images_are_shared_among_classes() -> None:
-    labels = torch.arange(1_000) % 4
-    images = Images(images=torch.arange(1_000).view(-1, 1, 1, 1), labels=labels)
+def test_some_of_many_images_are_shared_among_classes_and_parts() -> None:
+    labels = torch.arange(1_200) % 4
+    images = Images(images=torch.arange(1_200).view(-1, 1, 1, 1), labels=labels)
     pool = drawn_pool(images, tuple("abcd"))
     assert at_most(pool, 0) is pool
-    assert at_most(pool, 1_000) is pool
-    few = at_most(pool, 300)
-    assert torch.bincount(few.images.labels).tolist() == [63, 63, 62, 62]
-    assert np.array_equal(few.held_out, stratified_sixth(few.images.labels.numpy()))
-    own = Pool(images=images, held_out=np.arange(1_000) >= 900, classes=pool.classes, drawn=False)
-    kept = at_most(own, 300)
-    assert np.array_equal(kept.held_out, kept.images.images.flatten().numpy() >= 900), "what a person has said stays"
+    assert at_most(pool, 1_200) is pool
+    few = at_most(pool, 400)
+    assert torch.bincount(few.images.labels).tolist() == [101, 101, 100, 99]
+    assert torch.bincount(few.images.labels[torch.from_numpy(few.held_out)]).tolist() == [17, 17, 17, 16]
+    held_out = {*images.images[torch.from_numpy(pool.held_out)].flatten().tolist()}
+    assert {*few.images.images[torch.from_numpy(few.held_out)].flatten().tolist()} < held_out
+
+
+def test_rare_classes_and_few_validation_images_are_used_whole() -> None:
+    labels = torch.from_numpy(np.repeat([0, 1, 0, 1], [6_000, 25, 20, 20]))
+    pixels = torch.zeros((len(labels), 1, 1, 1), dtype=torch.uint8)
+    own = np.arange(len(labels)) >= 6_025
+    groups = np.arange(len(labels)) // 600  # large ones, which need not stay whole within a part
+    pool = Pool(
+        images=Images(images=pixels, labels=labels), held_out=own, classes=("a", "b"), drawn=False, groups=groups
+    )
+    few = at_most(pool, 2_000)
+    assert few.groups is not None
+    assert len(few.groups) == len(few.images)
+    train, judged = (
+        torch.bincount(few.images.labels[torch.from_numpy(part)]).tolist() for part in (~few.held_out, few.held_out)
+    )
+    assert (train, judged) == ([1_500, 25], [20, 20])
 
 
 def columns(count: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -223,7 +269,7 @@ def test_a_search_finds_that_nothing_may_be_shifted(tmp_path: Path, one_thread: 
     assert fit is not None
     assert fit.change.strength < 1, fit
     assert len(titles) == 3
-    assert "which recipe fits the pictures: 20 short trainings" in titles[0]
+    assert "which recipe fits the pictures: 20 trainings" in titles[0]
     trained = result.history.trials[0].candidate.recipe
     assert trained == fit.change(trained.__class__(epochs=4, batch_size=16, learning_rate=0.05))
     summary = " ".join((tmp_path / "columns" / "best" / "summary.txt").read_text().split())
@@ -245,7 +291,7 @@ def test_a_space_is_fitted_where_it_is_moved_to_other_pictures() -> None:
     plain = nas.preview(data=columns(240), input_shape=(1, 16, 16), epochs=2, trials=1, fit_recipe=False)
     assert preview.recipe_seconds > 0
     assert plain.recipe_seconds == 0
-    assert "finding the recipe takes about" in repr(preview)
+    assert "finding the recipe takes " in repr(preview)
     assert "recipe" not in repr(plain)
     with pytest.raises(UserError, match="SearchSpace: fit_recipe 1 must be"):
         replace(space, fit_recipe=1)  # type: ignore[arg-type]

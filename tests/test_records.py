@@ -32,7 +32,7 @@ from nas.study.curves import Epoch
 from nas.study.location import StudyLocation, locate
 from nas.study.opening import writing
 from nas.study.records import TrialRecord, digests, ranked, read_trial, records, total_ledger
-from nas.study.settings import constraints_of, settings, settings_of
+from nas.study.settings import LATER, constraints_of, difference, settings, settings_of
 
 SPACE = load_space(str(Path(__file__).parent / "data" / "digits.py"))
 URL = "give a URL such as sqlite:///study.db to --storage"
@@ -187,6 +187,15 @@ def test_total_ledger_adds_every_trial_up(study: optuna.Study) -> None:
     assert total_ledger(records(study)) == Ledger(
         proposals=5, rejected=3, reasons={"max_params": 3, "forbid linear": 1}
     )
+
+
+def test_a_study_of_an_earlier_version_goes_on() -> None:
+    """It lacks the settings that came later, and was made as they were by default."""
+    wanted = settings(load_space("mnist"), seed=0, sampler="random", pruner="none")
+    earlier = {name: value for name, value in wanted.items() if name not in LATER}
+    assert len(earlier) == len(wanted) - 4
+    assert difference(earlier, wanted) == ""
+    assert "fit_recipe was false and is true" in difference(earlier, {**wanted, "fit_recipe": True})
 
 
 def test_settings_are_stable_json_that_constraints_are_read_from(location: StudyLocation) -> None:

@@ -8,6 +8,7 @@ with 90 % certainty (Student's t, one side).
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from statistics import fmean, stdev
 from typing import TypeAlias
 
@@ -39,7 +40,7 @@ class RecipeFit:
     epochs: int
 
     def __str__(self) -> str:
-        done = f"Recipe, from {self.trainings} trainings of {self.epochs:,} epochs on training images"
+        done = f"Recipe, from {self.trainings} trainings, {self.epochs:,} epochs in all"
         if self.tried == UNCHANGED:
             return f"{done}: as it is, for no change was better for both of two networks."
         if len(self.differences) < 2:
@@ -52,9 +53,11 @@ class RecipeFit:
 
 
 def first_runs(networks: Sequence[Architecture], recipe: Recipe, seed: int) -> list[Run]:
-    """Each network by the recipe as it is, and by each change of it; `seed` is that of the study."""
-    changes = [UNCHANGED, *(change for group in GROUPS for change in group)]
-    return [_run(network, recipe, change, _seeds(seed)[0]) for change in changes for network in networks]
+    """Each network by the recipe as it is, and by each change that makes another of it; `seed` is that of the study."""
+    changes = {recipe: UNCHANGED}
+    for change in chain.from_iterable(GROUPS):
+        changes.setdefault(change(recipe), change)
+    return [_run(network, recipe, change, _seeds(seed)[0]) for change in changes.values() for network in networks]
 
 
 def further_runs(networks: Sequence[Architecture], recipe: Recipe, change: RecipeChange, seed: int) -> list[Run]:
@@ -88,12 +91,13 @@ def promising(runs: Iterable[RunRecord], seed: int) -> RecipeChange:
 
 
 def fit_of(history: History) -> RecipeFit | None:
-    """What the trainings of a study have said; None where there were none."""
-    runs = history.runs_of("recipe")
-    if not runs:
+    """What the trainings of a study have said; None where there were none, or before the last has ended."""
+    runs, further = history.runs_of("recipe"), _seeds(history.seed)[1:]
+    tried, begun = promising(runs, history.seed), any(run.seed in further for run in runs)
+    ended = all(run.state.is_finished() for run in runs)
+    if not runs or not ended or (tried != UNCHANGED and not begun):
         return None
-    tried = promising(runs, history.seed)
-    losses = _log_losses(runs, _seeds(history.seed)[1:])
+    losses = _log_losses(runs, further)
     gains = [] if tried == UNCHANGED else _gains(losses.get(str(tried), {}), losses.get(str(UNCHANGED), {}))
     return RecipeFit(
         change=tried if _certain(gains) else UNCHANGED,

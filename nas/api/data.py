@@ -49,10 +49,7 @@ def dataset_from(
 ) -> Dataset:
     """The data set that `check_data` is asked about."""
     if isinstance(data, SearchSpace):
-        shape, rounds = data.input_shape, data.cross_validation
-        return Dataset(
-            name=data.dataset, input_shape=shape, data_dir=data_dir, pictures=data.pictures, cross_validation=rounds
-        )
+        return Dataset(name=data.dataset, input_shape=data.input_shape, data_dir=data_dir, pictures=data.pictures)
     name = str(data)
     shape = input_shape or own_shape(name) or SHAPE
     return Dataset(name=name, input_shape=shape, data_dir=data_dir, pictures=pictures or Pictures())

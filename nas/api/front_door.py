@@ -79,10 +79,10 @@ def search(
             (3, 32, 32), of arrays that of the space).
         pictures: how the files of `data` are prepared (default: as the space says).
         metric: what scores are (default: the space's); with "balanced_accuracy" batches are balanced, too.
-        cross_validation: hold every sixth image out in turn, so many times over, and train a candidate as so many
-            networks; 0: one sixth only (default for `data`: 2 below 1,280 images to train on, else 0).
-        fit_recipe: train a few networks before the search, to find the recipe that fits the pictures (default: for
-            `data` of another shape or other classes than the space's).
+        cross_validation: hold every sixth image out in turn, so many times over, and train six networks each time for
+            a candidate; 0: one sixth only (default: the space's; for other data 2 below 1,280 images to train on).
+        fit_recipe: train two networks before the search, to find the recipe that fits the pictures (default: the
+            space's; for other data True). Arrays of the space's own shape and classes are not other data.
         progress: True for the usual view, False for none, or a function of an iterator of events and a title.
 
     Raises:

@@ -8,6 +8,7 @@ from nas.space.objective import MetricName
 from nas.space.pictures import Pictures
 
 DATA_DIR = "~/.cache/nas"
+MOST_FOR_RECIPES = 5_000  # training images, held out or not
 IN_MEMORY = "in memory"  # how the name of images that a caller hands over begins
 
 
@@ -25,6 +26,11 @@ class Dataset:
     cross_validation: int = 0  # rounds; 0: one part is held out
     at_most: int = 0  # training images of which about so many are used; 0: all
     files: str = ""  # under which name the pixels of its files are kept; "" where it is whatever is there
+
+
+def for_recipes(dataset: Dataset) -> Dataset:
+    """The same data set as recipes are tried on: some of many images, and few in one round of cross-validation."""
+    return replace(dataset, at_most=MOST_FOR_RECIPES, cross_validation=min(1, dataset.cross_validation))
 
 
 def only_images(dataset: Dataset) -> Dataset:

@@ -32,6 +32,7 @@ class TrainingData:
     std: tuple[float, ...]
     classes: tuple[str, ...]
     metric: Metric = ACCURACY
+    of_all: tuple[int, ...] | None = None  # images of each class in all folds of a round, if there are several
     rounds: int = 0  # of cross-validation; 0: the one part that is held out judges networks
     other_folds: "tuple[TrainingData, ...]" = ()  # with rounds: the same images with others held out
 
@@ -117,7 +118,8 @@ def training_data(pool: Pool, metric: Metric = ACCURACY, *, hold_out: bool, roun
         )
     labels = pool.images.labels.numpy()
     masks = (stratified_folds(labels, pool.groups, SPLIT_SEED + number) for number in range(rounds))
-    first, *others = (_cut(pool, mask, metric) for mask in chain.from_iterable(masks))
+    of_all = tuple(np.bincount(labels, minlength=len(pool.classes)).tolist())
+    first, *others = (replace(_cut(pool, mask, metric), of_all=of_all) for mask in chain.from_iterable(masks))
     return replace(first, rounds=rounds, other_folds=tuple(others))
 
 

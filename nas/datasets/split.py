@@ -16,6 +16,7 @@ Mask: TypeAlias = npt.NDArray[np.bool_]
 Numbers: TypeAlias = npt.NDArray[np.int64]
 
 SPLIT_SEED = 0
+RARE = 30  # images of a class in a part, all of which are used where others are used in part
 HOLDOUT = 6  # one image in so many is held out
 MIN_IMAGES = 6  # a class this large has a validation image ...
 MIN_IMAGES_BEFORE_TEST = 8  # ... and one this large still has MIN_IMAGES after the test images are taken
@@ -60,14 +61,20 @@ def taken(images: Images, mask: Mask) -> Images:
 
 
 def at_most(pool: Pool, images: int) -> Pool:
-    """About so many of the images at most, shared among the classes, and of them those that are held out; 0: all."""
+    """About so many of the images at most, shared among the classes, of both parts; all of rare classes; 0: all."""
     parts = math.ceil(len(pool.images) / images) if images else 1
     if parts == 1:
         return pool
-    some = stratified_part(pool.images.labels.numpy(), pool.groups, parts, SPLIT_SEED)
-    few, groups = taken(pool.images, some), None if pool.groups is None else pool.groups[some]
-    held_out = stratified_sixth(few.labels.numpy(), groups) if pool.drawn else pool.held_out[some]
-    return replace(pool, images=few, held_out=held_out, groups=groups)
+    labels, some = pool.images.labels.numpy(), np.zeros(len(pool.images), dtype=np.bool_)
+    for part in (np.flatnonzero(pool.held_out), np.flatnonzero(~pool.held_out)):
+        of = labels[part]
+        rare = np.bincount(of)[of] <= RARE
+        some[part] = rare
+        if not rare.all():
+            common = part[~rare]
+            some[common] = stratified_part(labels[common], None, parts, SPLIT_SEED)
+    groups = None if pool.groups is None else pool.groups[some]
+    return replace(pool, images=taken(pool.images, some), held_out=pool.held_out[some], groups=groups)
 
 
 def stratified_sixth(labels: Numbers, groups: Numbers | None = None) -> Mask:
@@ -102,7 +109,7 @@ def stratified_part(labels: Numbers, groups: Numbers | None, parts: int, seed: i
     if groups is not None:
         _, of, sizes = np.unique(groups, return_inverse=True, return_counts=True)
         single = sizes[of] == 1
-        for members in _largest_first(of, sizes, drawn):
+        for members in _largest_first(of, sizes, drawn, exactly=seed == SPLIT_SEED):
             content = np.bincount(labels[members], minlength=len(quotas))
             if np.sum((quotas - content) ** 2) < np.sum(quotas**2):
                 mask[members] = True
@@ -115,8 +122,10 @@ def stratified_part(labels: Numbers, groups: Numbers | None, parts: int, seed: i
     return mask
 
 
-def _largest_first(of: Numbers, sizes: Numbers, drawn: npt.NDArray[np.float64]) -> list[Numbers]:
-    """The places of the members of each group of several, groups of one size in a drawn order."""
+def _largest_first(of: Numbers, sizes: Numbers, drawn: npt.NDArray[np.float64], *, exactly: bool) -> list[Numbers]:
+    """The places of the members of each group of several; those of one size, or of about one, in a drawn order."""
     order = np.argsort(of, kind="stable")
     several = [members for members in np.split(order, np.cumsum(sizes)[:-1]) if len(members) > 1]
-    return sorted(several, key=lambda members: (-len(members), drawn[members[0]]))
+    if exactly:
+        return sorted(several, key=lambda members: (-len(members), drawn[members[0]]))
+    return sorted(several, key=lambda members: -len(members) * (0.5 + drawn[members[0]]))

@@ -16,7 +16,6 @@ from nas.analysis.statistics import (
 )
 from nas.datasets.images import TrainingData
 from nas.datasets.metrics import ACCURACY, EvaluationSet
-from nas.datasets.split import HOLDOUT
 from nas.network.cost import cost
 from nas.network.limits import EPOCHS, LIMITS
 from nas.reporting.sentences import duration
@@ -213,7 +212,8 @@ def how_judged(winner: Winner, data: TrainingData) -> str:
         seeds = ", ".join(str(model.seed) for model in winner.models)
         text += f"Test: trained on all {n_train + n_val:,} (seeds {seeds}), "
     else:
-        text += f"Test: the same weights (seed {best.seed}), "
+        which = "the weights of the first of them" if networks > 1 else "the same weights"
+        text += f"Test: {which} (seed {best.seed}), "
     text += f"judged on {winner.judged.n:,} test images, opened after the choice and read once for each model. "
     if winner.diverged:
         text += f"{winner.diverged} more trainings on all images failed and are left out. "
@@ -223,8 +223,7 @@ def how_judged(winner: Winner, data: TrainingData) -> str:
 def what_was_done(history: History) -> str:
     """How many networks, epochs and seconds, and what was rejected."""
     trained, stopped, ledger = history.trained, history.stopped_early, history.ledger
-    networks = HOLDOUT * history.settings["cross_validation"]
-    of = f" of {networks} networks each" if networks else ""
+    of = " of all networks of cross-validation" if history.settings["cross_validation"] else ""
     text = (
         f"Study {history.name!r} on {history.dataset!r}: {len(trained)} networks trained, {len(stopped)} of them "
         f"stopped early; {total_epochs(trained)} epochs{of}, {duration(total_seconds(trained))} of training on one "

@@ -32,7 +32,7 @@ class StageStatus:
     complete: int
     failed: int
     in_flight: int  # in training, or interrupted
-    networks: dict[str, Spread | None]
+    networks: dict[str, Spread | None]  # none of those that recipes are tried on
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -62,7 +62,7 @@ class Status:
 
 def _stage(runs: list[RunRecord]) -> StageStatus:
     states = Counter(run.state for run in runs)
-    known = {run.network: accuracies(runs, run.candidate) for run in runs}
+    known = {run.network: accuracies(runs, run.candidate) for run in runs if run.stage != "recipe"}
     return StageStatus(
         complete=states[TrialState.COMPLETE],
         failed=states[TrialState.FAIL],
@@ -123,14 +123,10 @@ def text_of(status: Status) -> str:
         flying = _flying(stage.in_flight, status.running)
         stood = f"{stage.complete} trained to the end, {stage.failed} failed, {flying}"
         lines.append(f"{name} runs, judged on the {'test' if name == 'final' else 'validation'} images: {stood}")
-        lines += (
-            []
-            if name == "recipe"
-            else [
-                f"  {network}: {'none finished' if scores is None else f'{scores}, n = {scores.n}'}"
-                for network, scores in stage.networks.items()
-            ]
-        )
+        lines += [
+            f"  {network}: {'none finished' if scores is None else f'{scores}, n = {scores.n}'}"
+            for network, scores in stage.networks.items()
+        ]
     if status.winner is not None:
         lines.append(f"winner: trial {status.winner}")
     lines += [f"kernels: {kernels}" for kernels in status.kernels]

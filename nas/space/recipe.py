@@ -9,7 +9,7 @@ UNBOUNDED = float("inf")
 STEPS = 20  # of an epoch, as long as ...
 FEWEST = 16  # ... a batch has so many images; measured: 8 are no better
 FEW_IMAGES = 1_280  # training images, of which a sixth says too little of a network, so that they have ...
-ROUNDS = 2  # ... of cross-validation; see `benchmarks.few_images`
+ROUNDS = 2  # ... of cross-validation; see `benchmarks.cross_validation`
 LATER = {"later": True}  # marks a field that earlier versions lacked: JSON holds it where it is not its default
 
 

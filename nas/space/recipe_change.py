@@ -14,7 +14,7 @@ RATES = {0.5: "half the learning rate", 2.0: "twice the learning rate"}
 DECAYS = {0.25: "a quarter of the weight decay", 4.0: "four times the weight decay"}
 HORIZONTAL, VERTICAL = "mirrored left to right", "mirrored upside down"
 AS_IT_IS = "as it is"
-LARGEST_SCALE = 0.9  # of an Augmentation
+LARGEST = 0.9  # that a change makes of a scale or a weight decay, which must be below 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,12 +33,12 @@ class RecipeChange:
         return replace(
             recipe,
             learning_rate=self.rate * recipe.learning_rate,
-            weight_decay=self.decay * recipe.weight_decay,
+            weight_decay=min(max(LARGEST, recipe.weight_decay), self.decay * recipe.weight_decay),
             augmentation=replace(
                 usual,
                 rotation=self.strength * usual.rotation,
                 shift=self.strength * usual.shift,
-                scale=min(LARGEST_SCALE, self.strength * usual.scale),
+                scale=min(max(LARGEST, usual.scale), self.strength * usual.scale),
                 shear=self.strength * usual.shear,
                 horizontal_flip=usual.horizontal_flip or self.horizontal_flip,
                 vertical_flip=usual.vertical_flip or self.vertical_flip,

@@ -36,7 +36,7 @@ from nas.space.recipe import FEW_IMAGES, ROUNDS, Recipe
 from nas.space.suggestions import Recorder, Replay, Trial, draw_value, suggestable
 
 CHECKED_DRAWS = 20
-MOST_ROUNDS = 100
+MOST_ROUNDS = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +64,7 @@ class SearchSpace:
     `pictures` says how the files of a folder or table are prepared. `metric` is what scores are: "accuracy", or
     "balanced_accuracy", the mean recall of the classes, where a rare class matters as much as a frequent one. With
     `cross_validation`, every sixth of the training images is held out in turn, so many times over, and a candidate is
-    as many networks; without, one sixth is held out. With `fit_recipe`, short trainings before the search say whether
+    six networks each time; without, one sixth is held out. With `fit_recipe`, trainings before the search say whether
     a change of the recipe fits the pictures better.
 
     Raises:
@@ -209,6 +209,7 @@ class SearchSpace:
             constraints=replace(self.constraints, **grown),
             dataset=dataset,
             fit_recipe=True,
+            cross_validation=0,
             target=None,
             baseline=None,
             name=called,

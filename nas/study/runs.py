@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias, get_args
 import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from nas.datasets.dataset import Dataset
+from nas.datasets.dataset import Dataset, for_recipes
 from nas.network.architecture import notation
 from nas.network.cost import cost
 from nas.network.limits import Constraints
@@ -55,6 +55,8 @@ class Run:
     @property
     def label(self) -> str:
         """Whose network it trains, in a table."""
+        if self.stage == "recipe":
+            return "–"
         return self.change or ("–" if self.trial is None else str(self.trial))
 
     def job(self, limits: Constraints, dataset: Dataset) -> TrainingJob:
@@ -62,7 +64,7 @@ class Run:
         return TrainingJob(
             candidate=self.candidate,
             constraints=Constraints() if self.trial is None else limits,
-            dataset=dataset,
+            dataset=for_recipes(dataset) if self.stage == "recipe" else dataset,
             seed=self.seed,
             hold_out=self.stage != "final",
         )
@@ -82,12 +84,12 @@ class RunRecord(Record):
 
     @property
     def trial(self) -> int | None:
-        """Whose candidate it trains; None: the network to beat."""
+        """Whose candidate it trains; None as in `Run`."""
         return self.run.trial
 
     @property
     def change(self) -> str:
-        """What makes the candidate of an ablation differ from that trial's."""
+        """What makes the candidate another; see `Run`."""
         return self.run.change
 
     @property

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import fsum
 from statistics import fmean
 from typing import Any, NamedTuple
 
@@ -47,15 +48,19 @@ class Score:
         )
 
 
-def pooled(scores: Sequence[Score], metric: Metric) -> Score | None:
-    """The score of several networks on images of their own, without the mistakes; None where there is none."""
+def pooled(scores: Sequence[Score], metric: Metric, rounds: int) -> Score | None:
+    """The score of several networks on images of their own, without the mistakes; None where there is none.
+
+    In each of the `rounds` every image was answered once. Balanced losses are those of `evaluate` with `of_all`.
+    """
     if len(scores) < 2:
         return scores[0] if scores else None
     counts = tuple(map(sum, zip(*(score.counts for score in scores), strict=True)))
     correct = map(sum, zip(*(score.correct for score in scores), strict=True))
-    images = [score.n for score in scores]
+    images, losses = [score.n for score in scores], [score.loss for score in scores]
+    balanced = metric.loss_weights(counts) is not None
     return Score(
-        loss=fmean([score.loss for score in scores], images),
+        loss=fsum(losses) / rounds if balanced else fmean(losses, images),
         accuracy=metric.of(counts, [count - right for count, right in zip(counts, correct, strict=True)]),
         n=sum(images),
         counts=counts,

@@ -9,7 +9,7 @@ import itertools
 import math
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from statistics import fmean
 
@@ -67,12 +67,18 @@ def shuffled_batches(
 
 
 @torch.inference_mode()
-def evaluate(network: nn.Module, images: Images, data: TrainingData, device: torch.device) -> Score:
-    """Score a network on images that are normalised as the training images are, by the metric of the data."""
+def evaluate(
+    network: nn.Module, images: Images, data: TrainingData, device: torch.device, of_all: Sequence[int] | None = None
+) -> Score:
+    """Score a network on images that are normalised as the training images are, by the metric of the data.
+
+    Where these are some of more images, `of_all` are those of each class: by them a balanced loss weights images, so
+    that the losses of all parts add up.
+    """
     was_training = network.training
     network.eval()
     judging = data.judging(images.labels)
-    weights = judging.metric.loss_weights(judging.counts)
+    weights = judging.metric.loss_weights(of_all or judging.counts)
     weight = None if weights is None else torch.tensor(weights, device=device)
     loss, mistakes = 0.0, list[Mistake]()
     for part in torch.split(torch.arange(len(images)), EVALUATION_BATCH):
@@ -172,13 +178,13 @@ class Training:
         _require_finite("training", train_loss, number)
         if not len(self.data.validation):
             return train_loss, None
-        score = evaluate(self.judged, self.data.validation, self.data, self.device)
+        score = evaluate(self.judged, self.data.validation, self.data, self.device, self.data.of_all)
         _require_finite("validation", score.loss, number)
         return train_loss, score
 
 
 def trainings_of(job: TrainingJob) -> list[Training]:
-    """The training of a job, or with cross-validation those of all folds, each on a seed of its own.
+    """The training of a job, or with cross-validation those of all folds, each with other initial weights.
 
     Raises:
         LimitBrokenError: the built network breaks a limit.
@@ -205,7 +211,7 @@ def train(job: TrainingJob) -> Iterator[EpochReport]:
         for epoch in range(1, first.recipe.epochs + 1):
             started = time.perf_counter()
             losses, scores = zip(*(training.epoch(epoch) for training in trainings), strict=True)
-            score = pooled([score for score in scores if score is not None], first.data.metric)
+            score = pooled([score for score in scores if score is not None], first.data.metric, first.data.rounds)
             yield EpochReport(
                 epoch=epoch,
                 train_loss=fmean(losses),

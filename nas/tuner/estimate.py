@@ -84,7 +84,7 @@ class Preview:
 
     def __repr__(self) -> str:
         low, high = self.sizes
-        recipe = f"finding the recipe takes about {self.recipe_seconds:,.0f} s, " if self.recipe_seconds else ""
+        recipe = f"finding the recipe takes {self.recipe_seconds:,.0f} s at most, " if self.recipe_seconds else ""
         return (
             f"{self.acceptance:.1%} of {self.draws.ledger.proposals:,} draws are within the limits, with {low:,} to "
             f"{high:,} parameters; {recipe}{self.trials} trials take about {self.search_seconds:,.0f} s on "

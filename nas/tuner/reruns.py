@@ -196,7 +196,7 @@ def standings(wanted: Iterable[Run], finished: Sequence[RunRecord]) -> tuple[Sta
     return tuple(
         Standing(
             label=run.label,
-            notation=notation(candidate.architecture),
+            notation=run.change if run.stage == "recipe" else notation(candidate.architecture),
             params=cost(candidate.architecture).params,
             accuracy=spread(known) if (known := accuracies(finished, candidate)) else None,
         )

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
 
@@ -41,6 +41,7 @@ class Plan:
     constraints: Constraints
     seed: int
     timeout: float | None = None  # seconds, after which no further trial begins
+    began: float = field(default_factory=monotonic)  # when the command did, about
     epoch_timeout: float | None = None  # seconds, after which a worker is taken for hung; None: a generous guess
     later_epochs: float = 0  # of typical trials, which the final runs will take; for the time left
 
@@ -100,7 +101,6 @@ class Search:
         self._annotate = annotate
         self._is_enough = enough
         self.found_enough = False
-        self._started = monotonic()
         self._writer = Writer()  # of the files of trials that end, before the study says that they have
         self._ended = _Ended()
         self._interrupted: list[TrialRecord] = []
@@ -124,7 +124,7 @@ class Search:
 
     @property
     def _late(self) -> bool:
-        return self._plan.timeout is not None and monotonic() - self._started > self._plan.timeout
+        return self._plan.timeout is not None and monotonic() - self._plan.began > self._plan.timeout
 
     def prepare(self, state: LoopState[TrialRecord]) -> Iterator[SearchProgress]:
         """Fail the enqueued trials that cannot be trained."""
