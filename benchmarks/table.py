@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
 import optuna
+import torch
 from optuna.trial import TrialState
 
 from nas.cli.options import positive
@@ -36,6 +37,7 @@ from nas.space.loading import load_space
 from nas.space.search_space import Feasible, SearchSpace
 from nas.space.seeds import derive_seed
 from nas.system.processes import process_pool
+from nas.training.acceleration import activation_dtype
 from nas.training.environment import versions
 from nas.training.job import TrainingJob
 from nas.training.training import train
@@ -46,6 +48,7 @@ FILE = Path(__file__).parent / "data" / "table.jsonl"
 SPACE = "mnist"
 RANDOM = "random"
 ARMS: tuple[SamplerName, ...] = ("blueprint", "evolution")
+PRECISION = torch.bfloat16  # of the activations
 SEEDS = 3  # of the best candidates
 AT_A_TIME = 2  # trainings, each on a core
 
@@ -79,6 +82,15 @@ class Row:
     def entry(self) -> Entry:
         """What tells it from other rows."""
         return Entry(self.arm, self.number, self.repeat)
+
+
+def require_precision(dtype: torch.dtype) -> None:
+    """Raise UserError where trainings would not be as those that the table holds."""
+    if dtype is not PRECISION:
+        raise UserError(
+            f"this machine trains with activations in {dtype}, where the table's are in {PRECISION}; run it on a "
+            "processor with AVX512-BF16"
+        )
 
 
 def drawn(space: SearchSpace, number: int) -> dict[str, Any]:
@@ -208,6 +220,7 @@ def main() -> int:
     options.add_argument("--chosen", type=positive, default=60, metavar="N", help="of each sampler (default: 60)")
     options.add_argument("--best", type=positive, default=40, metavar="N", help="trained on more seeds (default: 40)")
     args = options.parse_args()
+    require_precision(activation_dtype(torch.device("cpu")))
     with process_pool(AT_A_TIME) as pool:
         _train(pool, of_random(load(), args.candidates))
         for sampler in args.samplers:

@@ -24,12 +24,13 @@ from benchmarks.roofline import least_time
 from benchmarks.search_cost import candidates, orders, replay
 from benchmarks.search_quality import ARMS
 from benchmarks.seconds import seconds_to
-from benchmarks.table import RANDOM, SEEDS, Row, drawn, load, of_best, of_random, of_sampler
+from benchmarks.table import RANDOM, SEEDS, Row, drawn, load, of_best, of_random, of_sampler, require_precision
 from benchmarks.tasks import TASKS
 from benchmarks.throughput import flops_per_image, images_per_second, time_of_step
 from benchmarks.usual import UsualTraining, augmenting
 from nas.datasets.augmentation import augment
 from nas.datasets.images import load_training
+from nas.errors import UserError
 from nas.network.architecture import Architecture, notation
 from nas.network.cost import cost
 from nas.network.layers import Conv, Head
@@ -304,3 +305,9 @@ def test_slopes_tell_how_losses_go_with_what_is_expected() -> None:
     (again,) = slopes.trained("digits", TASKS["digits"](), [0])
     assert again.features == known.features
     assert again.val_loss == pytest.approx(known.val_loss, rel=0.5), "on another processor, nearly"
+
+
+def test_the_table_is_made_where_its_precision_is() -> None:
+    require_precision(torch.bfloat16)
+    with pytest.raises(UserError, match=r"^this machine trains with activations in torch\.float32, where the table's"):
+        require_precision(torch.float32)
