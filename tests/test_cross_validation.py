@@ -204,6 +204,7 @@ def test_a_search_of_few_images_says_how_they_judge_and_resumes(tmp_path: Path) 
             fit_recipe=False,
             epochs=2,
             final_seeds=2,
+            jobs=1,  # two that are trained together stop each other in the order of their reports
             study=study,
             output_dir=tmp_path,
             progress=show,

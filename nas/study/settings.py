@@ -106,7 +106,7 @@ def settings_of(study: optuna.Study) -> dict[str, Any]:
 
 def difference(stored: dict[str, Any], wanted: dict[str, Any]) -> str:
     """How the settings of a study differ from others, and how they would agree; "" where they do."""
-    stored = {**LATER, **stored}
+    stored, wanted = {**LATER, **stored}, {**LATER, **wanted}
     found = list(_differences({**stored, "candidates": ""}, {**wanted, "candidates": ""}))
     if not found and stored.get("candidates") != wanted.get("candidates"):
         found = ["the space's sample makes other candidates of the same parameters"]
