@@ -2,7 +2,6 @@
 
 import argparse
 import sys
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from nas.cli.options import (
@@ -146,12 +145,11 @@ def options_of(args: argparse.Namespace) -> "SearchOptions":
 
 def space_of(args: argparse.Namespace) -> "SearchSpace":
     """The space that is named, on other data and with tighter limits where they are given."""
-    from nas.api.task import asked_for
+    from nas.api.task import asked_for, with_given
 
     space = asked_for(args.space, args.data, args.shape, args.metric, pictures_asked(args))
     space = space.restrict(epochs=args.epochs, **{limit.name: getattr(args, limit.name) for limit in TIGHTENED})
-    asked = {name: getattr(args, name) for name in ("target", "cross_validation", "fit_recipe")}
-    return replace(space, **{name: value for name, value in asked.items() if value is not None})
+    return with_given(space, **{name: getattr(args, name) for name in ("target", "cross_validation", "fit_recipe")})
 
 
 def search(args: argparse.Namespace, space: "SearchSpace", location: StudyLocation, interruption: Interruption) -> int:

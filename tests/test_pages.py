@@ -202,6 +202,7 @@ def test_the_numbers_are_those_of_the_study(seen: Watched, reported: Reported) -
     assert how["data set"].endswith("300 training and 60 validation images")
     assert how["seeds of its final models"] == ", ".join(str(model.seed) for model in winner.models)
     assert how["limits"] == "≤ 500 params"
+    assert how["augmentation"] == "rotation ± 10.0, shift ± 2.0, scale ± 0.1, shear ± 0.2"
     assert "ablation.csv" in seen.page.locator("footer").inner_text()
     assert "ablation.csv" not in reported.early
     changed = ablation(winner.record, history.runs, history.constraints, validation)

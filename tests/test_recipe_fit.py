@@ -109,7 +109,7 @@ def test_every_change_is_tried_on_both_networks_and_the_total_is_known() -> None
     first, further = first_runs(NETWORKS, Recipe(), SEED), further_runs(NETWORKS, Recipe(), FLIP, SEED)
     assert (len(first), len({run.key for run in first})) == (20, 20)
     assert (len(further), len({run.key for run in further})) == (8, 8)
-    assert len(first) + len(further) == TRAININGS
+    assert len(first) + len(further) == len(NETWORKS) * TRAININGS
     seeds = fresh_seeds("recipe", 1 + CONFIRMATIONS, SEED)
     assert ({run.seed for run in first}, {run.seed for run in further}) == ({seeds[0]}, {*seeds[1:]})
     assert further_runs(NETWORKS, Recipe(), UNCHANGED, SEED) == []
@@ -272,6 +272,9 @@ def test_a_search_finds_that_nothing_may_be_shifted(tmp_path: Path, one_thread: 
     assert "which recipe fits the pictures: 20 trainings" in titles[0]
     trained = result.history.trials[0].candidate.recipe
     assert trained == fit.change(trained.__class__(epochs=4, batch_size=16, learning_rate=0.05))
+    page = (tmp_path / "columns" / "report.html").read_text()
+    assert "flip ±" not in page
+    assert ("horizontal flip" in page) == fit.change.horizontal_flip
     summary = " ".join((tmp_path / "columns" / "best" / "summary.txt").read_text().split())
     assert str(fit) in summary
     titles.clear()

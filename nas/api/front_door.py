@@ -10,7 +10,7 @@ from nas.api.call_text import call_text
 from nas.api.progress import Progressing, said, shown
 from nas.api.result import Result, result_of
 from nas.api.searching import SearchOptions
-from nas.api.task import asked_for
+from nas.api.task import asked_for, with_given
 from nas.datasets.memory import GivenImages, given_images
 from nas.errors import UserError, require
 from nas.network.layers import Shape
@@ -106,12 +106,8 @@ def search(
     )
     wanted, given = _settled(space, data, validation, test, input_shape, pictures, metric)
     wanted = wanted.restrict(epochs=epochs)
-    asked: dict[str, Any] = {"cross_validation": cross_validation, "fit_recipe": fit_recipe}
-    wanted = replace(wanted, **{name: value for name, value in asked.items() if value is not None})
-    if target is not None:
-        wanted = replace(wanted, target=target)
-    if start is not None:
-        wanted = replace(wanted, start=start)
+    asked = {"target": target, "start": start, "cross_validation": cross_validation, "fit_recipe": fit_recipe}
+    wanted = with_given(wanted, **asked)
     name = study if study is not None else wanted.name
     if name is None:
         raise UserError("search: the space has no name of its own; give the study one, such as study='demo'")
@@ -168,8 +164,7 @@ def preview(
     )
     wanted, given = _settled(space, data, validation, test, input_shape, pictures, metric)
     wanted = wanted.restrict(epochs=epochs)
-    asked: dict[str, Any] = {"cross_validation": cross_validation, "fit_recipe": fit_recipe}
-    wanted = replace(wanted, **{name: value for name, value in asked.items() if value is not None})
+    wanted = with_given(wanted, cross_validation=cross_validation, fit_recipe=fit_recipe)
     return searching.preview(wanted, options, given, said(False), quiet=True)
 
 

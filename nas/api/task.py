@@ -13,6 +13,11 @@ from nas.space.objective import METRIC_NAMES, MetricName
 from nas.space.search_space import SearchSpace
 
 
+def with_given(space: SearchSpace, **values: Any) -> SearchSpace:
+    """The space with those of these fields that are given: all but None."""
+    return replace(space, **{name: value for name, value in values.items() if value is not None})
+
+
 def asked_for(
     space: SearchSpace | str | Path,
     data: str | Path | None,

@@ -124,10 +124,10 @@ def training_data(pool: Pool, metric: Metric = ACCURACY, *, hold_out: bool, roun
 
 
 def _cut(pool: Pool, held_out: Mask, metric: Metric) -> TrainingData:
-    train = _take(pool.images, ~held_out)
+    train = taken(pool.images, ~held_out)
     mean, std = channel_statistics(train.images)
     return TrainingData(
-        train=train, validation=_take(pool.images, held_out), mean=mean, std=std, classes=pool.classes, metric=metric
+        train=train, validation=taken(pool.images, held_out), mean=mean, std=std, classes=pool.classes, metric=metric
     )
 
 
@@ -163,7 +163,3 @@ def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, 
     means = weights @ values
     deviations = (weights * (values - means[:, None]) ** 2).sum(1).sqrt()
     return tuple(means.tolist()), tuple(deviation or 1.0 for deviation in deviations.tolist())
-
-
-def _take(images: Images, mask: Mask) -> Images:
-    return images if mask.all() else taken(images, mask)

@@ -55,7 +55,9 @@ def drawn_pool(images: Images, classes: tuple[str, ...]) -> Pool:
 
 
 def taken(images: Images, mask: Mask) -> Images:
-    """Some of the images."""
+    """Some of the images; all of them are not copied."""
+    if mask.all():
+        return images
     chosen = torch.from_numpy(mask)
     return Images(images=images.images[chosen], labels=images.labels[chosen])
 

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
+from typing import Any
 
 from nas.analysis.finalists import Winner
 from nas.datasets.images import TrainingData
@@ -45,12 +46,20 @@ def how_to_repeat(history: History, winner: Winner | None, data: TrainingData) -
         ("target", "none" if history.task.target is None else f"{history.task.target:.2%}"),
         ("search", f"sampler {stored['sampler']}, pruner {stored['pruner']}, seed {stored['seed']}"),
         ("recipe", ", ".join(f"{_words(name)} {value}" for name, value in recipe.items() if name != "augmentation")),
-        ("augmentation", ", ".join(f"{name} ± {value}" for name, value in recipe["augmentation"].items())),
+        ("augmentation", ", ".join(_augmentations(recipe["augmentation"]))),
         *(("kernels", kernels) for kernels in history.kernels),
         *_machines([trial.environment for trial in history.trials if trial.environment]),
         *(_seeds(winner) if winner is not None else ()),
         ("training on one worker", f"{duration(history.seconds)} in all"),
     ]
+
+
+def _augmentations(values: Mapping[str, Any]) -> Iterator[str]:
+    for name, value in values.items():
+        if not isinstance(value, bool):
+            yield f"{name} ± {value}"
+        elif value:
+            yield _words(name)
 
 
 def _words(name: str) -> str:

@@ -52,10 +52,9 @@ class RecipeChange:
 
 
 UNCHANGED = RecipeChange()
-FLIPS = (RecipeChange(horizontal_flip=True), RecipeChange(vertical_flip=True))
 GROUPS: tuple[tuple[RecipeChange, ...], ...] = (  # of each at most one is made
-    FLIPS[:1],
-    FLIPS[1:],
+    (RecipeChange(horizontal_flip=True),),
+    (RecipeChange(vertical_flip=True),),
     tuple(RecipeChange(strength=factor) for factor in STRENGTHS),
     tuple(RecipeChange(rate=factor) for factor in RATES),
     tuple(RecipeChange(decay=factor) for factor in DECAYS),

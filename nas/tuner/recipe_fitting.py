@@ -26,7 +26,7 @@ def recipe_epochs(space: SearchSpace, dataset: Dataset) -> float:
     if not space.fit_recipe:
         return 0
     own, small = (sum(len(fold.train) for fold in load_training(of).folds) for of in (dataset, for_recipes(dataset)))
-    return TRAININGS * space.recipe.epochs * small / own
+    return len(SIZES) * TRAININGS * space.recipe.epochs * small / own
 
 
 def networks_of(space: SearchSpace, seed: int) -> list[Architecture]:
